@@ -1,0 +1,39 @@
+# make bench   set up and run the main job: by default on the built-in simulated endpoint, or
+#              make bench URL=https://host/v1 MODEL=name [CONCURRENCY=1,8,64] [DURATION=30s]
+# make test    set up and pass the tests
+# make check   ruff and mypy
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: bench bench-real test check lock clean
+
+$(READY): pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+bench: $(READY)
+	$(BIN)/python benchmarks/main_job.py $(if $(URL),--url $(URL)) $(if $(MODEL),--model $(MODEL)) \
+		$(if $(CONCURRENCY),--concurrency $(CONCURRENCY)) $(if $(DURATION),--duration $(DURATION))
+
+bench-real: $(READY)
+	$(BIN)/python benchmarks/real.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Rewrites requirements.lock: run it after a change of the dependencies, then read the difference.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --no-header --group dev --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

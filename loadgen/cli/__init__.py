@@ -1,0 +1,52 @@
+"""The command line: the only place that prints, exits and reads the environment.
+
+A command's module is imported when the command runs, so that `loadgen --help` pays for click alone.
+"""
+
+import importlib
+from typing import Final
+
+import click
+
+from loadgen import __version__
+from loadgen.errors import LoadgenError
+
+COMMANDS: Final = {
+    # name: (module, one line for --help)
+    "run": ("loadgen.cli.run", "Load an endpoint and report TTFT, TPOT and throughput at each level of load."),
+    "simulate": ("loadgen.cli.simulate", "Serve an OpenAI-compatible endpoint whose true times are known."),
+    "report": ("loadgen.cli.report", "Recompute and show the results of a run from its capture."),
+}
+"""Each module has a click command named `command`."""
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name; imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="loadgen")
+def group() -> None:
+    """How fast is this endpoint, and where does it break?"""
+
+
+def main() -> None:
+    """Run the command line: a LoadgenError becomes one sentence on stderr and its exit status."""
+    try:
+        group(standalone_mode=True)
+    except LoadgenError as error:
+        click.echo(f"loadgen: {error}", err=True)
+        raise SystemExit(error.exit_status) from None
