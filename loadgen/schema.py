@@ -8,7 +8,7 @@ Batch metadata, key WATCH_KEY: one JSON object, what the worker says of itself s
 
     samples        [[t_ns, cpu_ns, realtime_offset_ns, in_flight], ...]  a sample about every 100 ms; cpu_ns is the
                    worker's user + system time since its start
-    stages         [{"stage", "start_ns", "measure_ns", "stop_ns", "idle_ns", "done_ns"}, ...]  all stages so far, cumulative
+    stages         [{"stage", "start_ns", "measure_ns", "stop_ns", "idle_ns", "done_ns"}, ...]  cumulative
                    start_ns    the common start; the same in every worker
                    measure_ns  warm-up ends here: start_ns + warm-up
                    stop_ns     planned end of sending (--duration), or null

@@ -1,0 +1,321 @@
+"""RUN -> what its workers wrote, a batch at a time.
+
+A capture is read twice. The first pass (`open_run`) looks at the batches' metadata and counts the whole ones; the second
+(`stage_rows`) reads the columns. Whatever was written after the first pass is left alone, so that a run that is still
+going on, or a worker that was killed in the middle of a batch, gives one consistent picture: all batches that were
+whole when the reading began.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc as ipc
+from numpy.typing import NDArray
+
+from loadgen.schema import CAPTURE_SCHEMA, MUST_AGREE, WATCH_KEY, CaptureError, decode_metadata
+
+RUN_SCHEMA: Final = 1
+"""The version of run.json that is understood here."""
+
+ABSENT: Final = np.iinfo(np.int64).min
+"""Stands for null in the integer arrays of Rows; no time, count or duration of a capture can be it."""
+
+EVENTS_AT_ONCE: Final = 1 << 17
+"""Rows are taken in pieces of about this many events: 1 MB an array, so that a piece stays in the cache from one step
+to the next and memory does not grow with the batch."""
+
+COLUMNS: Final = (
+    "stage",
+    "intended_ns",
+    "sent_ns",
+    "connect_ns",
+    "last_byte_ns",
+    "event_ns",
+    "event_kind",
+    "event_tokens",
+    "coalesced_events",
+    "max_lag_ns",
+    "kernel_stamps",
+    "prompt_tokens",
+    "output_tokens",
+    "error",
+)
+"""The columns that the metrics need; the others are not even decompressed."""
+
+Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """One worker's file: its metadata, what it said of itself in each whole batch, and how far it can be read."""
+
+    path: Path
+    worker: int
+    facts: dict[str, Any]
+    watches: list[dict[str, Any]]
+    batches: int
+    rows: int
+    closed: bool  # the worker ended in order; else it was killed, or is still at work
+
+    @property
+    def known_until_ns(self) -> int | None:
+        """The last moment that the whole batches tell about; None if they tell nothing."""
+        return max((int(t_ns) for watch in self.watches for t_ns, *_ in watch.get("samples", ())), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run directory: run.json (or what the captures' metadata says in its place) and the captures by worker."""
+
+    run_dir: Path
+    facts: dict[str, Any]
+    captures: list[Capture]
+    workers: int  # as planned
+    unreadable: list[int]  # workers whose file has not even a whole head
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Requests of one stage and one worker as arrays of the same length; null is ABSENT.
+
+    Events are flat: request i owns `event_ns[first_event[i] : first_event[i] + events[i]]`.
+    """
+
+    sent_ns: Integers
+    intended_ns: Integers
+    connect_ns: Integers
+    last_byte_ns: Integers
+    first_event: Integers
+    events: Integers
+    event_ns: Integers
+    event_kind: NDArray[np.int8] | None  # None: all content
+    event_tokens: Integers | None  # 0 where nobody told; None: nobody told for any
+    told_tokens: Mask  # requests whose event_tokens are told
+    coalesced_events: Integers
+    max_lag_ns: Integers
+    kernel_stamps: Mask
+    prompt_tokens: Integers
+    output_tokens: Integers
+    completed: Mask
+    error: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.sent_ns)
+
+
+def open_run(run_dir: Path) -> Run:
+    """Reads run.json and the captures' metadata. CaptureError if there is nothing to read or it does not belong together."""
+    paths = sorted((run_dir / "capture").glob("worker-*.arrow"))
+    if not paths:
+        raise CaptureError(f"{run_dir} holds no capture: there is no capture/worker-NN.arrow in it")
+    captures, unreadable = [], []
+    for path in paths:
+        capture = open_capture(path)
+        if capture is None:
+            unreadable.append(_worker_of(path))
+        else:
+            captures.append(capture)
+    if not captures:
+        raise CaptureError(f"no capture in {run_dir} has a whole head yet: no worker got as far as writing it")
+    for key in MUST_AGREE:
+        seen = sorted({json.dumps(capture.facts.get(key)) for capture in captures})
+        if len(seen) > 1:
+            raise CaptureError(f"the captures in {run_dir} disagree on {key}: {', '.join(seen)[:300]}")
+    facts = captures[0].facts
+    return Run(run_dir, _run_facts(run_dir, captures), captures, int(facts["workers"]), unreadable)
+
+
+def _worker_of(path: Path) -> int:
+    found = re.search(r"\d+", path.stem)
+    return int(found.group()) if found else -1
+
+
+def _run_facts(run_dir: Path, captures: list[Capture]) -> dict[str, Any]:
+    first = captures[0].facts
+    fallback = {
+        "schema": RUN_SCHEMA,
+        "run_id": first["run_id"],
+        "loadgen": first["loadgen"],
+        "started_at": None,
+        "spec": first["spec"],
+        "stages": first["stages"],
+        "host": {key: first[name] for key, name in _HOST_FACTS.items()},
+        "workers": [{"worker": capture.worker, "core": capture.facts["core"]} for capture in captures],
+        "ended": None,
+    }
+    try:
+        told: dict[str, Any] = json.loads((run_dir / "run.json").read_bytes())
+    except (FileNotFoundError, ValueError):  # a killed run may leave none, or half of it
+        return fallback
+    if told.get("schema") != RUN_SCHEMA:
+        raise CaptureError(f"run.json has version {told.get('schema')}, this loadgen reads version {RUN_SCHEMA}")
+    if told.get("run_id", first["run_id"]) != first["run_id"]:
+        raise CaptureError(f"run.json is of run {told['run_id']}, the captures beside it are of run {first['run_id']}")
+    return fallback | told
+
+
+_HOST_FACTS: Final = {"name": "host", "kernel": "kernel", "clock_source": "clock_source"}
+
+
+def open_capture(path: Path) -> Capture | None:
+    """The metadata and the whole batches of one file; None when the file was cut within its head."""
+    facts: dict[str, Any] | None = None
+    watches, batches, rows = [], 0, 0
+    # `stage` alone is decompressed: two bytes a request.
+    for item in _read(path, ("stage",)):
+        if isinstance(item, pa.Schema):
+            facts = decode_metadata(item.metadata)
+            continue
+        batches += 1
+        rows += item.batch.num_rows
+        told = item.custom_metadata
+        if told and WATCH_KEY.encode() in told:
+            watches.append(json.loads(told[WATCH_KEY.encode()]))
+    if facts is None:
+        return None
+    closed = bool(watches) and bool(watches[-1].get("closing"))
+    return Capture(path, int(facts["worker"]), facts, watches, batches, rows, closed)
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:
+    """The schema, then every whole batch with its metadata; ends quietly where the file stops making sense.
+
+    Arrow tells a cut by ArrowInvalid or OSError, depending on the byte; a cut between two messages is a plain end.
+    """
+    with pa.memory_map(str(path)) if path.stat().st_size else pa.BufferReader(b"") as source:
+        try:
+            schema = ipc.open_stream(source).schema
+        except (pa.ArrowInvalid, OSError):
+            return
+        yield schema
+        if missing := [name for name in columns if name not in schema.names]:
+            raise CaptureError(f"{path} has no column {missing[0]}")
+        source.seek(0)
+        options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in columns], use_threads=False)
+        reader = ipc.open_stream(source, options=options)
+        while True:
+            try:
+                batch = reader.read_next_batch_with_custom_metadata()
+            except (StopIteration, pa.ArrowInvalid, OSError):
+                return
+            yield batch
+
+
+def stage_rows(capture: Capture) -> Iterator[tuple[int, Rows]]:
+    """(stage, rows) of every whole batch, in pieces of about EVENTS_AT_ONCE events.
+
+    CaptureError for a list that does not go with event_ns.
+    """
+    batches = 0
+    for item in _read(capture.path, COLUMNS):
+        if isinstance(item, pa.Schema):
+            continue
+        if batches == capture.batches:
+            return
+        batches += 1
+        stages = _integers(item.batch.column("stage"))
+        for stage in np.unique(stages).tolist():
+            mine = stages == stage
+            batch = item.batch if mine.all() else item.batch.filter(pa.array(mine))
+            for piece in _pieces(batch):
+                yield stage, to_rows(piece)
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    offsets = batch.column("event_ns").offsets.to_numpy()
+    first = 0
+    while first < batch.num_rows:
+        after = int(np.searchsorted(offsets, int(offsets[first]) + EVENTS_AT_ONCE, side="right")) - 1
+        after = min(max(after, first + 1), batch.num_rows)
+        yield batch.slice(first, after - first)
+        first = after
+
+
+def to_rows(batch: pa.RecordBatch) -> Rows:
+    """A batch's columns as numpy arrays, the lists flattened."""
+    lists = batch.column("event_ns")
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    first_event, events = offsets[:-1] - offsets[0], np.diff(offsets)
+    kinds, told_kinds = _aligned(batch.column("event_kind"), events)
+    tokens, told_tokens = _aligned(batch.column("event_tokens"), events)
+    error = batch.column("error")
+    return Rows(
+        sent_ns=_integers(batch.column("sent_ns")),
+        intended_ns=_integers(batch.column("intended_ns")),
+        connect_ns=_integers(batch.column("connect_ns")),
+        last_byte_ns=_integers(batch.column("last_byte_ns")),
+        first_event=first_event,
+        events=events,
+        event_ns=lists.flatten().to_numpy(),
+        event_kind=kinds.astype(np.int8) if told_kinds.any() else None,
+        event_tokens=tokens if told_tokens.any() else None,
+        told_tokens=told_tokens,
+        coalesced_events=_integers(batch.column("coalesced_events")),
+        max_lag_ns=_integers(batch.column("max_lag_ns")),
+        kernel_stamps=batch.column("kernel_stamps").to_numpy(zero_copy_only=False),
+        prompt_tokens=_integers(batch.column("prompt_tokens")),
+        output_tokens=_integers(batch.column("output_tokens")),
+        completed=error.is_null().to_numpy(zero_copy_only=False),
+        error=error,
+    )
+
+
+def _integers(column: pa.Array) -> Integers:
+    if column.null_count == len(column):
+        return np.full(len(column), ABSENT)
+    wide = column.cast(pa.int64())
+    values: Integers = (wide.fill_null(ABSENT) if wide.null_count else wide).to_numpy()
+    return values
+
+
+def _aligned(lists: pa.Array, events: Integers) -> tuple[Integers, Mask]:
+    """The flat values of a nullable list column, zeros standing in for null lists; and which lists are told."""
+    told: Mask = lists.is_valid().to_numpy(zero_copy_only=False)
+    if not told.any():
+        return np.zeros(0, np.int64), told
+    lengths = lists.value_lengths().fill_null(0).to_numpy()
+    if np.any(lengths[told] != events[told]):
+        raise CaptureError("a list that goes with event_ns has another length than event_ns")
+    values: Integers = lists.flatten().cast(pa.int64()).to_numpy()
+    if told.all():
+        return values, told
+    aligned = np.zeros(int(events.sum()), np.int64)
+    aligned[np.repeat(told, events)] = values
+    return aligned, told
+
+
+def pick(rows: Rows, wanted: Mask) -> Rows:
+    """The rows for which `wanted` is true; the same object when it is true for all."""
+    if wanted.all():
+        return rows
+    events = rows.events[wanted]
+    of_wanted = np.repeat(wanted, rows.events)
+    return Rows(
+        sent_ns=rows.sent_ns[wanted],
+        intended_ns=rows.intended_ns[wanted],
+        connect_ns=rows.connect_ns[wanted],
+        last_byte_ns=rows.last_byte_ns[wanted],
+        first_event=np.cumsum(events) - events,
+        events=events,
+        event_ns=rows.event_ns[of_wanted],
+        event_kind=None if rows.event_kind is None else rows.event_kind[of_wanted],
+        event_tokens=None if rows.event_tokens is None else rows.event_tokens[of_wanted],
+        told_tokens=rows.told_tokens[wanted],
+        coalesced_events=rows.coalesced_events[wanted],
+        max_lag_ns=rows.max_lag_ns[wanted],
+        kernel_stamps=rows.kernel_stamps[wanted],
+        prompt_tokens=rows.prompt_tokens[wanted],
+        output_tokens=rows.output_tokens[wanted],
+        completed=rows.completed[wanted],
+        error=rows.error.filter(pa.array(wanted)),
+    )
+
+
+assert set(COLUMNS) <= set(CAPTURE_SCHEMA.names)

@@ -1,0 +1,131 @@
+"""Throughput against latency, drawn with characters.
+
+A handful of points joined by a line, each with its load beside it. Lines are braille (2 x 4 dots a character), or plain
+ASCII where the terminal cannot show that.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from analysis.tables import number
+
+LOG_FROM_RATIO: Final = 20
+"""A latency axis that spans more than this is logarithmic: the knee is at its low end."""
+
+Facts = dict[str, Any]
+
+
+class Point(NamedTuple):
+    """A place in the picture and the word beside it."""
+
+    x: float
+    y: float
+    label: str
+
+
+def throughput_latency(
+    stages: Sequence[Facts], width: int = 80, height: int = 14, ascii_only: bool = False
+) -> str | None:
+    """Output tokens a second over the median end-to-end latency, a point a stage; None with fewer than two points."""
+    points = [
+        Point(stage["e2e_ms"]["p50"], stage["output_tokens_per_s"], _load(stage))
+        for stage in stages
+        if stage["e2e_ms"] and stage["output_tokens_per_s"]
+    ]
+    if len(points) < 2:
+        return None
+    return draw(points, "output tokens/s", "E2E p50, ms", width, height, ascii_only)
+
+
+def _load(stage: Facts) -> str:
+    return f"{stage['load'].get('value', ''):g}" if isinstance(stage["load"].get("value"), int | float) else ""
+
+
+def draw(points: Sequence[Point], y_title: str, x_title: str, width: int, height: int, ascii_only: bool = False) -> str:
+    """The picture: `height` rows of plot, an axis and its title; no line is longer than `width` characters.
+
+    All x and y are above zero; y starts at zero, so that a doubling looks like one.
+    """
+    y_top = nice_ceiling(max(point.y for point in points))
+    x_low, x_high, is_log = _x_range([point.x for point in points])
+    margin = max(len(number(y_top)), len(number(y_top / 2)), 1)
+    columns = width - margin - 3
+
+    def place(point: Point) -> tuple[float, float]:
+        """Column and row, in characters from the upper left."""
+        x = (_scaled(point.x, is_log) - _scaled(x_low, is_log)) / (_scaled(x_high, is_log) - _scaled(x_low, is_log))
+        return x * (columns - 1), (1 - point.y / y_top) * (height - 1)
+
+    places = [place(point) for point in points]
+    grid = _lines(places, columns, height, ascii_only)
+    for (x, y), point in zip(places, points, strict=True):
+        _write_label(grid, round(x), round(y), point.label)
+    for x, y in places:
+        grid[round(y)][round(x)] = "*" if ascii_only else "●"
+
+    corner, upright, level = ("+", "|", "-") if ascii_only else ("└", "│", "─")
+    shown = {
+        0: number(y_top),
+        (height - 1) // 2: number(y_top * (1 - ((height - 1) // 2) / (height - 1))),
+        height - 1: "0",
+    }
+    lines = [y_title]
+    lines += [f"{shown.get(row, ''):>{margin}} {upright}{''.join(cells).rstrip()}" for row, cells in enumerate(grid)]
+    lines.append(" " * (margin + 1) + corner + level * columns)
+    middle = 10 ** ((math.log10(x_low) + math.log10(x_high)) / 2) if is_log else (x_low + x_high) / 2
+    title = x_title + (" (log scale)" if is_log else "")
+    lines.append(" " * (margin + 2) + _spread([number(x_low), number(middle), number(x_high)], columns))
+    lines.append(" " * (margin + 2) + title.rjust(columns))
+    return "\n".join(lines)
+
+
+def nice_ceiling(value: float) -> float:
+    """The next number at or above that is 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8 or 10 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-12))
+
+
+def _x_range(values: Sequence[float]) -> tuple[float, float, bool]:
+    low, high = min(values), max(values)
+    if high / low > LOG_FROM_RATIO:
+        return 10.0 ** math.floor(math.log10(low)), nice_ceiling(high), True
+    return 0.0, nice_ceiling(high), False
+
+
+def _scaled(value: float, is_log: bool) -> float:
+    return math.log10(value) if is_log else value
+
+
+def _lines(places: Sequence[tuple[float, float]], columns: int, height: int, ascii_only: bool) -> list[list[str]]:
+    across, down = (1, 1) if ascii_only else (2, 4)
+    dots = [[0] * columns for _ in range(height)]
+    for (x1, y1), (x2, y2) in pairwise(places):
+        steps = max(1, math.ceil(max(abs(x2 - x1) * across, abs(y2 - y1) * down)))
+        for step in range(steps + 1):
+            x = (x1 + (x2 - x1) * step / steps + 0.5) * across
+            y = (y1 + (y2 - y1) * step / steps + 0.5) * down
+            column, row = min(int(x) // across, columns - 1), min(int(y) // down, height - 1)
+            dots[row][column] |= _BRAILLE[int(y) % down][int(x) % across]
+    if ascii_only:
+        return [["." if dot else " " for dot in row] for row in dots]
+    return [[chr(0x2800 + dot) if dot else " " for dot in row] for row in dots]
+
+
+_BRAILLE: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
+
+
+def _write_label(grid: list[list[str]], x: int, y: int, label: str) -> None:
+    """Right of the point, or left of it where the picture ends; above it when there is a row."""
+    row = grid[y - 1] if y > 0 else grid[y]
+    first = x + 2 if x + 2 + len(label) <= len(row) else x - 1 - len(label)
+    for offset, char in enumerate(label):
+        if 0 <= first + offset < len(row):
+            row[first + offset] = char
+
+
+def _spread(words: Sequence[str], columns: int) -> str:
+    left, middle, right = words
+    line = left + middle.rjust(columns // 2 - len(left) + len(middle) // 2)
+    return line + right.rjust(columns - len(line))

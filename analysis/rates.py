@@ -1,0 +1,114 @@
+"""Throughput over time, and the exact step function of requests in flight."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.captures import ABSENT, Integers, Mask
+from analysis.window import Window
+
+BINS: Final = 60
+"""Bins that a window is cut into, where that leaves SHORTEST_BIN_NS each: three for each block of confidence.halves."""
+
+SHORTEST_BIN_NS: Final = 100_000_000
+
+MOST_BINS_BESIDE: Final = 60
+"""Bins before and after the window; a single hung request does not stretch the picture without end."""
+
+
+@dataclass(slots=True)
+class Timeline:
+    """Output tokens by bin. The window starts at bin `before` and has `inside` whole bins; one in part may follow."""
+
+    origin_ns: int
+    bin_ns: int
+    before: int
+    inside: int
+    tokens: NDArray[np.float64]
+
+    @property
+    def edges_ns(self) -> Integers:
+        return self.origin_ns + self.bin_ns * np.arange(len(self.tokens) + 1, dtype=np.int64)
+
+
+def timeline_of(window: Window) -> Timeline:
+    """An empty timeline over a stage, its bins aligned with the start of the window."""
+    length_ns = window.length_ns or window.end_ns - window.begin_ns
+    bin_ns = max(SHORTEST_BIN_NS, -(-length_ns // BINS))
+    before = min(-(-(window.start_ns - window.begin_ns) // bin_ns), MOST_BINS_BESIDE)
+    inside = window.length_ns // bin_ns
+    after = min(-(-(window.end_ns - window.start_ns) // bin_ns) - inside, MOST_BINS_BESIDE)
+    return Timeline(
+        window.start_ns - before * bin_ns, bin_ns, before, inside, np.zeros(max(before + inside + after, 1))
+    )
+
+
+def bins_of(timeline: Timeline, times_ns: Integers) -> Integers:
+    """The bin of each moment; below 0 or beyond the last one when outside the timeline."""
+    return (times_ns - timeline.origin_ns) // timeline.bin_ns
+
+
+def add_tokens(timeline: Timeline, event_ns: Integers, tokens: NDArray[np.float64] | None) -> None:
+    """Adds events with their tokens (None: one each); events outside the timeline are dropped."""
+    if not len(event_ns):
+        return
+    bins, last = bins_of(timeline, event_ns), len(timeline.tokens) - 1
+    if bins.min() < 0 or bins.max() > last:
+        inside = (bins >= 0) & (bins <= last)
+        bins = bins[inside]
+        tokens = None if tokens is None else tokens[inside]
+    timeline.tokens += np.bincount(bins, tokens, minlength=last + 1)
+
+
+def tokens_within(window: Window, event_ns: Integers, tokens: NDArray[np.float64] | None) -> float:
+    """Output tokens whose event lies in the window."""
+    inside = within(window, event_ns)
+    return float(np.count_nonzero(inside) if tokens is None else tokens[inside].sum())
+
+
+def within(window: Window, times_ns: Integers) -> Mask:
+    """Which moments lie in the window; never an ABSENT one."""
+    return (times_ns >= window.start_ns) & (times_ns < window.stop_ns)
+
+
+def concurrency(sent_ns: Integers, ended_ns: Integers, start_ns: int, stop_ns: int) -> tuple[float, int] | None:
+    """Requests in flight over start <= t < stop: the time-weighted mean and the peak; None for an empty span.
+
+    Exact: a request counts from sent to ended (half-open), and one that ends at the moment at which another is sent does
+    not overlap it. Both arrays go by request; ended >= sent.
+    """
+    if stop_ns <= start_ns:
+        return None
+    busy_ns = np.clip(ended_ns, start_ns, stop_ns) - np.clip(sent_ns, start_ns, stop_ns)
+    mean = int(busy_ns.sum()) / (stop_ns - start_ns)
+    sent, ended = np.sort(sent_ns), np.sort(ended_ns)
+    # In flight changes for the better only at a send: look there, and at the start.
+    first, after = np.searchsorted(sent, [start_ns, stop_ns])
+    moments = np.concatenate([np.array([start_ns]), sent[first:after]])
+    in_flight = np.searchsorted(sent, moments, side="right") - np.searchsorted(ended, moments, side="right")
+    return mean, int(in_flight.max())
+
+
+def in_flight_means(sent_ns: Integers, ended_ns: Integers, edges_ns: Integers) -> NDArray[np.float64]:
+    """The time-weighted mean of requests in flight between each two neighbouring edges; exact."""
+    busy_ns = np.diff(_area(np.sort(sent_ns), edges_ns) - _area(np.sort(ended_ns), edges_ns))
+    return busy_ns / np.diff(edges_ns)
+
+
+def _area(sorted_ns: Integers, edges_ns: Integers) -> Integers:
+    """Sum over the moments before each edge of (edge - moment).
+
+    The sum itself may leave int64 (10 million requests, an hour); it wraps, and the difference of two, which is what is
+    wanted and fits, comes out right.
+    """
+    before = np.searchsorted(sorted_ns, edges_ns)
+    upto = np.concatenate([np.zeros(1, np.int64), np.cumsum(sorted_ns - edges_ns[0])])
+    area: Integers = before * (edges_ns - edges_ns[0]) - upto[before]
+    return area
+
+
+def ended_ns(sent_ns: Integers, last_byte_ns: Integers) -> Integers:
+    """When each request left the slot free: its last byte; one that failed without a byte takes no time."""
+    return np.maximum(np.where(last_byte_ns == ABSENT, sent_ns, last_byte_ns), sent_ns)

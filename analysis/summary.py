@@ -1,0 +1,349 @@
+"""summary.json: what a run comes down to, and what tools read.
+
+`summarize` reads a run directory and gives the summary as plain values; `write` puts it, and the histograms that it was
+read from, beside the capture. The same capture gives the same bytes.
+
+Version history
+    1: first
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from analysis import rates, slo, watches
+from analysis.captures import ABSENT, Capture, Run, open_run, stage_rows
+from analysis.confidence import MOST_BLOCKS, halves, sample_floor
+from analysis.histogram import Histogram, LogLine, merge, percentiles, write_log
+from analysis.tally import StageTally, add, stage_tally
+from analysis.verdict import verdict
+from analysis.window import stage_marks, stage_window
+from loadgen.schema import CaptureError
+
+SUMMARY_SCHEMA: Final = 1
+
+PERCENTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "p99_9": 99.9, "p99_99": 99.99}
+
+NS_PER_MS: Final = 1_000_000
+NS_PER_US: Final = 1_000
+NS_PER_S: Final = 1_000_000_000
+
+TOKEN_RULE: Final = (
+    "a token counts at the stamp of its event: event tokens where told, else the request's usage spread evenly over its "
+    "events, else one an event"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A run's summary, and the histograms that it was read from, as lines of a log that begins at `log_start_s`."""
+
+    summary: dict[str, Any]
+    log: list[LogLine]
+    log_start_s: float
+
+
+def report(run_dir: Path) -> dict[str, Any]:
+    """Analyses a run, writes summary.json and histograms.hlog into it, and gives the summary. Errors as `analyse`."""
+    analysis = analyse(run_dir)
+    write(run_dir, analysis)
+    return analysis.summary
+
+
+def summarize(run_dir: Path) -> dict[str, Any]:
+    """The summary of a run, finished or not. CaptureError if there is no capture that can be read."""
+    return analyse(run_dir).summary
+
+
+def analyse(run_dir: Path) -> Analysis:
+    """The summary and its histograms; two passes over the capture, memory by the piece. CaptureError as above."""
+    run = open_run(run_dir)
+    asked = slo.limits(run.facts["spec"])
+    plans = {plan["stage"]: plan for plan in run.facts["stages"]}
+    tallies: dict[int, StageTally] = {}
+    for stage, plan in plans.items():
+        window = stage_window(plan, stage_marks(run.captures, stage))
+        if window is not None:
+            tallies[stage] = stage_tally(window, asked)
+    for capture in run.captures:
+        for stage, rows in stage_rows(capture):
+            if stage in tallies:
+                add(tallies[stage], capture.worker, rows)
+
+    summary: dict[str, Any] = {
+        "schema": SUMMARY_SCHEMA,
+        "run_id": run.facts["run_id"],
+        "loadgen": run.facts["loadgen"],
+        "started_at": run.facts["started_at"],
+        "verdict": None,
+        "interrupted": _interrupted(run),
+        "ended": run.facts["ended"],
+        "capture": _capture_facts(run, len(plans), len(tallies)),
+        "host": run.facts["host"],
+        "spec": run.facts["spec"],
+        "stages": [_stage(plans[stage], tally, run.captures) for stage, tally in tallies.items()],
+    }
+    summary["verdict"] = verdict(summary)
+    first_ns = min((tally.window.begin_ns for tally in tallies.values()), default=0)
+    start_s = (first_ns + int(run.captures[0].facts["realtime_offset_ns"])) / NS_PER_S
+    return Analysis(summary, [line for stage in tallies for line in _log(stage, tallies[stage], first_ns)], start_s)
+
+
+def write(run_dir: Path, analysis: Analysis) -> None:
+    """Writes summary.json and histograms.hlog, each whole or not at all."""
+    _replace(run_dir / "summary.json", as_text(analysis.summary))
+    log = run_dir / "histograms.hlog.part"
+    with log.open("w", encoding="utf-8") as out:
+        note = f"loadgen {analysis.summary['loadgen']}, run {analysis.summary['run_id']}, values in ns"
+        write_log(out, analysis.log, analysis.log_start_s, note.replace("\n", " "))
+    os.replace(log, run_dir / "histograms.hlog")
+
+
+def as_text(summary: dict[str, Any]) -> str:
+    """summary.json's text. ValueError for a NaN, which no summary has."""
+    return json.dumps(summary, indent=1, allow_nan=False) + "\n"
+
+
+def read(run_dir: Path) -> dict[str, Any]:
+    """The summary that was written. CaptureError if there is none, or one of a version not known here."""
+    try:
+        summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_bytes())
+    except FileNotFoundError:
+        raise CaptureError(f"{run_dir} holds no summary.json: `loadgen report` writes it") from None
+    except ValueError:
+        raise CaptureError(f"{run_dir / 'summary.json'} is no JSON") from None
+    if summary.get("schema") != SUMMARY_SCHEMA:
+        raise CaptureError(f"summary.json has version {summary.get('schema')}, this loadgen reads {SUMMARY_SCHEMA}")
+    return summary
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _interrupted(run: Run) -> bool:
+    ended = run.facts["ended"] or {}
+    return ended.get("reason", "finished") != "finished" or any(not capture.closed for capture in run.captures)
+
+
+def _capture_facts(run: Run, planned: int, begun: int) -> dict[str, Any]:
+    found = {capture.worker for capture in run.captures} | set(run.unreadable)
+    return {
+        "workers": run.workers,
+        "missing_workers": sorted(set(range(run.workers)) - found),
+        "cut_workers": sorted([c.worker for c in run.captures if not c.closed] + run.unreadable),
+        "requests": sum(capture.rows for capture in run.captures),
+        "stages_planned": planned,
+        "stages_begun": begun,
+        "stamp_source": sorted({capture.facts["stamp_source"] for capture in run.captures}),
+    }
+
+
+def _stage(plan: dict[str, Any], tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
+    window = tally.window
+    length_s = window.length_ns / NS_PER_S
+    sent_ns, ended_ns = _joined(tally.all_sent_ns), _joined(tally.all_ended_ns)
+    in_flight = rates.concurrency(sent_ns, ended_ns, window.start_ns, window.stop_ns)
+    latencies = {f"{name}_ms": _block(histogram, NS_PER_MS, 6) for name, histogram in _histograms(tally).items()}
+
+    def per_s(amount: float) -> float | None:
+        return round(amount / length_s, 6) if length_s else None
+
+    return {
+        "name": plan["name"],
+        "stage": plan["stage"],
+        "load": plan["load"],
+        "window_s": length_s,
+        "window": {
+            "start_ns": window.start_ns,
+            "stop_ns": window.stop_ns,
+            "start_s": (window.start_ns - window.begin_ns) / NS_PER_S,
+            "rule": window.rule,
+        },
+        "requests": {
+            "sent": tally.sent,
+            "completed": tally.completed,
+            "failed": tally.sent - tally.completed,
+            "errors": dict(sorted(tally.errors.items(), key=lambda item: (-item[1], item[0]))),
+        },
+        "warmup_requests": tally.warmup,
+        "after_window_requests": tally.after_window,
+        **latencies,
+        "output_tokens_per_s": per_s(tally.output_tokens),
+        "input_tokens_per_s": per_s(tally.input_tokens) if tally.prompts_told else None,
+        "requests_per_s": per_s(tally.finished),
+        "goodput_per_s": per_s(tally.good) if tally.limits else None,
+        "slo": _slo(tally) if tally.limits else None,
+        "fluidity": _fluidity(tally),
+        "token_source": _token_source(tally),
+        "token_rule": TOKEN_RULE,
+        "concurrency": None if in_flight is None else {"mean": round(in_flight[0], 6), "peak": in_flight[1]},
+        "halves": _halves(tally, sent_ns),
+        "client": _client(tally, captures),
+        "by_worker": _by_worker(tally, captures),
+        "timeline": _timeline(tally, sent_ns, ended_ns),
+    }
+
+
+def _histograms(tally: StageTally) -> dict[str, Histogram]:
+    histograms = dict(tally.latencies)
+    histograms["itl"] = merge([tally.gaps_of_one, tally.gaps_of_many])
+    if tally.gaps_of_many.total:
+        histograms["itl_per_token"] = merge([tally.gaps_of_one, tally.gaps_of_many_per_token])
+    return histograms
+
+
+def _log(stage: int, tally: StageTally, first_ns: int) -> list[LogLine]:
+    start_s = (tally.window.start_ns - first_ns) / NS_PER_S
+    length_s = tally.window.length_ns / NS_PER_S
+    named = _histograms(tally) | {"lag": _lag(tally), "lateness": tally.lateness}
+    return [LogLine(f"{stage}.{name}", start_s, length_s, one) for name, one in named.items() if one.total]
+
+
+def _block(histogram: Histogram, ns_per_unit: int, digits: int) -> dict[str, Any] | None:
+    if not histogram.total:
+        return None
+
+    def scaled(value_ns: float | None) -> float | None:
+        return None if value_ns is None else round(value_ns / ns_per_unit, digits)
+
+    values = percentiles(histogram, list(PERCENTILES.values()))
+    return {
+        "count": histogram.total,
+        "mean": scaled(histogram.mean_ns),
+        "min": scaled(histogram.min_ns),
+        **{name: scaled(value) for name, value in zip(PERCENTILES, values, strict=True)},
+        "max": scaled(histogram.max_ns),
+        "unreliable": [name for name, wanted in PERCENTILES.items() if histogram.total < sample_floor(wanted)],
+    }
+
+
+def _slo(tally: StageTally) -> dict[str, Any]:
+    histograms = _histograms(tally)
+    limits = {}
+    for name, limit in tally.limits.items():
+        limits[name] = {
+            "limit_ms": limit.limit_ns / NS_PER_MS,
+            "percentile": limit.percentile,
+            "value_ms": None,
+            "met": None,
+            "met_share": tally.met[name] / tally.finished if tally.finished else None,
+        }
+        if limit.percentile is not None and histograms[name].total:
+            value_ns = percentiles(histograms[name], [limit.percentile])[0]
+            assert value_ns is not None
+            limits[name] |= {"value_ms": round(value_ns / NS_PER_MS, 6), "met": value_ns <= limit.limit_ns}
+    return limits
+
+
+def _fluidity(tally: StageTally) -> float | None:
+    deadlines = tally.deadlines_met + tally.deadlines_missed
+    return tally.deadlines_met / deadlines if deadlines else None
+
+
+def _token_source(tally: StageTally) -> str | None:
+    if tally.usage_told and tally.usage_untold:
+        return "mixed"
+    return "usage" if tally.usage_told else "events" if tally.usage_untold else None
+
+
+def _halves(tally: StageTally, sent_ns: Any) -> dict[str, Any]:
+    """The two tests of steadiness: tokens by bin, TTFT by request, both in time order and inside the window."""
+    line = tally.timeline
+    per_s = line.tokens[line.before : line.before + line.inside] * (NS_PER_S / line.bin_ns)
+    ttft_ns = _joined(tally.all_ttft_ns)
+    counted = rates.within(tally.window, sent_ns) & (ttft_ns != ABSENT)
+    in_order = ttft_ns[counted][np.argsort(sent_ns[counted], kind="stable")]
+    # Blocks of five requests at least: the medians of fewer would be single requests.
+    blocks = np.array_split(in_order, max(1, min(MOST_BLOCKS, len(in_order) // 5)))
+    medians_ms = [float(np.median(block)) / NS_PER_MS for block in blocks if len(block)]
+    return {"output_tokens_per_s": _compared(per_s), "ttft_ms": _compared(medians_ms)}
+
+
+def _compared(series: Any) -> dict[str, Any] | None:
+    compared = halves(series)
+    if compared is None:
+        return None
+    return {
+        "first": round(compared.first, 6),
+        "second": round(compared.second, 6),
+        "change_share": round(compared.change_share, 6),
+        "t": round(compared.t, 3),
+        "t_limit": round(compared.t_limit, 3),
+        "differ": compared.differ,
+    }
+
+
+def _lag(tally: StageTally) -> Histogram:
+    return merge(worker.lag for worker in tally.workers.values())
+
+
+def _client(tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
+    window = tally.window
+    span = (window.begin_ns, window.end_ns)
+    reads = sum(watches.counted(capture, "reads", *span) for capture in captures)
+    unstamped = sum(watches.counted(capture, "unstamped", *span) for capture in captures)
+    return {
+        "lag_us": _block(_lag(tally), NS_PER_US, 3),
+        "lateness_us": _block(tally.lateness, NS_PER_US, 3),
+        "coalesced_share": round(tally.coalesced_events / tally.events, 9) if tally.events else None,
+        "cpu_share": [_cpu_share(capture, tally) for capture in captures],
+        "kernel_stamps": tally.unstamped_requests == 0 if tally.sent else None,
+        "stamp_source": "kernel" if all(c.facts["stamp_source"] == "kernel" for c in captures) else "read",
+        "unstamped_share": round(unstamped / reads, 9) if reads else None,
+        "unstamped_requests": tally.unstamped_requests,
+        "reopened_connections": round(sum(watches.counted(capture, "reopened", *span) for capture in captures)),
+        "clock_steps_ms": [step_ns / NS_PER_MS for _, step_ns in watches.clock_steps(captures, *span)],
+    }
+
+
+def _cpu_share(capture: Capture, tally: StageTally) -> float | None:
+    share = watches.cpu_share(capture, tally.window.start_ns, tally.window.stop_ns)
+    return None if share is None else round(share, 6)
+
+
+def _by_worker(tally: StageTally, captures: list[Capture]) -> list[dict[str, Any]]:
+    told = []
+    for capture in captures:
+        worker = tally.workers.get(capture.worker)
+        lag_p99_ns = percentiles(worker.lag, [99])[0] if worker else None
+        told.append(
+            {
+                "worker": capture.worker,
+                "core": capture.facts["core"],
+                "sent": worker.sent if worker else 0,
+                "output_tokens": round(worker.output_tokens, 3) if worker else 0,
+                "lag_p99_us": None if lag_p99_ns is None else lag_p99_ns / NS_PER_US,
+                "cpu_share": _cpu_share(capture, tally),
+            }
+        )
+    return told
+
+
+def _timeline(tally: StageTally, sent_ns: Any, ended_ns: Any) -> dict[str, Any]:
+    """By bin, from the stage's start to its end; `start_s` counts from the start of the window."""
+    line = tally.timeline
+    ttft_ns = _joined(tally.all_ttft_ns)
+    known = ttft_ns != ABSENT
+    bins = rates.bins_of(line, sent_ns[known])
+    in_order = np.argsort(bins, kind="stable")
+    borders = np.searchsorted(bins[in_order], np.arange(len(line.tokens) + 1))
+    by_bin = [ttft_ns[known][in_order[a:b]] for a, b in pairwise(borders)]
+    return {
+        "bin_s": line.bin_ns / NS_PER_S,
+        "start_s": (line.origin_ns - tally.window.start_ns) / NS_PER_S,
+        "output_tokens": [round(tokens, 3) for tokens in line.tokens.tolist()],
+        "in_flight": [round(mean, 3) for mean in rates.in_flight_means(sent_ns, ended_ns, line.edges_ns).tolist()],
+        "ttft_p50_ms": [round(float(np.median(one)) / NS_PER_MS, 6) if len(one) else None for one in by_bin],
+    }
+
+
+def _joined(pieces: list[Any]) -> Any:
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)

@@ -1,0 +1,147 @@
+"""What a stage adds up to while its rows stream by: histograms, counts, and three numbers a request."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from analysis import metrics, rates, slo
+from analysis.captures import ABSENT, Integers, Mask, Rows, pick
+from analysis.histogram import Histogram, fill
+from analysis.window import Window
+
+
+@dataclass(slots=True)
+class WorkerTally:
+    """One worker's part of a stage, inside the window."""
+
+    sent: int = 0
+    output_tokens: float = 0.0
+    lag: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(slots=True)
+class StageTally:
+    """All that summary.json needs to know of a stage's rows. `add` is the only way in."""
+
+    window: Window
+    limits: dict[str, slo.Limit]
+    timeline: rates.Timeline
+    latencies: dict[str, Histogram] = field(default_factory=lambda: {name: Histogram() for name in metrics.A_REQUEST})
+    # Gaps of pieces in which every event is one token, of the others, and the others' gaps a token: so that the usual
+    # case is counted once, and the pool a token is still complete.
+    gaps_of_one: Histogram = field(default_factory=Histogram)
+    gaps_of_many: Histogram = field(default_factory=Histogram)
+    gaps_of_many_per_token: Histogram = field(default_factory=Histogram)
+    lateness: Histogram = field(default_factory=Histogram)
+    workers: dict[int, WorkerTally] = field(default_factory=dict)
+    sent: int = 0
+    completed: int = 0
+    warmup: int = 0
+    after_window: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    finished: int = 0  # completions inside the window
+    good: int = 0
+    met: Counter[str] = field(default_factory=Counter)
+    deadlines_met: int = 0
+    deadlines_missed: int = 0
+    input_tokens: int = 0
+    prompts_told: bool = False
+    usage_told: int = 0
+    usage_untold: int = 0
+    events: int = 0
+    coalesced_events: int = 0
+    unstamped_requests: int = 0
+    # Of every request of the stage, in pieces: 24 bytes a request.
+    all_sent_ns: list[Integers] = field(default_factory=list)
+    all_ended_ns: list[Integers] = field(default_factory=list)
+    all_ttft_ns: list[Integers] = field(default_factory=list)  # ABSENT for one that failed
+
+    @property
+    def output_tokens(self) -> float:
+        return sum(worker.output_tokens for worker in self.workers.values())
+
+
+def stage_tally(window: Window, limits: dict[str, slo.Limit]) -> StageTally:
+    """An empty tally."""
+    return StageTally(window, limits, rates.timeline_of(window))
+
+
+def add(tally: StageTally, worker: int, rows: Rows) -> None:
+    """Adds rows of one worker."""
+    mine = tally.workers.setdefault(worker, WorkerTally())
+    _add_tokens(tally, mine, rows)
+    _add_flow(tally, rows)
+    _add_finished(tally, rows)
+    sent_inside = rates.within(tally.window, rows.sent_ns)
+    tally.warmup += int(np.count_nonzero(rows.sent_ns < tally.window.start_ns))
+    tally.after_window += int(np.count_nonzero(rows.sent_ns >= tally.window.stop_ns))
+    if not sent_inside.any():
+        return
+    inside = pick(rows, sent_inside)
+    _add_requests(tally, mine, inside)
+    if inside.completed.any():
+        _add_latencies(tally, pick(inside, inside.completed))
+
+
+def _add_tokens(tally: StageTally, mine: WorkerTally, rows: Rows) -> None:
+    tokens = metrics.tokens_per_event(rows)
+    mine.output_tokens += rates.tokens_within(tally.window, rows.event_ns, tokens)
+    rates.add_tokens(tally.timeline, rows.event_ns, tokens)
+    told = rows.prompt_tokens != ABSENT
+    tally.prompts_told |= bool(told.any())
+    begun = told & rates.within(tally.window, metrics.first_output_ns(rows))
+    tally.input_tokens += int(rows.prompt_tokens[begun].sum())
+
+
+def _add_flow(tally: StageTally, rows: Rows) -> None:
+    tally.all_sent_ns.append(rows.sent_ns.copy())  # a view would keep the whole batch alive
+    tally.all_ended_ns.append(rates.ended_ns(rows.sent_ns, rows.last_byte_ns))
+    tally.all_ttft_ns.append(np.where(rows.completed, metrics.ttft_ns(rows), ABSENT))
+
+
+def _add_finished(tally: StageTally, rows: Rows) -> None:
+    finished: Mask = rows.completed & rates.within(tally.window, rows.last_byte_ns)
+    tally.finished += int(np.count_nonzero(finished))
+    if not tally.limits or not finished.any():
+        return
+    verdicts = slo.met(pick(rows, finished), tally.limits)
+    for name, met in verdicts.items():
+        tally.met[name] += int(np.count_nonzero(met))
+    tally.good += int(np.count_nonzero(np.logical_and.reduce(list(verdicts.values()))))
+
+
+def _add_requests(tally: StageTally, mine: WorkerTally, inside: Rows) -> None:
+    tally.sent += len(inside)
+    mine.sent += len(inside)
+    fill(mine.lag, inside.max_lag_ns)
+    tally.completed += int(np.count_nonzero(inside.completed))
+    if not inside.completed.all():
+        failed = inside.error.drop_null().dictionary_decode() if _is_dictionary(inside) else inside.error.drop_null()
+        tally.errors.update(failed.to_pylist())
+    scheduled = inside.intended_ns != ABSENT
+    fill(tally.lateness, inside.sent_ns[scheduled] - inside.intended_ns[scheduled])
+    tally.events += int(inside.events.sum())
+    tally.coalesced_events += int(inside.coalesced_events.sum())
+    tally.unstamped_requests += int(np.count_nonzero(~inside.kernel_stamps))
+
+
+def _is_dictionary(rows: Rows) -> bool:
+    return hasattr(rows.error, "dictionary_decode")
+
+
+def _add_latencies(tally: StageTally, measured: Rows) -> None:
+    for name, definition in metrics.A_REQUEST.items():
+        fill(tally.latencies[name], metrics.present(definition(measured)))
+    if measured.event_tokens is not None and measured.event_tokens.max(initial=0) > 1:
+        fill(tally.gaps_of_many, metrics.gap_ns(measured))
+        fill(tally.gaps_of_many_per_token, metrics.gap_per_token_ns(measured))
+    else:
+        fill(tally.gaps_of_one, metrics.gap_ns(measured))
+    told = int(np.count_nonzero(measured.output_tokens != ABSENT))
+    tally.usage_told += told
+    tally.usage_untold += len(measured) - told
+    if "ttft" in tally.limits and "tpot" in tally.limits:
+        met, missed = slo.deadlines(measured, tally.limits["ttft"].limit_ns, tally.limits["tpot"].limit_ns)
+        tally.deadlines_met += met
+        tally.deadlines_missed += missed

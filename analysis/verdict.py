@@ -1,0 +1,342 @@
+"""Valid or suspect: the result doubts itself.
+
+A doubt is a small pure function over a stage's (or the whole run's) part of summary.json: None, or a code, one sentence with
+the numbers, and the next thing to try. The thresholds are constants of the judgement, not knobs.
+
+What the client's own delay means depends on the stamps. With kernel stamps the time of the read moves no stamp; it only
+matters when it grows to the tick of the engine, for then events pile up in a socket, one read takes several, and they share
+a stamp. Without kernel stamps the delay is in every stamp, and is held against the metrics as lateness is.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from analysis.confidence import sample_floor
+
+LEAST_LOAD_SHARE: Final = 0.99
+MOST_ERROR_SHARE: Final = 0.01  # of the metric that lateness or lag touches
+MOST_COALESCED_SHARE: Final = 0.01
+MOST_UNSTAMPED_SHARE: Final = 0.01
+MOST_FAILED_SHARE: Final = 0.01
+MOST_CPU_SHARE: Final = 0.85
+
+Facts = dict[str, Any]
+
+
+class Doubt(NamedTuple):
+    """Why a result may not be what it says: `words` has the numbers, `try_` the next thing to do."""
+
+    code: str
+    words: str
+    try_: str
+
+
+def verdict(summary: Facts) -> Facts:
+    """{"ok", "reasons"} over a whole summary; a reason is {"stage": name or None, "code", "words", "try"}."""
+    reasons = [_reason(None, doubt) for doubt in (ask(summary) for ask in OF_A_RUN) if doubt]
+    for stage in summary["stages"]:
+        reasons += [_reason(stage["name"], doubt) for doubt in (ask(stage) for ask in OF_A_STAGE) if doubt]
+    return {"ok": not reasons, "reasons": reasons}
+
+
+def _reason(stage: str | None, doubt: Doubt) -> Facts:
+    return {"stage": stage, "code": doubt.code, "words": doubt.words, "try": doubt.try_}
+
+
+# --- of a run ---
+
+
+def interrupted(summary: Facts) -> Doubt | None:
+    """The run did not come to its end."""
+    ended = summary["ended"] or {}
+    if ended.get("reason", "finished") == "finished":
+        return None
+    capture = summary["capture"]
+    words = (
+        f"the run was {ended['reason']} after {capture['stages_begun']} of {capture['stages_planned']} stages had begun"
+    )
+    if ended.get("words"):
+        words += f": {ended['words']}"
+    return Doubt(f"run-{ended['reason']}", words, "read what is there with care, or run it again")
+
+
+def cut_captures(summary: Facts) -> Doubt | None:
+    """A worker did not close its capture: killed, or still running."""
+    cut, workers = summary["capture"]["cut_workers"], summary["capture"]["workers"]
+    if not cut:
+        return None
+    return Doubt(
+        "capture-cut",
+        f"{len(cut)} of {workers} workers did not close their capture (worker {_listed(cut)}): killed, or still at work",
+        "wait for the run to end and report again; if it has ended, look for a worker killed for its memory",
+    )
+
+
+def missing_workers(summary: Facts) -> Doubt | None:
+    """A planned worker left no file at all."""
+    missing, workers = summary["capture"]["missing_workers"], summary["capture"]["workers"]
+    if not missing:
+        return None
+    return Doubt(
+        "worker-missing",
+        f"{len(missing)} of {workers} workers left no capture (worker {_listed(missing)}), and its load is missing",
+        "bring their files into capture/, or run it again",
+    )
+
+
+def stages_missing(summary: Facts) -> Doubt | None:
+    """Stages that were planned and never began, in a run that does not say that it was stopped."""
+    begun, planned = summary["capture"]["stages_begun"], summary["capture"]["stages_planned"]
+    if begun == planned or interrupted(summary):
+        return None
+    return Doubt("stages-missing", f"{planned - begun} of {planned} stages have not begun", "wait for the run to end")
+
+
+# --- of a stage ---
+
+
+def nothing_completed(stage: Facts) -> Doubt | None:
+    """No latency can be told."""
+    requests = stage["requests"]
+    if requests["completed"]:
+        return None
+    if not stage["window_s"]:
+        return Doubt("empty-window", "the stage ended within its warm-up: nothing was measured", "a shorter --warmup")
+    return Doubt(
+        "nothing-completed",
+        f"none of the {requests['sent']:,} requests sent in the window completed{_classes(requests)}",
+        "look at the errors; try a single request first",
+    )
+
+
+def too_few_samples(stage: Facts) -> Doubt | None:
+    """Not even the median is sure, or the percentile that an SLO names is not."""
+    count = _of(stage, "ttft_ms", "count") or 0
+    if not count:
+        return None
+    wanted = max([50.0, *(limit["percentile"] or 0.0 for limit in (stage["slo"] or {}).values())])
+    floor = sample_floor(min(wanted, 99.999))
+    if count >= floor:
+        return None
+    return Doubt(
+        "too-few-samples",
+        f"{count:,} requests completed, p{wanted:g} wants {floor:,}",
+        f"--duration {_at_least(stage['window_s'] * floor / count)}s, or --requests {floor}",
+    )
+
+
+def load_below_plan(stage: Facts) -> Doubt | None:
+    """The endpoint was loaded less than the stage says.
+
+    Closed loop: the mean in flight over the window against the planned concurrency. A slot is empty between the end of a
+    response and the next send; with responses that short, the plan is not what was driven either.
+    Open loop: requests sent in the window against rate x window, less what chance takes: one request, or three standard
+    deviations (3 sqrt(n)) where the arrivals are random.
+    """
+    mode, value = stage["load"]["mode"], stage["load"].get("value")
+    if not value or not stage["window_s"]:
+        return None
+    if mode == "concurrency":
+        in_flight = (stage["concurrency"] or {"mean": 0.0})["mean"]
+        if in_flight >= LEAST_LOAD_SHARE * value:
+            return None
+        words = f"{in_flight:,.4g} requests were in flight on average, {value:,} were planned ({in_flight / value:.1%})"
+        if failed := stage["requests"]["failed"]:
+            words += f"; {failed:,} failed, and a slot whose request fails is empty until the next is sent"
+        return Doubt(
+            "load-below-plan", words, "more --workers or --cpus, longer responses, or more requests than slots"
+        )
+    if mode == "rate":
+        planned, sent = value * stage["window_s"], stage["requests"]["sent"]
+        chance = 1 if stage["load"].get("arrivals") == "constant" else 3 * math.sqrt(planned)
+        if sent >= LEAST_LOAD_SHARE * planned - chance:
+            return None
+        words = f"{sent:,} requests were sent in the window, {planned:,.6g} were planned ({sent / planned:.1%})"
+        return Doubt("load-below-plan", words, "more --workers or --cpus, or a lower --rate")
+    return None
+
+
+def late_sends(stage: Facts) -> Doubt | None:
+    """p99 of lateness beyond 1 % of the median TTFT."""
+    late_us, ttft_ms = _of(stage["client"], "lateness_us", "p99"), _of(stage, "ttft_ms", "p50")
+    if late_us is None or ttft_ms is None or late_us <= MOST_ERROR_SHARE * ttft_ms * 1000:
+        return None
+    return Doubt(
+        "late-sends",
+        f"p99 of the sends was {late_us:,.0f} us late, {_share(late_us, ttft_ms * 1000)} of TTFT p50 ({ttft_ms:,.3f} ms)",
+        "more --workers, --cpus of their own, or a lower --rate",
+    )
+
+
+def lag(stage: Facts) -> Doubt | None:
+    """The client read late enough to be seen in the result.
+
+    With kernel stamps: p99 of the worst lag of a request beyond the mean gap, from where on reads merge (the mean, because
+    merging itself pulls the median to zero and leaves the mean alone). Without: the lag is in the stamps; p99 beyond 1 %
+    of TTFT p50, or the median beyond 1 % of ITL p99. The latter pair fits because the worst of a request's hundred or so
+    reads is about their p99.
+    """
+    client = stage["client"]
+    p50_us, p99_us = _of(client, "lag_us", "p50"), _of(client, "lag_us", "p99")
+    if p50_us is None or p99_us is None:
+        return None
+    gap_ms, ttft_ms, tail_ms = _of(stage, "itl_ms", "mean"), _of(stage, "ttft_ms", "p50"), _of(stage, "itl_ms", "p99")
+    words = None
+    # A few reads without a stamp do not make the others depend on the time of the read.
+    most_unstamped = MOST_UNSTAMPED_SHARE * stage["requests"]["sent"]
+    if client["stamp_source"] == "kernel" and client["unstamped_requests"] <= most_unstamped:
+        if gap_ms is not None and p99_us > gap_ms * 1000:
+            words = f"reads were {p99_us:,.0f} us late (p99), longer than the mean gap ({gap_ms * 1000:,.0f} us): they merge"
+    elif ttft_ms is not None and p99_us > MOST_ERROR_SHARE * ttft_ms * 1000:
+        share = _share(p99_us, ttft_ms * 1000)
+        words = f"reads, and with them the stamps, were {p99_us:,.0f} us late (p99), {share} of TTFT p50"
+    elif tail_ms is not None and p50_us > MOST_ERROR_SHARE * tail_ms * 1000:
+        share = _share(p50_us, tail_ms * 1000)
+        words = f"a request's worst read, and its stamp, was {p50_us:,.0f} us late (p50), {share} of ITL p99"
+    return Doubt("lag", words, "more --workers, or --cpus that nothing else uses") if words else None
+
+
+def coalesced(stage: Facts) -> Doubt | None:
+    """More than 1 % of the events share a stamp with the one before."""
+    share = stage["client"]["coalesced_share"]
+    if share is None or share <= MOST_COALESCED_SHARE:
+        return None
+    return Doubt(
+        "coalesced",
+        f"{share:.1%} of the events came in one read with the event before and share its stamp: the client was late, "
+        "or the server wrote them in one write, which cannot be told apart here",
+        "if lag and CPU are low it is the server (or a proxy); else more --workers",
+    )
+
+
+def unstamped(stage: Facts) -> Doubt | None:
+    """Kernel stamps were meant, and more than 1 % of the reads had none."""
+    client = stage["client"]
+    share = client["unstamped_share"]
+    if client["stamp_source"] != "kernel" or share is None or share <= MOST_UNSTAMPED_SHARE:
+        return None
+    return Doubt(
+        "unstamped", f"{share:.1%} of the reads had no kernel stamp and were stamped when read", "loadgen doctor"
+    )
+
+
+def busy_workers(stage: Facts) -> Doubt | None:
+    """A worker had no CPU left to be on time with."""
+    shares = [(share, worker) for worker, share in enumerate(stage["client"]["cpu_share"]) if share is not None]
+    share, place = max(shares, default=(0.0, 0))
+    if share <= MOST_CPU_SHARE:
+        return None
+    worker = stage["by_worker"][place]["worker"]
+    return Doubt("cpu", f"worker {worker} was busy {share:.0%} of the time", "more --workers, on more --cpus")
+
+
+def unsteady_throughput(stage: Facts) -> Doubt | None:
+    """The halves of the window differ in output tokens a second."""
+    return _unsteady(stage["halves"]["output_tokens_per_s"], "output tokens/s", "unsteady-throughput")
+
+
+def unsteady_ttft(stage: Facts) -> Doubt | None:
+    """The halves of the window differ in TTFT."""
+    return _unsteady(stage["halves"]["ttft_ms"], "ms TTFT", "unsteady-ttft")
+
+
+def _unsteady(compared: Facts | None, unit: str, code: str) -> Doubt | None:
+    if compared is None or not compared["differ"]:
+        return None
+    return Doubt(
+        code,
+        f"the halves of the window disagree: {compared['first']:,.4g}, then {compared['second']:,.4g} {unit} "
+        f"({compared['change_share']:+.1%}, t = {min(compared['t'], 999):.3g}, limit {compared['t_limit']:.3g})",
+        "a longer --warmup and --duration; if it keeps on drifting, the endpoint does not hold this load",
+    )
+
+
+def clock_step(stage: Facts) -> Doubt | None:
+    """The wall clock, which kernel stamps are made of, was set during the stage."""
+    steps_ms = stage["client"]["clock_steps_ms"]
+    if not steps_ms:
+        return None
+    worst = max(steps_ms, key=abs)
+    words = f"the wall clock was set {len(steps_ms)} times during the stage, by up to {worst:+,.3f} ms"
+    return Doubt(
+        "clock-step", words.replace("1 times", "once"), "stop the clock's correction (chronyd, ntpd) during a run"
+    )
+
+
+def backwards(stage: Facts) -> Doubt | None:
+    """A latency below zero: the stamps of cause and effect come from clocks that disagree."""
+    below = [name for name in LATENCIES if (_of(stage, name, "min") or 0) < 0]
+    if not below:
+        return None
+    lowest_ms = min(stage[name]["min"] for name in below)
+    return Doubt(
+        "time-backwards",
+        f"there are latencies below zero ({', '.join(below)}; the lowest {lowest_ms:,.3f} ms)",
+        "loadgen doctor: the clock offset that turns kernel stamps into CLOCK_MONOTONIC is in doubt",
+    )
+
+
+def failures(stage: Facts) -> Doubt | None:
+    """More than 1 % failed; those that the end of an interrupted run cut off are not the endpoint's."""
+    requests = stage["requests"]
+    failed = requests["failed"] - requests["errors"].get("cancelled", 0)
+    if not requests["completed"] or failed <= MOST_FAILED_SHARE * requests["sent"]:
+        return None
+    return Doubt(
+        "errors",
+        f"{failed:,} of {requests['sent']:,} requests failed ({failed / requests['sent']:.1%}){_classes(requests)}",
+        "look at the endpoint's log; a lower load shows whether it is the load",
+    )
+
+
+LATENCIES: Final = ("ttft_ms", "ttft_intended_ms", "ttfa_ms", "tpot_ms", "itl_ms", "e2e_ms", "end_of_stream_ms")
+
+OF_A_RUN: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
+    interrupted,
+    cut_captures,
+    missing_workers,
+    stages_missing,
+)
+
+OF_A_STAGE: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
+    nothing_completed,
+    failures,
+    too_few_samples,
+    load_below_plan,
+    late_sends,
+    lag,
+    coalesced,
+    unstamped,
+    busy_workers,
+    unsteady_throughput,
+    unsteady_ttft,
+    clock_step,
+    backwards,
+)
+
+
+def _of(facts: Facts, block: str, name: str) -> float | None:
+    value: float | None = (facts[block] or {}).get(name)
+    return value
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole > 0 else "more than all"
+
+
+def _classes(requests: Facts) -> str:
+    return (
+        ": " + ", ".join(f"{count:,} {name}" for name, count in requests["errors"].items())
+        if requests["errors"]
+        else ""
+    )
+
+
+def _listed(workers: list[int]) -> str:
+    shown = ", ".join(str(worker) for worker in workers[:8])
+    return shown + (" ..." if len(workers) > 8 else "")
+
+
+def _at_least(seconds: float) -> int:
+    return max(1, math.ceil(seconds))

@@ -1,0 +1,43 @@
+"""What `run` and `report` show of a summary: the table, the picture, the verdict, where the files are."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def show(summary: dict[str, Any], run_dir: Path, console: "Console") -> None:
+    """Prints a summary; without colour or control sequences where the console is no terminal."""
+    from rich.text import Text
+
+    from analysis import charts, tables
+
+    def say(words: object) -> None:
+        console.print(words, highlight=False, soft_wrap=False)
+
+    stages = summary["stages"]
+    say(Text(_head(summary)))
+    if stages:
+        say(tables.stage_table(stages))
+        for note in tables.footnotes(stages):
+            say(note)
+    can_draw = console.encoding.lower().startswith("utf")
+    picture = charts.throughput_latency(stages, width=min(console.width, 80), ascii_only=not can_draw)
+    if picture:
+        say("")
+        say(Text(picture, no_wrap=True))
+    say("")
+    for line in tables.verdict_lines(summary):
+        say(line)
+    say("")
+    say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/"), overflow="fold"))
+
+
+def _head(summary: dict[str, Any]) -> str:
+    from analysis.tables import plain
+
+    spec = summary["spec"] or {}
+    words = [str(spec[key]) for key in ("model", "url") if spec.get(key)]
+    workers = summary["capture"]["workers"]
+    return plain(" at ".join(words) + f"{', ' if words else ''}{workers} worker{'s' if workers > 1 else ''}")

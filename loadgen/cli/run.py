@@ -1,0 +1,122 @@
+"""`loadgen run`: check the endpoint, make the load, analyse the capture, show what came out."""
+
+import datetime
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.errors import EndpointError, LoadgenError, RunError
+
+SUSPECT_STATUS = 3
+
+
+@click.command(short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load.")
+@load_options
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
+@click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
+@click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
+def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> None:
+    """Load an endpoint and report TTFT, TPOT and throughput at each level of load.
+
+    The key, if the endpoint wants one, is taken from OPENAI_API_KEY.
+
+    Ctrl-C once ends the stage, drains and reports what there is; twice stops at once.
+    """
+    from rich.console import Console
+
+    from loadgen import planner, run
+
+    spec = spec_of(flags)
+    key = api_key()
+    console = Console()
+    where = planner.target(spec)
+    planner.head(where, key)  # a key that cannot be sent is refused before anything is called
+    transport = run.choose_transport(spec)
+    spec = replace(spec, transport=transport)
+    if spec.model is None or not no_check:
+        from loadgen import probe
+
+        with kept_secret(key):
+            model = spec.model or probe.find_model(where, spec.api, key)
+            if not no_check:
+                probe.check(where, spec.api, model, key, ignore_eos=spec.ignore_eos)
+        spec = replace(spec, model=model)
+    assert spec.model is not None
+    run_dir = out or run.default_directory(datetime.datetime.now())
+    job = run.Run(spec, run_dir, model=spec.model, key=key)
+    run.create_directory(run_dir)
+
+    outcome_words = _make_load(job, console)
+    summary = _analyse(run_dir)
+    if summary is not None:
+        from loadgen.cli.results import show
+
+        show(summary, run_dir, console)
+    if outcome_words:
+        raise RunError(outcome_words)
+    if strict and summary is not None and not summary["verdict"]["ok"]:
+        raise SystemExit(SUSPECT_STATUS)
+
+
+def _make_load(job: Any, console: Any) -> str:
+    """Run every stage; "" or the words of what went wrong. What was measured stays in the run directory."""
+    from loadgen import planner
+    from loadgen.cli.progress import Progress
+
+    names = [stage["name"] for stage in planner.stages(job.spec)]
+    try:
+        with job.started() as coordinator, Progress(job.spec, names, console) as progress:
+
+            def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+                if coordinator.interrupt() == 1:
+                    progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
+
+            with handling(on_interrupt):
+                outcome = coordinator.run(progress)
+    except LoadgenError as error:
+        job.ended("failed", str(error))
+        return str(error)
+    job.ended(outcome.reason, outcome.words)
+    return outcome.words if outcome.reason == "failed" else ""
+
+
+@contextmanager
+def handling(on_interrupt: Any) -> Iterator[None]:
+    """SIGINT and SIGTERM go to `on_interrupt` meanwhile."""
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def kept_secret(key: str | None) -> Iterator[None]:
+    """Blot out the key in an EndpointError: servers like to quote it."""
+    try:
+        yield
+    except EndpointError as error:
+        raise EndpointError(error.error_class, str(error).replace(key, "***") if key else str(error)) from None
+
+
+def _analyse(run_dir: Path) -> dict[str, Any] | None:
+    from analysis.summary import analyse, write
+    from loadgen.schema import CaptureError
+
+    try:
+        analysis = analyse(run_dir)
+        write(run_dir, analysis)
+    except CaptureError as error:
+        click.echo(f"loadgen: {error}", err=True)
+        return None
+    except OSError as error:
+        click.echo(f"loadgen: the summary could not be written: {error}", err=True)
+    return analysis.summary

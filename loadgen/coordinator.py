@@ -1,0 +1,225 @@
+"""Spawn the workers, start them together, watch, stop, reap. No request ever passes through here.
+
+The coordinator talks to its workers through the board (orders out, numbers in) and through one pipe each: the plan goes
+down it, and its closing is how a worker learns that the coordinator is gone.
+"""
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Final
+
+from loadgen import board as b
+from loadgen.board import Board
+from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
+from loadgen.errors import RunError
+from loadgen.plan import WorkerPlan
+
+LOOK_S: Final = 0.02
+"""Between two looks at the board."""
+
+TICK_S: Final = 0.5
+"""Between two calls of the watcher."""
+
+# The workers look for orders every 10 ms; five times that, and none can miss the start.
+START_LEAD_NS: Final = 50 * NS_PER_MS
+
+# A stage in which nothing but failures came back, and at least this many: going on would only repeat them.
+HOPELESS_FAILURES: Final = 20
+
+# A worker that says nothing for this long is hanging or stopped.
+SILENT_NS: Final = 30 * NS_PER_S
+
+LEAVE_S: Final = 10.0
+"""For a worker to write its last batch and go, before it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageNow:
+    """What the board says of the stage that runs; counts are of this stage, over all workers."""
+
+    stage: int
+    stages: int
+    elapsed_s: float
+    """Since the stage's start; below zero before it."""
+    in_flight: int
+    sent: int
+    completed: int
+    failed: int
+    events: int
+    reads: int
+    """Since the start of the run."""
+    ttft_p50_ns: int | None
+    tpot_p50_ns: int | None
+    lag_ns: int
+    cpu_ns: tuple[int, ...]
+    """Per worker, since its start."""
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the run ended; `words` are the endpoint's or the system's, for anything but "finished"."""
+
+    reason: str
+    """finished, interrupted or failed"""
+    words: str = ""
+    stages_done: int = 0
+
+
+Watcher = Callable[[StageNow], None]
+
+
+class Coordinator:
+    """One run over local workers. Use as a context manager: leaving it leaves no process behind."""
+
+    def __init__(self, plans: list[WorkerPlan], board: Board, python: str = sys.executable) -> None:
+        self._plans = plans
+        self._board = board
+        self._python = python
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._logs: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in plans]  # noqa: SIM115 - closed in __exit__
+        self._interrupts = 0
+        self._in_stage = False
+
+    def __enter__(self) -> "Coordinator":
+        for number, value in ((b.STAGE, b.NO_STAGE), (b.START_STAGE, b.NO_STAGE), (b.ORDER, b.RUN)):
+            self._board.numbers[number] = value
+        for log in self._logs:
+            worker = subprocess.Popen(
+                [self._python, "-m", "loadgen.worker.main"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=[self._board.fd],
+                process_group=0,  # Ctrl-C in the terminal is for the coordinator alone
+                env={**os.environ, "PYTHONSAFEPATH": "1"},
+            )
+            self._workers.append(worker)
+        for worker, plan in zip(self._workers, self._plans, strict=True):
+            assert worker.stdin is not None
+            try:
+                pickle.dump(plan, worker.stdin)
+                worker.stdin.flush()
+            except BrokenPipeError:  # it has died; waiting for it will tell why
+                continue
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._board.numbers[b.STAGE] = b.LAST
+        deadline_s = time.monotonic() + LEAVE_S
+        for worker in self._workers:
+            if worker.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    worker.stdin.close()
+        for worker in self._workers:
+            try:
+                worker.wait(max(deadline_s - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        for log in self._logs:
+            log.close()
+
+    def interrupt(self) -> int:
+        """Stop: the first time send no more and drain, the second time cancel what is in flight. Returns the count."""
+        self._interrupts += 1
+        self._board.numbers[b.ORDER] = b.STOP if self._interrupts == 1 else b.ABORT
+        return self._interrupts
+
+    def run(self, watch: Watcher) -> Outcome:
+        """Every stage in turn. RunError when a worker is lost; what it had written stays."""
+        board, n_stages = self._board, len(self._plans[0].stages)
+        for stage in range(n_stages):
+            board.numbers[b.STAGE] = stage
+            while not self._all(b.READY, stage):
+                self._check_workers()
+                time.sleep(LOOK_S)
+                if self._interrupts:
+                    return Outcome("interrupted", stages_done=stage)
+            start_ns = monotonic_ns() + START_LEAD_NS
+            board.numbers[b.START_NS] = start_ns
+            board.numbers[b.START_STAGE] = stage
+            hopeless = self._watch_stage(stage, n_stages, start_ns, watch)
+            if hopeless:
+                return Outcome("failed", hopeless, stages_done=stage + 1)
+            if self._interrupts:
+                return Outcome("interrupted", stages_done=stage + 1)
+        return Outcome("finished", stages_done=n_stages)
+
+    def _watch_stage(self, stage: int, n_stages: int, start_ns: int, watch: Watcher) -> str:
+        """Until the stage is done; "" or, when all that comes back are failures, the endpoint's words."""
+        board = self._board
+        hopeless = ""
+        next_tick_s = time.monotonic()
+        concurrency = sum(plan.stages[stage].concurrency for plan in self._plans)
+        while not self._all(b.DONE, stage):
+            time.sleep(LOOK_S)
+            self._check_workers()
+            failed, completed = board.total(b.FAILED), board.total(b.COMPLETED)
+            if not hopeless and not completed and failed >= max(HOPELESS_FAILURES, 2 * concurrency):
+                hopeless = self.words() or "every request failed"
+                board.numbers[b.ORDER] = b.ABORT
+            if time.monotonic() >= next_tick_s:
+                next_tick_s += TICK_S
+                watch(self._now(stage, n_stages, start_ns))
+        watch(self._now(stage, n_stages, start_ns))
+        failed, completed = board.total(b.FAILED), board.total(b.COMPLETED)
+        if not hopeless and not completed and failed and not self._interrupts:
+            hopeless = self.words() or "every request failed"
+        return hopeless
+
+    def _now(self, stage: int, n_stages: int, start_ns: int) -> StageNow:
+        board = self._board
+        workers = range(board.workers)
+        return StageNow(
+            stage=stage,
+            stages=n_stages,
+            elapsed_s=(monotonic_ns() - start_ns) / NS_PER_S,
+            in_flight=board.total(b.IN_FLIGHT),
+            sent=board.total(b.SENT),
+            completed=board.total(b.COMPLETED),
+            failed=board.total(b.FAILED),
+            events=board.total(b.EVENTS),
+            reads=board.total(b.READS),
+            ttft_p50_ns=board.percentile_ns(b.TTFT, 50),
+            tpot_p50_ns=board.percentile_ns(b.TPOT, 50),
+            lag_ns=max(board.get(worker, b.LAG_NS) for worker in workers),
+            cpu_ns=tuple(board.get(worker, b.CPU_NS) for worker in workers),
+            draining=board.numbers[b.ORDER] != b.RUN,
+        )
+
+    def words(self) -> str:
+        """The words of the latest failure that a worker saw, or ""."""
+        return next((words for i in range(self._board.workers) if (words := self._board.words(i))), "")
+
+    def _all(self, number: int, stage: int) -> bool:
+        return all(self._board.get(worker, number) > stage for worker in range(self._board.workers))
+
+    def _check_workers(self) -> None:
+        for number, (worker, log) in enumerate(zip(self._workers, self._logs, strict=True)):
+            if worker.poll() is not None:
+                self._board.numbers[b.ORDER] = b.ABORT  # the others write what they have
+                raise RunError(f"worker {number} ended in mid-run ({_how(worker.returncode)}){_last_line(log)}")
+            heartbeat_ns = self._board.get(number, b.HEARTBEAT_NS)
+            if heartbeat_ns and monotonic_ns() - heartbeat_ns > SILENT_NS:
+                self._board.numbers[b.ORDER] = b.ABORT
+                raise RunError(
+                    f"worker {number} has been silent for {SILENT_NS // NS_PER_S} s: stopped, or starved of CPU"
+                )
+
+
+def _how(returncode: int) -> str:
+    return f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+
+
+def _last_line(log: IO[bytes]) -> str:
+    log.seek(0)
+    lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    return f": {lines[-1]}" if lines else ""

@@ -1,0 +1,82 @@
+"""What is asked of an endpoint and what it answered, in terms that all dialects share."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import orjson
+
+CONTENT: Final = 0
+REASONING: Final = 1
+TOOL: Final = 2
+NOTHING: Final = -1
+"""What an event carried: the values of the capture's `event_kind`, and NOTHING for an event without output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, before a dialect puts it into words."""
+
+    model: str
+    prompt: str
+    output_tokens: int
+    ignore_eos: bool
+
+
+class Answer:
+    """What the events of one response have said so far. Counts are None until the server tells."""
+
+    __slots__ = (
+        "cached_tokens",
+        "cumulative_tokens",
+        "end_seen",
+        "error_words",
+        "finish_reason",
+        "output_tokens",
+        "prompt_tokens",
+        "reasoning_tokens",
+        "response_id",
+    )
+
+    def __init__(self) -> None:
+        self.response_id: str | None = None
+        self.finish_reason: str | None = None
+        self.end_seen = False  # the dialect's own end sign
+        self.error_words: str | None = None  # an error event's message
+        self.prompt_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.cumulative_tokens: int | None = None
+        """Output tokens up to and with the event read last, where the event says so itself."""
+
+
+def count(value: object) -> int | None:
+    """A count of tokens as a server sent it; None for whatever is no count."""
+    return value if isinstance(value, int) and 0 <= value < 1 << 31 else None
+
+
+def short_text(value: object) -> str | None:
+    """An id or a reason as a server sent it, at most 200 characters; None for whatever is no text."""
+    return value[:200] if isinstance(value, str) else None
+
+
+def words_of_error(body: bytes) -> str:
+    """The server's own words in an error body of any of the usual shapes, else the body itself; at most 300 characters.
+
+    OpenAI and most others: {"error": {"message"}}; TGI, Ollama: {"error": "..."}; Databricks: {"message"}; FastAPI:
+    {"detail"}.
+    """
+    try:
+        message = orjson.loads(body)
+    except ValueError:
+        message = None
+    words: object = None
+    if isinstance(message, dict):
+        error = message.get("error")
+        if isinstance(error, dict):
+            words = error.get("message") or error.get("type")
+        words = words or error or message.get("message") or message.get("detail")
+    if not words:
+        words = body.decode("utf-8", "replace")
+    text = words if isinstance(words, str) else orjson.dumps(words, default=str).decode()
+    return " ".join(text.split())[:300]

@@ -1,0 +1,35 @@
+"""OpenAI chat completions, as OpenAI, vLLM, SGLang, llama.cpp and many gateways stream it.
+
+Output is a non-empty content, refusal, reasoning (`reasoning_content`, or `reasoning` in newer vLLM) or tool
+call delta.
+A role-only chunk, an empty delta and the usage chunk are no output.
+"""
+
+from typing import Any, Final
+
+from loadgen.dialects.answer import CONTENT, NOTHING, REASONING, TOOL, Answer, Ask
+from loadgen.dialects.openai import choice_of, frame
+
+PATH: Final = "/chat/completions"
+
+
+def body(ask: Ask) -> dict[str, Any]:
+    """The request's JSON."""
+    return {"messages": [{"role": "user", "content": ask.prompt}], **frame(ask)}
+
+
+def read(payload: bytes, answer: Answer) -> int:
+    """What one event carried; raises as choice_of does."""
+    choice = choice_of(payload, answer)
+    if choice is None:
+        return NOTHING
+    delta = choice.get("delta")
+    if not delta:
+        return NOTHING
+    if delta.get("content") or delta.get("refusal"):
+        return CONTENT
+    if delta.get("reasoning_content") or delta.get("reasoning"):
+        return REASONING
+    if delta.get("tool_calls") or delta.get("function_call"):
+        return TOOL
+    return NOTHING

@@ -1,0 +1,23 @@
+"""OpenAI completions: a plain prompt and its continuation.
+
+An event whose text is "" may stand for a real token (a special token, half of a UTF-8 character), but there is nothing
+in it that a user could see: it is no output; the usage counts its token.
+"""
+
+from typing import Any, Final
+
+from loadgen.dialects.answer import CONTENT, NOTHING, Answer, Ask
+from loadgen.dialects.openai import choice_of, frame
+
+PATH: Final = "/completions"
+
+
+def body(ask: Ask) -> dict[str, Any]:
+    """The request's JSON."""
+    return {"prompt": ask.prompt, **frame(ask)}
+
+
+def read(payload: bytes, answer: Answer) -> int:
+    """What one event carried; raises as choice_of does."""
+    choice = choice_of(payload, answer)
+    return CONTENT if choice is not None and choice.get("text") else NOTHING

@@ -1,0 +1,164 @@
+"""One run on this machine: choose cores and transport, lay out the run directory, have the coordinator do it.
+
+RUN/run.json            the resolved spec, versions, host facts; no secret; `ended` says how it ended
+RUN/capture/            worker-NN.arrow, see loadgen.schema
+"""
+
+import datetime
+import os
+import secrets
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from loadgen import __version__, host, planner
+from loadgen.board import Board
+from loadgen.coordinator import Coordinator
+from loadgen.errors import RunError, UsageError
+from loadgen.plan import Target
+from loadgen.spec import Spec
+
+RUN_SCHEMA: Final = 1
+
+# Beside a descriptor a connection: epoll, pipes, files, the interpreter's own.
+SPARE_DESCRIPTORS: Final = 64
+
+
+def choose_cores(
+    workers: int | None, cpus: tuple[int, ...] | None, usable: list[int], levels: tuple[int, ...]
+) -> list[int]:
+    """The core of each worker. Without a wish every core gets one, but for the first where there are more than two.
+
+    UsageError where the wish cannot be met. More workers than requests in flight would have nothing to do.
+    """
+    if cpus is not None and (missing := [cpu for cpu in cpus if cpu not in usable]):
+        raise UsageError(f"--cpus: CPU {missing[0]} cannot be used here; allowed is {_ranges(usable)}")
+    cores = list(cpus) if cpus is not None else usable[1:] if len(usable) > 2 and workers is None else usable
+    if workers is None:
+        return cores[: max(levels)]
+    if workers > len(cores):
+        raise UsageError(
+            f"--workers: {workers} workers need as many cores, and there are {len(cores)} ({_ranges(cores)}); "
+            "a worker owns its core"
+        )
+    # The last ones: the first core is where the rest of the machine likes to work.
+    return cores[len(cores) - workers :]
+
+
+def choose_transport(spec: Spec) -> str:
+    """kernel where the platform stamps reads and no proxy is asked for, else aiohttp. UsageError if it cannot be had."""
+    has_stamps = sys.platform == "linux" and struct.calcsize("P") == 8
+    if spec.transport == "kernel" and not has_stamps:
+        raise UsageError("--transport: kernel needs 64-bit Linux; allowed here is aiohttp or auto")
+    if spec.transport == "auto":
+        return "kernel" if has_stamps and spec.proxy is None else "aiohttp"
+    return spec.transport
+
+
+def check_descriptors(spec: Spec, workers: int) -> None:
+    """UsageError when a worker could not hold its share of the connections."""
+    limit = host.descriptor_limit()
+    most = planner.share(max(spec.concurrency), 0, workers) + SPARE_DESCRIPTORS
+    if most > limit:
+        raise UsageError(
+            f"--concurrency: {max(spec.concurrency)} on {workers} worker(s) needs {most} descriptors a process, the limit "
+            f"is {limit}; raise it (ulimit -Hn) or give more --workers"
+        )
+
+
+def default_directory(now: datetime.datetime) -> Path:
+    """runs/20260131-174500: where a run goes that was given no --out."""
+    return Path("runs") / now.strftime("%Y%m%d-%H%M%S")
+
+
+def create_directory(run_dir: Path) -> None:
+    """Make RUN and RUN/capture. UsageError if it holds anything, or cannot be made."""
+    try:
+        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+            raise UsageError(f"--out: {str(run_dir)!r} already exists and is not empty; allowed is a new directory")
+        (run_dir / "capture").mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"--out: {str(run_dir)!r} cannot be written: {error.strerror}") from None
+
+
+class Run:
+    """A run that has its directory and has not begun."""
+
+    def __init__(self, spec: Spec, run_dir: Path, *, model: str, key: str | None) -> None:
+        self.spec = spec
+        self.run_dir = run_dir
+        self._model = model
+        self._key = key
+        self._cores = choose_cores(spec.workers, spec.cpus, host.usable_cores(), spec.concurrency)
+        self._transport = choose_transport(spec)
+        self._where: Target = planner.target(spec)
+        check_descriptors(spec, len(self._cores))
+        self._run_id = secrets.token_hex(8)
+        self._facts: dict[str, Any] = {}
+
+    @property
+    def workers(self) -> int:
+        """How many workers it will have."""
+        return len(self._cores)
+
+    @contextmanager
+    def started(self) -> Iterator[Coordinator]:
+        """The workers, spawned; leaving ends them. The directory must not hold anything yet (create_directory)."""
+        machine = host.facts()
+        pin = hasattr(os, "sched_setaffinity")
+        self._facts = {
+            "schema": RUN_SCHEMA,
+            "run_id": self._run_id,
+            "loadgen": __version__,
+            "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "spec": self.spec.to_json() | {"model": self._model},
+            "transport": self._transport,
+            "stages": planner.stages(self.spec),
+            "workers": [{"worker": worker, "core": core} for worker, core in enumerate(self._cores)],
+            "host": machine,
+            "ended": None,
+        }
+        self._write()
+        board = Board(len(self._cores))
+        try:
+            plans = planner.worker_plans(
+                self.spec,
+                where=self._where,
+                model=self._model,
+                key=self._key,
+                transport=self._transport,
+                cores=[core if pin else None for core in self._cores],
+                run_id=self._run_id,
+                host=machine,
+                capture_paths=[
+                    str(self.run_dir / "capture" / f"worker-{worker:02}.arrow") for worker in range(len(self._cores))
+                ],
+                board_fd=board.fd,
+            )
+            with Coordinator(plans, board) as coordinator:
+                yield coordinator
+        finally:
+            board.close()
+
+    def ended(self, reason: str, words: str = "") -> None:
+        """Note in run.json how the run ended: finished, interrupted or failed."""
+        self._facts["ended"] = {"reason": reason, "words": words}
+        self._write()
+
+    def _write(self) -> None:
+        path = self.run_dir / "run.json"
+        fresh = path.with_suffix(".json.new")
+        try:
+            fresh.write_bytes(orjson.dumps(self._facts, option=orjson.OPT_INDENT_2))
+            fresh.replace(path)
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _ranges(cpus: list[int]) -> str:
+    return ",".join(str(cpu) for cpu in cpus)

@@ -1,0 +1,123 @@
+"""HTTP/1.x responses: status, the headers that matter, and the body as it was cut by the reads.
+
+httptools (llhttp) does the reading; this file adds what it leaves open: interim responses (1xx), bodies that
+end with the connection, a limit on the head, and the count of body parts behind each read, which is how an event
+later finds the read, and so the stamp, that completed it.
+"""
+
+from typing import Final
+
+import httptools
+
+# Far above what servers send (8 KiB is the usual limit of servers themselves); an endless head must not eat the memory.
+MAX_HEAD_BYTES: Final = 256 * 1024
+
+
+class BadResponse(Exception):
+    """The bytes are no HTTP/1.x response; one sentence."""
+
+
+class ResponseReader:
+    """Reads one response after the other off a connection; `begin()` before each.
+
+    Attributes, valid once `head_complete`: `status`; `content_type` (lower case, without parameters);
+    `content_encoding`; `retry_after`; `keep_alive` (valid when `complete`). `parts` are the pieces of the body,
+    `part_counts[i]` how many of them were there after read i. The body is the caller's to take away (`take()`).
+    """
+
+    __slots__ = (
+        "_delimited",
+        "_head_bytes",
+        "_parser",
+        "_unasked",
+        "complete",
+        "content_encoding",
+        "content_type",
+        "head_complete",
+        "keep_alive",
+        "location",
+        "on_body",
+        "part_counts",
+        "parts",
+        "retry_after",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.part_counts: list[int] = []
+        # The hot callback is list.append itself: no Python frame a chunk. httptools binds it once, so the list stays.
+        self.on_body = self.parts.append
+        self.begin()
+        self._parser = httptools.HttpResponseParser(self)
+
+    def begin(self) -> None:
+        """Forget the response before; the next bytes start a new one."""
+        self.status = 0
+        self.content_type = self.content_encoding = self.retry_after = self.location = ""
+        self.head_complete = self.complete = self.keep_alive = False
+        self.parts.clear()
+        self.part_counts.clear()
+        self._delimited = False
+        self._unasked = False
+        self._head_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        """Read what one read brought. BadResponse if it is no HTTP, or more than the one response."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise BadResponse("the server switched protocols") from None
+        except httptools.HttpParserError as error:
+            raise BadResponse(f"not an HTTP/1.x response: {error}") from None
+        if self._unasked:
+            raise BadResponse("more bytes than the one response that was asked for")
+        if not self.head_complete:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                raise BadResponse(f"the response's head is longer than {MAX_HEAD_BYTES} bytes")
+        self.part_counts.append(len(self.parts))
+
+    def feed_eof(self) -> None:
+        """The peer closed: completes a response whose body ends with the connection."""
+        if self.head_complete and not self._delimited:
+            self.complete = True
+            self.keep_alive = False
+
+    def take(self) -> tuple[list[bytes], list[int]]:
+        """Hand out and forget (parts, part_counts) of the body read so far."""
+        taken = self.parts.copy(), self.part_counts.copy()
+        self.parts.clear()
+        self.part_counts.clear()
+        return taken
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self._unasked = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-type":
+            self.content_type = value.split(b";")[0].strip().decode("latin-1").lower()
+        elif name == b"content-encoding":
+            self.content_encoding = value.strip().decode("latin-1").lower()
+        elif name == b"retry-after":
+            self.retry_after = value.strip().decode("latin-1")
+        elif name == b"location":
+            self.location = value.strip().decode("latin-1")
+        elif name in (b"content-length", b"transfer-encoding"):
+            self._delimited = True
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        self.head_complete = self.status >= 200
+
+    def on_message_complete(self) -> None:
+        if self.status < 200:  # interim (100, 103): the real response follows
+            self.status = 0
+            self._delimited = False
+            return
+        self.keep_alive = self._parser.should_keep_alive()
+        self.complete = True

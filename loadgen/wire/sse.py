@@ -1,0 +1,92 @@
+"""Server-sent events: where each event ends, and what its data is.
+
+The rules are the WHATWG's (HTML Living Standard, 9.2.6 "Interpreting an event stream"): lines end in LF, CRLF or CR; a
+blank line ends an event; a line that starts with a colon is a comment; several data fields join with LF; one space
+after the colon is dropped; a leading BOM is dropped. One departure, because real servers do it: at the end of the
+stream an unterminated event is handed out too, and the dialect decides whether it is whole.
+
+Nearly every stream is `data: ...` LF LF and nothing else, so that shape is taken apart by bytes.split; any other block
+goes through the rules line by line. Both ways give the same events (a property test holds them together).
+"""
+
+import re
+from typing import Final, NamedTuple
+
+BOM: Final = b"\xef\xbb\xbf"
+_LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
+
+
+class Events(NamedTuple):
+    """Events cut from a buffer."""
+
+    payloads: list[bytes]
+    """The data of each event, fields joined; an event without data is left out."""
+    ends: list[int]
+    """For each payload the offset in the buffer just behind the blank line that completed it."""
+    consumed: int
+    """Bytes of the buffer that are done with; the rest belongs to an event that is not whole yet."""
+
+
+def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) -> Events:
+    """Take the complete events off `buffer`.
+
+    `at_start`: the buffer begins the stream (a BOM there is dropped). `final`: no more bytes will come; an
+    unterminated last event is then handed out as well.
+    """
+    payloads: list[bytes] = []
+    ends: list[int] = []
+    position = len(BOM) if at_start and buffer.startswith(BOM) else 0
+    if b"\r" in buffer:
+        consumed = _split_by_lines(buffer, position, payloads, ends)
+    else:
+        blocks = (buffer[position:] if position else buffer).split(b"\n\n")
+        rest = blocks.pop()
+        for block in blocks:
+            position += len(block) + 2
+            if block[:6] == b"data: " and b"\n" not in block:
+                payloads.append(block[6:])
+                ends.append(position)
+            elif (payload := _data_of(block.split(b"\n"))) is not None:
+                payloads.append(payload)
+                ends.append(position)
+        consumed = position
+        # A third line feed is a blank line of its own: leave it out of what is kept.
+        if rest == b"\n":
+            consumed += 1
+    if final and consumed < len(buffer):
+        payload = _data_of(re.split(rb"\r\n|\r|\n", buffer[consumed:]))
+        if payload is not None:
+            payloads.append(payload)
+            ends.append(len(buffer))
+        consumed = len(buffer)
+    return Events(payloads, ends, consumed)
+
+
+def _split_by_lines(buffer: bytes, position: int, payloads: list[bytes], ends: list[int]) -> int:
+    lines: list[bytes] = []
+    consumed = position
+    for match in _LINE.finditer(buffer, position):
+        line = match.group(1)
+        if line:
+            lines.append(line)
+            continue
+        # A CR that ends the buffer may be half of a CRLF; its LF then comes as one more blank line, which is harmless.
+        consumed = match.end()
+        payload = _data_of(lines)
+        if payload is not None:
+            payloads.append(payload)
+            ends.append(consumed)
+        lines.clear()
+    return consumed
+
+
+def _data_of(lines: list[bytes]) -> bytes | None:
+    """The joined data fields of one event, or None if it has none."""
+    data = []
+    for line in lines:
+        if line == b"data":
+            data.append(b"")
+        elif line.startswith(b"data:"):
+            value = line[5:]
+            data.append(value[1:] if value.startswith(b" ") else value)
+    return b"\n".join(data) if data else None

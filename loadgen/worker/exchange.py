@@ -1,0 +1,107 @@
+"""One request and its response, from the schedule to the row."""
+
+from array import array
+from typing import TYPE_CHECKING, NamedTuple
+
+from loadgen.dialects.answer import Answer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# The whole body of an error is read off the wire; this much of it is kept for the server's words.
+MAX_WORDS_BYTES = 64 * 1024
+
+
+class Segment(NamedTuple):
+    """What a run of reads brought: handed from the transport to the decoder, at the end or when much has piled up."""
+
+    parts: list[bytes]
+    """The pieces of the body."""
+    part_counts: list[int]
+    """How many parts were there after each read."""
+    stamps: bytearray
+    """A kernel timespec (two int64, CLOCK_REALTIME) for each read; zeros where the kernel gave none."""
+    read_ns: "array[int]"  # not subscriptable at run time before Python 3.12
+    """When each read returned, CLOCK_MONOTONIC."""
+
+
+class Exchange:
+    """One request in flight. The transport fills it until `ended`, the decoder makes a row of it."""
+
+    __slots__ = (
+        "answer",
+        "bad_event",
+        "coalesced_events",
+        "connect_ns",
+        "content_encoding",
+        "content_type",
+        "cumulative",
+        "data",
+        "due_ns",
+        "ended",
+        "error",
+        "event_ns",
+        "first_byte_ns",
+        "handed_bytes",
+        "kinds",
+        "last_byte_ns",
+        "last_read_ns",
+        "max_lag_ns",
+        "other_body",
+        "read_ns",
+        "reconnected",
+        "request_bytes",
+        "request_id",
+        "response_bytes",
+        "rest",
+        "segments",
+        "sent_ns",
+        "slot",
+        "stage",
+        "stamps",
+        "started",
+        "status",
+        "unstamped",
+        "words",
+    )
+
+    def __init__(self, request_id: int, stage: int, slot: int, data: bytes, due_ns: int) -> None:
+        self.request_id = request_id
+        self.stage = stage
+        self.slot = slot
+        self.data = data
+        self.request_bytes = len(data)
+        self.due_ns = due_ns  # when it was handed to the transport; limits count from here until it is sent
+
+        # the transport's
+        self.sent_ns = 0
+        self.connect_ns: int | None = None
+        self.reconnected = False
+        self.last_read_ns = 0
+        self.response_bytes = 0
+        self.handed_bytes = 0  # of them, those in segments
+        self.read_ns: array[int] = array("q")
+        self.stamps = bytearray()
+        self.segments: list[Segment] = []
+        self.status = 0
+        self.content_type = ""
+        self.content_encoding = ""
+        self.error: str | None = None
+        self.words = ""
+        self.ended = False
+
+        # the decoder's
+        self.started = False
+        self.answer = Answer()
+        self.rest = b""
+        self.other_body = b""
+        self.event_ns: list[npt.NDArray[np.int64]] = []
+        self.kinds: list[int] = []
+        self.cumulative: list[int | None] = []
+        self.coalesced_events = 0
+        self.bad_event = False
+        self.first_byte_ns: int | None = None
+        self.last_byte_ns: int | None = None
+        self.max_lag_ns = 0
+        self.unstamped = 0

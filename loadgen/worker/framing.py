@@ -1,0 +1,242 @@
+"""What the two transports share: connections in numbered slots, and reads -> one framed exchange after the other.
+
+A transport takes bytes off its sockets in its own way and leaves them in `connection.reads`; `_frame` runs them through
+TLS (where that is not done yet) and HTTP, hands the body over in segments and ends the exchange where the response ends.
+"""
+
+import asyncio
+import ssl
+from array import array
+from collections.abc import Callable
+from typing import Final, Generic, Protocol, TypeVar
+
+from loadgen.clock import monotonic_ns
+from loadgen.plan import Limits, Target
+from loadgen.wire.http1 import BadResponse, ResponseReader
+from loadgen.worker.connection import ConnectError, Read
+from loadgen.worker.exchange import Exchange, Segment
+from loadgen.worker.stamps import NO_STAMP
+
+# Long enough to be worth a clock read and a turn of the loop, shorter than any tick. Not a knob.
+SLICE_NS: Final = 300_000
+
+# What a stream may pile up before it is decoded in its middle. All streams together stay below BUFFER_BYTES, none gets
+# less than MIN_SEGMENT_BYTES, or decoding in bulk would lose its point.
+BUFFER_BYTES: Final = 96 * 1024 * 1024
+MIN_SEGMENT_BYTES: Final = 8 * 1024
+MAX_SEGMENT_BYTES: Final = 256 * 1024
+
+CONNECTING_AT_ONCE: Final = 128
+
+
+class Framed(Protocol):
+    """A slot's connection, as far as the framing looks at it."""
+
+    slot: int
+    exchange: Exchange | None
+    connecting: asyncio.Task[None] | None
+    reads: list[Read]
+    reader: ResponseReader
+    used: bool
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def is_sent(self) -> bool: ...
+
+    @property
+    def encrypted(self) -> bool: ...
+
+    def decrypt(self, data: bytes) -> bytes: ...
+
+
+C = TypeVar("C", bound=Framed)
+
+
+class FramedSlots(Generic[C]):
+    """The part of a transport.Transport that knows nothing of sockets."""
+
+    def __init__(self, target: Target, limits: Limits) -> None:
+        self._target = target
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._connections: list[C] = []  # by slot
+        self._segment_bytes = MAX_SEGMENT_BYTES
+        self.reads = 0
+        self.reopened = 0
+        self.on_end: Callable[[Exchange], None] = lambda _: None
+        self.on_segment: Callable[[Exchange], None] = lambda _: None
+        self.decode_one: Callable[[], bool] = lambda: False
+
+    # the transport's own
+
+    def _closed_slot(self, slot: int) -> C:
+        """A connection for this slot, not open yet."""
+        raise NotImplementedError
+
+    async def _connect(self, connection: C) -> None:
+        """Open it within its time limit. ConnectError if that fails."""
+        raise NotImplementedError
+
+    def _close(self, connection: C) -> None:
+        """Close it, at once and for good, if it is open."""
+        raise NotImplementedError
+
+    def _send(self, connection: C, exchange: Exchange) -> None:
+        """Send the exchange on its open connection."""
+        raise NotImplementedError
+
+    def submit(self, exchange: Exchange) -> None:
+        """Send on the slot's connection, connecting first where there is none."""
+        raise NotImplementedError
+
+    def wake(self) -> None:
+        """Have a slice of work done soon."""
+        raise NotImplementedError
+
+    # connections
+
+    async def open(self, slots: int) -> None:
+        """Have the slots connected; failures are left to submit, which reports them with the request that meets them."""
+        while len(self._connections) < slots:
+            self._connections.append(self._closed_slot(len(self._connections)))
+        self._segment_bytes = min(max(BUFFER_BYTES // slots, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES)
+        gate = asyncio.Semaphore(CONNECTING_AT_ONCE)
+
+        async def open_one(connection: C) -> None:
+            async with gate:
+                try:
+                    await self._connect(connection)
+                except ConnectError:
+                    return
+            connection.used = True  # it will have stood idle when its first request comes
+
+        await asyncio.gather(*(open_one(c) for c in self._connections[:slots] if not c.is_open))
+
+    async def _connect_and_send(self, connection: C, exchange: Exchange) -> None:
+        began_ns = monotonic_ns()
+        try:
+            await self._connect(connection)
+        except ConnectError as error:
+            connection.connecting = None
+            exchange.sent_ns = exchange.sent_ns or began_ns
+            self._end(connection, exchange, error.error, str(error))
+            self.wake()  # no read will come to have it decoded
+            return
+        connection.connecting = None
+        exchange.connect_ns = monotonic_ns() - began_ns
+        self._send(connection, exchange)
+
+    # framing
+
+    def _frame(self, connection: C) -> None:
+        """Run what was read through TLS and HTTP; ends the exchange where the response ends."""
+        reads, connection.reads = connection.reads, []
+        exchange = connection.exchange
+        if not reads:  # closed since
+            return
+        if exchange is None:
+            if not self._may_stay_open(connection, reads):
+                self._close(connection)
+            return
+        reader, encrypted = connection.reader, connection.encrypted
+        read_times_ns, stamps = exchange.read_ns, exchange.stamps
+        for i, (read_ns, ancillary, data) in enumerate(reads):
+            if not data:
+                self._peer_closed(connection, exchange, was_reset=data is None)
+                return
+            exchange.response_bytes += len(data)
+            try:
+                if encrypted:
+                    # A record that is not whole yet leaves nothing: the read that completes it is the one that stamps it.
+                    data = connection.decrypt(data)
+                    if not data:
+                        continue
+                read_times_ns.append(read_ns)
+                stamps += ancillary[0][2] if ancillary else NO_STAMP
+                reader.feed(data)
+            except BadResponse as error:
+                self._end(connection, exchange, "bad-http", str(error))
+                return
+            except ssl.SSLError as error:
+                self._end(connection, exchange, "tls", str(error))
+                return
+            if reader.complete:
+                if i + 1 < len(reads) and not self._may_stay_open(connection, reads[i + 1 :]):
+                    reader.keep_alive = False
+                self._end(connection, exchange)
+                return
+        exchange.last_read_ns = reads[-1][0]
+        if exchange.response_bytes - exchange.handed_bytes > self._segment_bytes:
+            self._hand_over(connection, exchange)
+            self.on_segment(exchange)
+
+    def _may_stay_open(self, connection: C, reads: list[Read]) -> bool:
+        """Whether what came outside of a response is harmless: TLS session tickets are, data or the end are not."""
+        try:
+            return all(data and connection.encrypted and not connection.decrypt(data) for _, _, data in reads)
+        except ssl.SSLError:
+            return False
+
+    def _peer_closed(self, connection: C, exchange: Exchange, *, was_reset: bool) -> None:
+        how = "reset" if was_reset else "closed"
+        if exchange.response_bytes == 0:
+            self._lost(connection, exchange, f"the server {how} the connection before it answered")
+            return
+        if not was_reset:
+            connection.reader.feed_eof()
+        if connection.reader.complete:
+            self._end(connection, exchange)
+        else:
+            self._end(connection, exchange, "truncated", f"the server {how} the connection in mid-response")
+
+    def _lost(self, connection: C, exchange: Exchange, words: str) -> None:
+        """The connection broke before a byte came back: once, on a connection that has stood open, that is no failure."""
+        if connection.used and not exchange.reconnected:
+            exchange.reconnected = True
+            self.reopened += 1
+            self._close(connection)
+            self.submit(exchange)
+        else:
+            self._end(connection, exchange, "connect-reset", words)
+
+    def _hand_over(self, connection: C, exchange: Exchange) -> None:
+        reader = connection.reader
+        exchange.status = reader.status
+        exchange.content_type = reader.content_type
+        exchange.content_encoding = reader.content_encoding
+        exchange.segments.append(Segment(*reader.take(), exchange.stamps, exchange.read_ns))
+        exchange.stamps = bytearray()
+        exchange.read_ns = array("q")
+        exchange.handed_bytes = exchange.response_bytes
+
+    def _end(self, connection: C, exchange: Exchange, error: str | None = None, words: str = "") -> None:
+        exchange.error, exchange.words, exchange.ended = error, words, True
+        if connection.is_open:
+            self._hand_over(connection, exchange)
+            if error or not connection.reader.keep_alive or not connection.is_sent:
+                self._close(connection)
+        connection.exchange = None
+        connection.used = True
+        # The next request first, the decoding of this one later.
+        self.on_end(exchange)
+        self.on_segment(exchange)
+
+    def abort(self, exchange: Exchange, error: str, words: str = "") -> None:
+        """End an exchange now; what it has received so far is kept."""
+        connection = self._connections[exchange.slot]
+        if connection.exchange is exchange and connection.reads:
+            self._frame(connection)
+        if exchange.ended:
+            return
+        if connection.connecting is not None:
+            connection.connecting.cancel()
+            connection.connecting = None
+        exchange.sent_ns = exchange.sent_ns or monotonic_ns()
+        self._end(connection, exchange, error, words)
+        self.wake()
+
+    def in_flight(self) -> list[Exchange]:
+        """The exchanges that have not ended."""
+        return [connection.exchange for connection in self._connections if connection.exchange is not None]

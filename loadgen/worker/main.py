@@ -1,0 +1,257 @@
+"""A worker process from its first line to its last: pin, freeze, open, report ready, run each stage, write, leave.
+
+Started as `python -m loadgen.worker.main`; its plan comes pickled through standard input, which then stays open as the
+line to the coordinator: when that end closes, the coordinator is gone, and the worker cancels, writes and leaves.
+"""
+
+import asyncio
+import gc
+import os
+import pickle
+import signal
+import sys
+import traceback
+from typing import Any, Final
+
+import uvloop
+
+from loadgen import board as b
+from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
+from loadgen.dialects import DIALECTS
+from loadgen.host import raise_descriptor_limit
+from loadgen.plan import WorkerPlan
+from loadgen.worker.capture import CaptureWriter
+from loadgen.worker.decoding import Decoder
+from loadgen.worker.drive import ClosedLoop
+from loadgen.worker.exchange import Exchange
+from loadgen.worker.requests import RequestMaker
+from loadgen.worker.stamps import StampClock
+from loadgen.worker.transport import Transport
+
+WATCH_S: Final = 0.1
+"""Between two samples of the worker's own state; also how exact a limit on a request is kept."""
+
+ORDERS_S: Final = 0.01
+"""Between two looks at the board."""
+
+WRITE_NS: Final = NS_PER_S
+"""A batch at least this often."""
+
+
+class Worker:
+    """The parts of a worker, and its life."""
+
+    def __init__(self, plan: WorkerPlan) -> None:
+        self._plan = plan
+        self._board = b.Board(plan.workers, plan.board_fd)
+        self._numbers = self._board.numbers
+        self._at = self._board.at(plan.worker, 0)
+        self._clock = StampClock()
+        self._decoder = Decoder(DIALECTS[plan.dialect].read, self._clock, self._decoded)
+        self._transport = make_transport(plan)
+        self._transport.on_segment = self._decoder.on_segment
+        self._transport.decode_one = self._decoder.decode_one
+        self._request = RequestMaker(plan.pool).request
+        self._capture = CaptureWriter(
+            plan.capture_path,
+            plan.worker,
+            {
+                **plan.metadata,
+                "worker": plan.worker,
+                "core": plan.core,
+                "stamp_source": self._transport.stamp_source,
+                "realtime_offset_ns": self._clock.offsets_ns[0],
+            },
+        )
+        self._loops: list[ClosedLoop] = []
+        self._samples: list[tuple[int, int, int, int]] = []
+        self._written_ns = self._checked_ns = monotonic_ns()
+        self._unstamped = 0
+        self._lag_ns = 0
+        self._failure: BaseException | None = None
+
+    async def work(self) -> None:
+        """Every stage in turn, as the board orders; the capture is closed in every case. Raises what went wrong."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._callback_failed)
+        loop.add_reader(sys.stdin.fileno(), self._coordinator_gone)
+        working = loop.create_task(self._run_stages())
+        self._working = working
+        watching = loop.create_task(self._watch())
+        try:
+            await asyncio.wait([working, watching], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            working.cancel()
+            self._transport.close()
+            self._capture.close(self._said())
+        for task in (working, watching):
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                raise self._failure or error
+        if self._failure is not None:
+            raise self._failure
+
+    async def _run_stages(self) -> None:
+        numbers = self._numbers
+        for plan in self._plan.stages:
+            while numbers[b.STAGE] < plan.stage:
+                await asyncio.sleep(ORDERS_S)
+            if numbers[b.STAGE] == b.LAST:
+                return
+            if plan.concurrency:
+                await self._transport.open(plan.concurrency)
+            self._board.clear_stage(self._plan.worker)
+            numbers[self._at + b.READY] = plan.stage + 1
+            while numbers[b.START_STAGE] != plan.stage and numbers[b.STAGE] != b.LAST:
+                await asyncio.sleep(ORDERS_S)
+            if numbers[b.STAGE] == b.LAST:
+                return
+            stage = ClosedLoop(plan, self._plan.worker, self._plan.workers, self._transport, self._request, self._board)
+            self._loops.append(stage)
+            await stage.run(numbers[b.START_NS])
+            while self._decoder.decode_one():
+                await asyncio.sleep(0)
+            self._write()
+            numbers[self._at + b.DONE] = plan.stage + 1
+        while numbers[b.STAGE] != b.LAST:
+            await asyncio.sleep(ORDERS_S)
+
+    async def _watch(self) -> None:
+        """Look after everything that has no event of its own: orders, limits, samples, batches, the board."""
+        check_ns = min(max(min(self._limits_ns()) // 50, int(WATCH_S * NS_PER_S)), NS_PER_S)
+        numbers, at = self._numbers, self._at
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now_ns, cpu_ns = monotonic_ns(), process_cpu_ns()
+            in_flight = self._loops[-1].in_flight if self._loops else 0
+            self._samples.append((now_ns, cpu_ns, self._clock.watch(), in_flight))
+            if self._loops and not self._loops[-1].done.is_set():
+                order = numbers[b.ORDER]
+                if order == b.STOP:
+                    self._loops[-1].stop()
+                elif order == b.ABORT:
+                    self._loops[-1].abort()
+            if now_ns - self._checked_ns >= check_ns:
+                self._checked_ns = now_ns
+                self._enforce_limits(now_ns)
+            if now_ns - self._written_ns >= WRITE_NS:
+                numbers[at + b.LAG_NS], self._lag_ns = self._lag_ns, 0
+                self._write()
+            numbers[at + b.CPU_NS] = cpu_ns
+            numbers[at + b.READS] = self._transport.reads
+            numbers[at + b.HEARTBEAT_NS] = now_ns
+
+    def _limits_ns(self) -> tuple[int, int, int]:
+        limits = self._plan.limits
+        return limits.first_byte_ns, limits.idle_ns, limits.total_ns
+
+    def _enforce_limits(self, now_ns: int) -> None:
+        first_byte_ns, idle_ns, total_ns = self._limits_ns()
+        for exchange in self._transport.in_flight():
+            if now_ns - exchange.due_ns > total_ns:
+                error, limit_ns = "timeout-total", total_ns
+            elif not exchange.sent_ns:  # connecting, which has a limit of its own
+                continue
+            elif not exchange.response_bytes:
+                if now_ns - exchange.sent_ns <= first_byte_ns:
+                    continue
+                error, limit_ns = "timeout-first-byte", first_byte_ns
+            elif now_ns - exchange.last_read_ns > idle_ns:
+                error, limit_ns = "timeout-idle", idle_ns
+            else:
+                continue
+            self._transport.abort(exchange, error, f"over the limit of {limit_ns / NS_PER_S:g} s")
+
+    def _decoded(self, exchange: Exchange) -> None:
+        numbers, at = self._numbers, self._at
+        self._unstamped += exchange.unstamped
+        self._lag_ns = max(self._lag_ns, exchange.max_lag_ns)
+        numbers[at + b.EVENTS] += len(exchange.kinds)
+        if exchange.error is None:
+            numbers[at + b.COMPLETED] += 1
+            first_ns = int(exchange.event_ns[0][0])
+            self._count(b.TTFT, first_ns - exchange.sent_ns)
+            n_gaps = (exchange.answer.output_tokens or len(exchange.kinds)) - 1
+            if n_gaps > 0:
+                self._count(b.TPOT, (int(exchange.event_ns[-1][-1]) - first_ns) // n_gaps)
+        else:
+            numbers[at + b.FAILED] += 1
+            self._say(f"{exchange.error}: {exchange.words}" if exchange.words else exchange.error)
+        if self._capture.append(exchange):
+            self._write()
+
+    def _count(self, histogram: int, duration_ns: int) -> None:
+        self._numbers[self._board.histogram_at(self._plan.worker, histogram) + b.bucket_of(duration_ns)] += 1
+
+    def _say(self, words: str) -> None:
+        for secret in self._plan.secrets:
+            words = words.replace(secret, "***")
+        self._board.say(self._plan.worker, words)
+
+    def _write(self) -> None:
+        self._written_ns = monotonic_ns()
+        said = self._said()
+        self._samples = []
+        self._capture.write(said)
+
+    def _said(self) -> dict[str, Any]:
+        """The batch metadata; see loadgen.schema."""
+        return {
+            "samples": self._samples,
+            "stages": [loop.marks() for loop in self._loops],
+            "sent": sum(loop.sent for loop in self._loops),
+            "reopened": self._transport.reopened,
+            "unstamped": self._unstamped,
+            "reads": self._transport.reads,
+            "clock_steps": self._clock.steps,
+        }
+
+    def _coordinator_gone(self) -> None:
+        if not os.read(sys.stdin.fileno(), 1):
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            if self._loops:
+                self._loops[-1].abort()
+            self._working.cancel()
+
+    def _callback_failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._failure = self._failure or context.get("exception") or RuntimeError(context["message"])
+        self._working.cancel()
+
+
+def make_transport(plan: WorkerPlan) -> Transport:
+    """The transport that the plan names."""
+    if plan.transport == "kernel":
+        from loadgen.worker.receiver import Receiver
+
+        return Receiver(plan.target, plan.limits)
+    from loadgen.worker.portable import Portable
+
+    return Portable(plan.target, plan.limits)
+
+
+async def live(plan: WorkerPlan) -> None:
+    """Build the worker, keep the collector from it, let it work."""
+    worker = Worker(plan)
+    # A collection in mid-run stops every stream at once; what is alive now stays alive, and the rest has no cycles.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    await worker.work()
+
+
+def main() -> None:
+    """The process; exit status 0 if every stage was run or the coordinator said so, 1 with one line on stderr if not."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
+    plan: WorkerPlan = pickle.load(sys.stdin.buffer)
+    raise_descriptor_limit()
+    try:
+        if plan.core is not None:
+            os.sched_setaffinity(0, {plan.core})
+        uvloop.run(live(plan))
+    except Exception as error:
+        traceback.print_exc()
+        sys.exit(f"worker {plan.worker}: {type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

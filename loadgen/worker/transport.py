@@ -1,0 +1,38 @@
+"""What the drive asks of a transport; there are two: the kernel's stamps, and aiohttp's reach."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from loadgen.worker.exchange import Exchange
+
+
+class Transport(Protocol):
+    """Connections in numbered slots, one exchange at a time on each."""
+
+    stamp_source: str
+    """"kernel" or "read": what the stamps are meant to be."""
+    reads: int
+    reopened: int
+    """Kept-alive connections found closed by the server, and opened anew."""
+
+    on_end: Callable[[Exchange], None]
+    """Called once for each submitted exchange, when `ended` is set; may submit the next at once."""
+    on_segment: Callable[[Exchange], None]
+    """Called when an exchange has new segments to decode; after on_end for the last of them."""
+    decode_one: Callable[[], bool]
+    """For the transport to call in its idle moments: decodes one piece of what waits, True while more may wait."""
+
+    async def open(self, slots: int) -> None:
+        """Have the slots 0..slots-1 connected; what cannot be connected is left for submit to try and report."""
+
+    def submit(self, exchange: Exchange) -> None:
+        """Send the exchange on its slot's connection, connecting first where there is none."""
+
+    def abort(self, exchange: Exchange, error: str, words: str = "") -> None:
+        """End an exchange now with this error class; its connection is closed."""
+
+    def in_flight(self) -> list[Exchange]:
+        """The exchanges that have not ended."""
+
+    def close(self) -> None:
+        """Close every connection."""
