@@ -26,8 +26,8 @@ RUN_SCHEMA: Final = 1
 ABSENT: Final = np.iinfo(np.int64).min
 """Stands for null in the integer arrays of Rows; no time, count or duration of a capture can be it."""
 
-EVENTS_AT_ONCE: Final = 1 << 17
-"""Rows are taken in pieces of about this many events: 1 MB an array, so that a piece stays in the cache from one step
+EVENTS_AT_ONCE: Final = 1 << 16
+"""Rows are taken in pieces of about this many events: 512 KB an array, so that a piece stays in the cache from one step
 to the next and memory does not grow with the batch."""
 
 COLUMNS: Final = (
@@ -189,7 +189,7 @@ def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:
 
     Arrow tells a cut by ArrowInvalid or OSError, depending on the byte; a cut between two messages is a plain end.
     """
-    with pa.memory_map(str(path)) if path.stat().st_size else pa.BufferReader(b"") as source:
+    with pa.OSFile(str(path)) as source:
         try:
             schema = ipc.open_stream(source).schema
         except (pa.ArrowInvalid, OSError):

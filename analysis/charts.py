@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 
 def throughput_latency(
-    stages: Sequence[Facts], width: int = 80, height: int = 14, ascii_only: bool = False
+    stages: Sequence[Facts], width: int = 80, height: int = 13, ascii_only: bool = False
 ) -> str | None:
     """Output tokens a second over the median end-to-end latency, a point a stage; None with fewer than two points."""
     points = [

@@ -149,6 +149,8 @@ def tokens_per_event(rows: Rows) -> NDArray[np.float64] | None:
 
     Spreading keeps the sum right where the server's events hold several tokens and only its usage counts them.
     """
+    if rows.event_tokens is not None and rows.told_tokens.all():
+        return rows.event_tokens.astype(np.float64)
     a_request = output_tokens(rows) / np.maximum(rows.events, 1)
     if rows.event_tokens is None:
         return None if np.all((a_request == 1) | (rows.events == 0)) else np.repeat(a_request, rows.events)
@@ -166,9 +168,11 @@ def gaps_over(rows: Rows, limit_ns: float) -> Integers:
 
 
 def _sums(values: NDArray[np.generic], rows: Rows) -> Integers:
-    """The sum over each request's events (np.add.reduceat cannot do requests without events)."""
-    upto = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
-    sums: Integers = upto[rows.first_event + rows.events] - upto[rows.first_event]
+    """The sum over each request's events; 0 for a request without (which np.add.reduceat alone would get wrong)."""
+    sums = np.zeros(len(rows), np.int64)
+    some = rows.events > 0
+    if some.any():
+        sums[some] = np.add.reduceat(values, rows.first_event[some], dtype=np.int64)
     return sums
 
 

@@ -68,8 +68,10 @@ def deadlines(rows: Rows, first_ns: int, each_ns: int) -> Deadlines:
         return Deadlines(0, 0)
     index = np.arange(len(rows.event_ns)) - np.repeat(rows.first_event, rows.events)
     late_ns = rows.event_ns - np.repeat(rows.sent_ns + first_ns, rows.events) - index * each_ns
+    if late_ns.max() <= 0:
+        return Deadlines(len(late_ns), 0)
     # One running maximum serves all requests: each has its own zero, above all that came before it.
-    zero_ns = np.repeat(np.arange(len(rows)) * (max(int(late_ns.max()), 0) + 1), rows.events)
+    zero_ns = np.repeat(np.arange(len(rows)) * (int(late_ns.max()) + 1), rows.events)
     late_ns += zero_ns
     so_far_ns = np.maximum.accumulate(np.maximum(late_ns, zero_ns))
     before_ns = np.concatenate([zero_ns[:1], so_far_ns[:-1]])

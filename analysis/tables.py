@@ -27,8 +27,8 @@ def plain(words: object) -> str:
 
 def number(value: float | None) -> str:
     """About four significant digits, thousands apart; `-` for null."""
-    if value is None:
-        return "-"
+    if not value:
+        return "-" if value is None else "0"
     size = abs(value)
     digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
     return f"{value:,.{digits}f}"

@@ -117,17 +117,12 @@ def _add_requests(tally: StageTally, mine: WorkerTally, inside: Rows) -> None:
     fill(mine.lag, inside.max_lag_ns)
     tally.completed += int(np.count_nonzero(inside.completed))
     if not inside.completed.all():
-        failed = inside.error.drop_null().dictionary_decode() if _is_dictionary(inside) else inside.error.drop_null()
-        tally.errors.update(failed.to_pylist())
+        tally.errors.update(inside.error.drop_null().cast("string").to_pylist())
     scheduled = inside.intended_ns != ABSENT
     fill(tally.lateness, inside.sent_ns[scheduled] - inside.intended_ns[scheduled])
     tally.events += int(inside.events.sum())
     tally.coalesced_events += int(inside.coalesced_events.sum())
     tally.unstamped_requests += int(np.count_nonzero(~inside.kernel_stamps))
-
-
-def _is_dictionary(rows: Rows) -> bool:
-    return hasattr(rows.error, "dictionary_decode")
 
 
 def _add_latencies(tally: StageTally, measured: Rows) -> None:

@@ -92,24 +92,22 @@ def stage_window(plan: dict[str, Any], marks: Sequence[Mark]) -> Window | None:
         return None
     begin_ns = min(mark.start_ns for mark in marks)
     start_ns = max(mark.measure_ns for mark in marks)
-    last_known_ns = max(
-        (m.done_ns or m.cut_ns or m.stop_ns or m.idle_ns or m.measure_ns for m in marks), default=start_ns
-    )
+    last_known_ns = max(m.done_ns or m.cut_ns or m.stop_ns or m.idle_ns or m.measure_ns for m in marks)
     stops = [mark.stop_ns for mark in marks if mark.stop_ns is not None]
     idles = [mark.idle_ns for mark in marks if mark.idle_ns is not None]
     cuts = [mark.cut_ns for mark in marks if mark.cut_ns is not None]
 
     ends = []
     if stops:
-        ends.append((min(stops), "when sending ended"))
+        ends.append((min(stops), "the end of sending"))
     if idles and (plan.get("requests") is not None or not stops):
-        ends.append((min(idles), "when the first worker had nothing left to send"))
-    stop_ns, why = min(ends, default=(last_known_ns, "at the last thing known, for no worker marked an end"))
-    if ends and (_fewer_requests_than_slots(plan) or stop_ns <= start_ns) and idles and stop_ns == min(idles):
-        stop_ns, why = last_known_ns, "when the last request ended, for there were fewer requests than slots"
+        ends.append((min(idles), "the moment at which the first worker had nothing left to send"))
+    stop_ns, why = min(ends, default=(last_known_ns, "the last thing known, for no worker marked an end"))
+    if idles and stop_ns == min(idles) and _fewer_requests_than_slots(plan):
+        stop_ns, why = last_known_ns, "the end of the last request, for there were fewer requests than slots"
     if cuts and min(cuts) < stop_ns:
-        stop_ns, why = min(cuts), "at the last sign of life of a worker whose capture is cut"
-    rule = f"from the end of the warm-up to {why}: {REQUESTS_RULE}".replace("to at", "to")
+        stop_ns, why = min(cuts), "the last sign of life of a worker whose capture is cut"
+    rule = f"from the end of the warm-up to {why}: {REQUESTS_RULE}"
     return Window(start_ns, max(start_ns, stop_ns), begin_ns, max(last_known_ns, stop_ns, start_ns), rule)
 
 

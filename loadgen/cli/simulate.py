@@ -161,10 +161,7 @@ def command(**given: Any) -> None:
         most = capacity(engine, input_tokens, output_tokens)
         click.echo(
             f"{most.requests_per_s:.6g} requests/s, {most.output_tokens_per_s:.6g} output tokens/s, "
-            f"{most.input_tokens_per_s:.6g} input tokens/s: the {most.limit} are full then"
-            if most.limit == "slots"
-            else f"{most.requests_per_s:.6g} requests/s, {most.output_tokens_per_s:.6g} output tokens/s, "
-            f"{most.input_tokens_per_s:.6g} input tokens/s: prefill is full then"
+            f"{most.input_tokens_per_s:.6g} input tokens/s; limited by {most.limit}"
         )
         return
     _serve(engine, given)

@@ -52,7 +52,7 @@ class Answer:
 
 def count(value: object) -> int | None:
     """A count of tokens as a server sent it; None for whatever is no count."""
-    return value if isinstance(value, int) and 0 <= value < 1 << 31 else None
+    return value if type(value) is int and 0 <= value < 1 << 31 else None  # a bool is an int too, but no count
 
 
 def short_text(value: object) -> str | None:

@@ -5,12 +5,14 @@ call delta.
 A role-only chunk, an empty delta and the usage chunk are no output.
 """
 
+import re
 from typing import Any, Final
 
 from loadgen.dialects.answer import CONTENT, NOTHING, REASONING, TOOL, Answer, Ask
 from loadgen.dialects.openai import choice_of, frame
 
 PATH: Final = "/chat/completions"
+TEXT_MARK: Final = re.compile(rb'"content"\s*:\s*"')
 
 
 def body(ask: Ask) -> dict[str, Any]:

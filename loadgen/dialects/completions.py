@@ -4,12 +4,14 @@ An event whose text is "" may stand for a real token (a special token, half of a
 in it that a user could see: it is no output; the usage counts its token.
 """
 
+import re
 from typing import Any, Final
 
 from loadgen.dialects.answer import CONTENT, NOTHING, Answer, Ask
 from loadgen.dialects.openai import choice_of, frame
 
 PATH: Final = "/completions"
+TEXT_MARK: Final = re.compile(rb'"text"\s*:\s*"')
 
 
 def body(ask: Ask) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from loadgen.clock import NS_PER_S
 from loadgen.simulator import encode
 from loadgen.simulator.ask import Ask
 from loadgen.simulator.encode import Answer, StreamEncoder, Style
-from loadgen.simulator.engine import Sequence, State
+from loadgen.simulator.engine import Sequence
 from loadgen.simulator.faults import HALFWAY
 from loadgen.simulator.truth import Row
 
@@ -79,7 +79,8 @@ class Reply(Sequence):
             self._encoder = StreamEncoder(style, self._answer, self._framing)
         self._keep_alive = keep_alive and self._framing != "close" and fault != "close-after-response"
         self._split: random.Random | None = server.cut_draws if server.settings.split_writes else None
-        self._plain = self._encoder is not None and fault is None and self._split is None
+        # The encoder, in the common case.
+        self._plain = self._encoder if fault is None and self._split is None else None
 
         self._event_ns = array("q")
         self._event_tokens: list[int] | None = [] if self._encoder is None or style.tokens_per_event > 1 else None
@@ -104,21 +105,23 @@ class Reply(Sequence):
     def emit(self) -> None:
         """The engine gave tokens: send them. After the last ones the reply has logged itself."""
         first, done = self._sent_tokens, self.tokens_done
-        if self._over:
-            return
         self._sent_tokens = done
-        encoder = self._encoder
-        if not self._plain or encoder is None:
+        encoder = self._plain
+        if encoder is None:
             self._emit_unusual(first, done - first)
             return
         data = encoder.output(first, done - first)
         if first == 0:
             data = encoder.late() + data
-        if self.state is State.ENDED:
+        last = done == self.output_tokens
+        if last:
             data += encoder.closing()
         sent_ns = self._connection.send(data)
-        self._stamp(sent_ns, first, done - first)
-        if self.state is State.ENDED:
+        if self._event_tokens is None:
+            self._event_ns.append(sent_ns)
+        else:
+            self._stamp(sent_ns, first, done - first)
+        if last:
             self._last_byte_ns = sent_ns
             self._finish("complete", self._keep_alive)
 
@@ -130,7 +133,9 @@ class Reply(Sequence):
 
     def _emit_unusual(self, first: int, count: int) -> None:
         encoder = self._encoder
-        last = self.state is State.ENDED
+        last = self.tokens_done == self.output_tokens
+        if self._over:
+            return
         if encoder is None:
             if last:
                 self._put_json()
@@ -247,6 +252,7 @@ class Reply(Sequence):
 
     def _log(self, ended: str) -> None:
         self._over = True
+        self._plain = None
         self._connection.server.log.add(
             Row(
                 self._read_ns,

@@ -47,7 +47,7 @@ class TlsSession:
                 if not piece:  # close_notify
                     break
                 said.append(piece)
-        except ssl.SSLWantReadError:
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):  # no whole record is left; the client said goodbye
             pass
         return b"".join(said)
 

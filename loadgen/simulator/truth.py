@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import pyarrow as pa
 
+from loadgen.errors import UsageError
+
 SCHEMA: Final = pa.schema(
     [
         ("response_id", pa.string()),  # as the client sees it; null where the response carries none
@@ -86,7 +88,7 @@ _PLAIN: Final = (
 
 
 class TruthLog:
-    """Collects rows and writes them in batches; `path` None keeps the counts alone."""
+    """Collects rows and writes them in batches; `path` None keeps the counts alone. UsageError if it cannot be opened."""
 
     def __init__(self, path: Path | None) -> None:
         self.requests = 0
@@ -94,7 +96,10 @@ class TruthLog:
         self._rows: list[Row] = []
         self._file: BinaryIO | None = None
         if path is not None:
-            self._file = path.open("wb")
+            try:
+                self._file = path.open("wb")
+            except OSError as error:
+                raise UsageError(f"--truth: {path} cannot be written: {error.strerror}") from None
             self._writer = pa.ipc.new_stream(self._file, SCHEMA)
             self._file.flush()  # readable, as an empty log, before the first request
 

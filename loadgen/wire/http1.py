@@ -13,6 +13,9 @@ import httptools
 MAX_HEAD_BYTES: Final = 256 * 1024
 
 
+MORE_THAN_ASKED: Final = "more bytes than the one response that was asked for"
+
+
 class BadResponse(Exception):
     """The bytes are no HTTP/1.x response; one sentence."""
 
@@ -30,6 +33,7 @@ class ResponseReader:
         "_head_bytes",
         "_parser",
         "_unasked",
+        "chunked",
         "complete",
         "content_encoding",
         "content_type",
@@ -58,9 +62,14 @@ class ResponseReader:
         self.head_complete = self.complete = self.keep_alive = False
         self.parts.clear()
         self.part_counts.clear()
+        self.chunked = False
         self._delimited = False
         self._unasked = False
         self._head_bytes = 0
+
+    def close(self) -> None:
+        """Let go of the parser: the two point at each other, and a process without a collector would keep them for ever."""
+        del self._parser
 
     def feed(self, data: bytes) -> None:
         """Read what one read brought. BadResponse if it is no HTTP, or more than the one response."""
@@ -71,12 +80,31 @@ class ResponseReader:
         except httptools.HttpParserError as error:
             raise BadResponse(f"not an HTTP/1.x response: {error}") from None
         if self._unasked:
-            raise BadResponse("more bytes than the one response that was asked for")
+            raise BadResponse(MORE_THAN_ASKED)
         if not self.head_complete:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 raise BadResponse(f"the response's head is longer than {MAX_HEAD_BYTES} bytes")
         self.part_counts.append(len(self.parts))
+
+    def feed_body(self, reads: list[bytes]) -> int:
+        """Read what many reads brought, behind the head; BadResponse as in feed.
+
+        Returns how many of them were used: fewer than all if the response was complete before the last.
+        """
+        feed, parts, part_counts = self._parser.feed_data, self.parts, self.part_counts
+        n_before = len(part_counts)
+        try:
+            for data in reads:
+                feed(data)
+                part_counts.append(len(parts))
+                if self.complete:
+                    break
+        except httptools.HttpParserError as error:
+            raise BadResponse(f"not an HTTP/1.x response: {error}") from None
+        if self._unasked:
+            raise BadResponse(MORE_THAN_ASKED)
+        return len(part_counts) - n_before
 
     def feed_eof(self) -> None:
         """The peer closed: completes a response whose body ends with the connection."""
@@ -107,8 +135,11 @@ class ResponseReader:
             self.retry_after = value.strip().decode("latin-1")
         elif name == b"location":
             self.location = value.strip().decode("latin-1")
-        elif name in (b"content-length", b"transfer-encoding"):
+        elif name == b"content-length":
             self._delimited = True
+        elif name == b"transfer-encoding":
+            self._delimited = True
+            self.chunked = b"chunked" in value.lower()
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

@@ -10,6 +10,7 @@ goes through the rules line by line. Both ways give the same events (a property 
 """
 
 import re
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 BOM: Final = b"\xef\xbb\xbf"
@@ -41,15 +42,20 @@ def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) 
     else:
         blocks = (buffer[position:] if position else buffer).split(b"\n\n")
         rest = blocks.pop()
-        for block in blocks:
-            position += len(block) + 2
-            if block[:6] == b"data: " and b"\n" not in block:
-                payloads.append(block[6:])
-                ends.append(position)
-            elif (payload := _data_of(block.split(b"\n"))) is not None:
-                payloads.append(payload)
-                ends.append(position)
-        consumed = position
+        consumed = len(buffer) - len(rest)
+        payloads = [block.removeprefix(b"data: ") for block in blocks]
+        joined = b"".join(payloads)
+        # Every block has lost its `data: ` and its two line feeds, and none is left in between: one plain line each.
+        if len(joined) == consumed - position - 8 * len(blocks) and b"\n" not in joined:
+            ends = list(accumulate([len(block) + 2 for block in blocks], initial=position))
+            del ends[0]
+        else:
+            payloads = []
+            for block in blocks:
+                position += len(block) + 2
+                if (payload := _data_of(block.split(b"\n"))) is not None:
+                    payloads.append(payload)
+                    ends.append(position)
         # A third line feed is a blank line of its own: leave it out of what is kept.
         if rest == b"\n":
             consumed += 1

@@ -77,7 +77,9 @@ def _columns(exchanges: list[Exchange], worker: int) -> list[pa.Array]:
         "first_byte_ns": [exchange.first_byte_ns for exchange in exchanges],
         "last_byte_ns": [exchange.last_byte_ns for exchange in exchanges],
         "event_ns": pa.ListArray.from_arrays(offsets, event_ns, type=_STAMPS),
-        "event_kind": pa.array([exchange.kinds if any(exchange.kinds) else None for exchange in exchanges], _KINDS),
+        "event_kind": pa.array(
+            [list(exchange.kinds) if any(exchange.kinds) else None for exchange in exchanges], _KINDS
+        ),
         "event_tokens": pa.array([event_tokens(exchange) for exchange in exchanges], _TOKENS),
         "coalesced_events": [exchange.coalesced_events for exchange in exchanges],
         "max_lag_ns": [exchange.max_lag_ns for exchange in exchanges],

@@ -5,6 +5,7 @@ with the ciphertext, and the read that completed a record stamps the plaintext i
 """
 
 import asyncio
+import contextlib
 import errno
 import socket
 import ssl
@@ -70,7 +71,9 @@ class Connection:
         "recvmsg",
         "slot",
         "sock",
+        "tls_ended",
         "unsent",
+        "urgent",
         "used",
     )
 
@@ -79,10 +82,14 @@ class Connection:
         self.exchange: Exchange | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.reads: list[Read] = []
+        self.urgent = (
+            True  # whether what is read has to be framed at once, since its bytes cannot tell the response's end
+        )
         self.sock: socket.socket | None = None
         self._tls: ssl.SSLObject | None = None
         self.fd = -1
         self.unsent: memoryview | None = None
+        self.tls_ended = False  # the peer's TLS said goodbye; some servers wait for ours before they close the socket
         self.used = False  # it has stood open before: the server may have given up on it
 
     async def open(self, addresses: list[Address], context: ssl.SSLContext | None, host: str) -> None:
@@ -96,7 +103,10 @@ class Connection:
             else:
                 return
         assert failure is not None
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # or this frame and the exception would hold each other, and no collector comes
 
     async def _open_one(
         self, family: socket.AddressFamily, address: tuple[object, ...], context: ssl.SSLContext | None, host: str
@@ -135,6 +145,7 @@ class Connection:
         self.recvmsg = sock.recvmsg
         self.reader = ResponseReader()
         self.used = False
+        self.tls_ended = False
 
     async def _shake_hands(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLObject:
         loop = asyncio.get_running_loop()
@@ -163,6 +174,16 @@ class Connection:
         return tls
 
     @property
+    def is_open(self) -> bool:
+        """Whether there is a connected socket."""
+        return self.sock is not None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the kernel took the whole request."""
+        return self.unsent is None
+
+    @property
     def encrypted(self) -> bool:
         """Whether reads bring ciphertext."""
         return self._tls is not None
@@ -176,13 +197,15 @@ class Connection:
         while True:
             try:
                 piece = self._tls.read(_RECORD_BYTES)
-            except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            except ssl.SSLWantReadError:
                 break
             if not piece:
+                self.tls_ended = True
                 break
             plain.append(piece)
         if self._outgoing.pending and self.sock is not None:  # an answer of TLS itself, as to a key update
-            self.sock.send(self._outgoing.read())
+            with contextlib.suppress(OSError):  # the read that follows tells what is wrong
+                self.sock.send(self._outgoing.read())
         return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def send(self, exchange: Exchange) -> None:
@@ -217,11 +240,11 @@ class Connection:
         """Close the socket, at once and for good; the slot may be opened again."""
         if self.sock is not None:
             self.sock.close()
+            self.reader.close()
+            del self.recvmsg, self.reader
         self.sock = None
         self.fd = -1
         self.unsent = None
-        # The collector is off in a worker: a reader and its parser point at each other and have to be let go by hand.
-        del self.recvmsg, self.reader
         self._tls = None
         self.reads = []
 
@@ -231,6 +254,7 @@ def _words(error: OSError) -> str:
 
 
 def _tls_words(error: ssl.SSLError) -> str:
-    if error.reason == "WRONG_VERSION_NUMBER" or error.reason == "RECORD_LAYER_FAILURE":
+    reason = getattr(error, "reason", None)  # an error that OpenSSL did not raise has none
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
         return "the server does not speak TLS on this port (try http://)"
-    return (error.reason or (str(error.args[1]) if len(error.args) > 1 else str(error))).replace("_", " ").lower()
+    return (reason or (str(error.args[1]) if len(error.args) > 1 else str(error))).replace("_", " ").lower()

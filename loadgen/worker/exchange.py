@@ -43,6 +43,8 @@ class Exchange:
         "error",
         "event_ns",
         "first_byte_ns",
+        "frame",
+        "frames_tried",
         "handed_bytes",
         "kinds",
         "last_byte_ns",
@@ -95,10 +97,12 @@ class Exchange:
         self.started = False
         self.answer = Answer()
         self.rest = b""
+        self.frame: tuple[bytes, bytes] | None = None  # see Decoder._frame_of
+        self.frames_tried = 0
         self.other_body = b""
         self.event_ns: list[npt.NDArray[np.int64]] = []
-        self.kinds: list[int] = []
-        self.cumulative: list[int | None] = []
+        self.kinds = bytearray()  # an int8 for each output event
+        self.cumulative: array[int] = array("q")  # for each output event the tokens so far, or UNKNOWN
         self.coalesced_events = 0
         self.bad_event = False
         self.first_byte_ns: int | None = None

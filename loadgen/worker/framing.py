@@ -36,8 +36,10 @@ class Framed(Protocol):
     exchange: Exchange | None
     connecting: asyncio.Task[None] | None
     reads: list[Read]
+    urgent: bool
     reader: ResponseReader
     used: bool
+    tls_ended: bool
 
     @property
     def is_open(self) -> bool: ...
@@ -139,23 +141,28 @@ class FramedSlots(Generic[C]):
         if exchange is None:
             if not self._may_stay_open(connection, reads):
                 self._close(connection)
+                self.reopened += 1  # by the next request
             return
         reader, encrypted = connection.reader, connection.encrypted
+        if reader.head_complete and not encrypted and reads[-1][2]:
+            self._frame_body(connection, exchange, reads)
+            return
         read_times_ns, stamps = exchange.read_ns, exchange.stamps
         for i, (read_ns, ancillary, data) in enumerate(reads):
             if not data:
                 self._peer_closed(connection, exchange, was_reset=data is None)
                 return
-            exchange.response_bytes += len(data)
             try:
                 if encrypted:
-                    # A record that is not whole yet leaves nothing: the read that completes it is the one that stamps it.
                     data = connection.decrypt(data)
-                    if not data:
+                    # A record that is not whole yet leaves nothing: the read that completes it is the one that stamps it.
+                    if not data and not connection.tls_ended:
                         continue
-                read_times_ns.append(read_ns)
-                stamps += ancillary[0][2] if ancillary else NO_STAMP
-                reader.feed(data)
+                if data:
+                    exchange.response_bytes += len(data)
+                    read_times_ns.append(read_ns)
+                    stamps += ancillary[0][2] if ancillary else NO_STAMP
+                    reader.feed(data)
             except BadResponse as error:
                 self._end(connection, exchange, "bad-http", str(error))
                 return
@@ -163,11 +170,38 @@ class FramedSlots(Generic[C]):
                 self._end(connection, exchange, "tls", str(error))
                 return
             if reader.complete:
-                if i + 1 < len(reads) and not self._may_stay_open(connection, reads[i + 1 :]):
+                if connection.tls_ended or (i + 1 < len(reads) and not self._may_stay_open(connection, reads[i + 1 :])):
                     reader.keep_alive = False
                 self._end(connection, exchange)
                 return
-        exchange.last_read_ns = reads[-1][0]
+            if connection.tls_ended:
+                self._peer_closed(connection, exchange, was_reset=False)
+                return
+        # From here on the end can be told from the bytes, unless they are encrypted or no chunks.
+        connection.urgent = encrypted or not reader.chunked
+        self._framed(connection, exchange, reads[-1][0])
+
+    def _frame_body(self, connection: C, exchange: Exchange, reads: list[Read]) -> None:
+        """The common case of _frame, many reads at once: plain bytes behind the head, and no end of the connection."""
+        exchange.read_ns.extend([read_ns for read_ns, _, _ in reads])
+        exchange.stamps += b"".join([ancillary[0][2] if ancillary else NO_STAMP for _, ancillary, _ in reads])
+        pieces: list[bytes] = [data for _, _, data in reads]  # type: ignore[misc]
+        exchange.response_bytes += sum(map(len, pieces))
+        reader = connection.reader
+        try:
+            used = reader.feed_body(pieces)
+        except BadResponse as error:
+            self._end(connection, exchange, "bad-http", str(error))
+            return
+        if reader.complete:
+            if used < len(reads) and not self._may_stay_open(connection, reads[used:]):
+                reader.keep_alive = False
+            self._end(connection, exchange)
+            return
+        self._framed(connection, exchange, reads[-1][0])
+
+    def _framed(self, connection: C, exchange: Exchange, last_read_ns: int) -> None:
+        exchange.last_read_ns = last_read_ns
         if exchange.response_bytes - exchange.handed_bytes > self._segment_bytes:
             self._hand_over(connection, exchange)
             self.on_segment(exchange)
@@ -175,9 +209,10 @@ class FramedSlots(Generic[C]):
     def _may_stay_open(self, connection: C, reads: list[Read]) -> bool:
         """Whether what came outside of a response is harmless: TLS session tickets are, data or the end are not."""
         try:
-            return all(data and connection.encrypted and not connection.decrypt(data) for _, _, data in reads)
+            harmless = all(data and connection.encrypted and not connection.decrypt(data) for _, _, data in reads)
         except ssl.SSLError:
             return False
+        return harmless and not connection.tls_ended
 
     def _peer_closed(self, connection: C, exchange: Exchange, *, was_reset: bool) -> None:
         how = "reset" if was_reset else "closed"
@@ -239,4 +274,11 @@ class FramedSlots(Generic[C]):
 
     def in_flight(self) -> list[Exchange]:
         """The exchanges that have not ended."""
-        return [connection.exchange for connection in self._connections if connection.exchange is not None]
+        exchanges = []
+        for connection in self._connections:
+            exchange = connection.exchange
+            if exchange is not None:
+                if connection.reads:  # not framed yet
+                    exchange.last_read_ns = connection.reads[-1][0]
+                exchanges.append(exchange)
+        return exchanges

@@ -47,7 +47,7 @@ class Worker:
         self._numbers = self._board.numbers
         self._at = self._board.at(plan.worker, 0)
         self._clock = StampClock()
-        self._decoder = Decoder(DIALECTS[plan.dialect].read, self._clock, self._decoded)
+        self._decoder = Decoder(DIALECTS[plan.dialect], self._clock, self._decoded)
         self._transport = make_transport(plan)
         self._transport.on_segment = self._decoder.on_segment
         self._transport.decode_one = self._decoder.decode_one

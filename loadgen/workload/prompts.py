@@ -8,14 +8,14 @@ from typing import Final
 
 # Four letters each, and common enough to be one token with its leading space in the usual vocabularies. 64 of them make
 # six bits: they open each prompt as its nonce, and one length for all keeps Content-Length the same.
-NONCE_WORDS: Final = (
+_NONCE_WORDS: Final = (
     "able area away baby back ball band bank base bear best bird blue boat body book "
     "born call card care case city club cold come cook cool dark data date days dead "
     "deal deep desk door down draw drop drug duty each east easy edge even ever face "
     "fact fall farm fast fear feel fire fish five food foot form four free full game"
-).split()
+)
 
-WORDS: Final = (
+_WORDS: Final = (
     "the of and to in is was for on that with as it by from at his an were are which this be had or "
     "not their one its new after but who two also first they have has her all there been when time only "
     "more some other about up out during into between most school over may later used known under made "
@@ -25,7 +25,10 @@ WORDS: Final = (
     "power town company north south west end near based form point song old head high light river system "
     "station law found home air four show land play war set member along service late each man set member "
     "because local order right story field book control local church community road village open class"
-).split()
+)
+
+NONCE_WORDS: Final = tuple(_NONCE_WORDS.split())
+WORDS: Final = tuple(_WORDS.split())
 
 
 def synthetic(tokens: int, randomness: random.Random) -> str:

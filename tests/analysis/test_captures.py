@@ -34,7 +34,7 @@ def test_a_capture_cut_at_any_byte_reads_to_its_last_whole_batch(tmp_path):
     content = whole.read_bytes()
     seen = []
     cut = tmp_path / "cut.arrow"
-    for length in range(0, len(content), 7):
+    for length in range(0, len(content), 7):  # prime to the alignment of 8, so that every kind of place is cut
         cut.write_bytes(content[:length])
         capture = open_capture(cut)
         if capture is None:

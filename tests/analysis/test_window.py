@@ -32,7 +32,7 @@ def test_a_stage_bounded_by_a_duration_counts_until_sending_ended():
     window = stage_window(BY_DURATION, [told(stop=10, idle=9.5, done=11), told(1, stop=10, idle=9.9, done=12)])
     assert span(window) == (1, 10)
     assert window.end_ns == at(12)
-    assert "when sending ended" in window.rule
+    assert "the end of sending" in window.rule
 
 
 def test_an_interrupted_stage_counts_until_the_first_worker_stopped_sending():

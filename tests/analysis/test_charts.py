@@ -1,0 +1,66 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import often
+
+from analysis.charts import Point, draw, nice_ceiling, throughput_latency
+
+sizes = st.floats(0.01, 1e7)
+
+
+@often
+@given(st.lists(st.tuples(sizes, sizes), min_size=2, max_size=12), st.booleans(), st.integers(60, 120))
+def test_no_line_of_a_picture_is_wider_than_asked_for(pairs, ascii_only, width):
+    points = [Point(x, y, str(index)) for index, (x, y) in enumerate(pairs)]
+    picture = draw(points, "output tokens/s", "E2E p50, ms", width, 12, ascii_only)
+    assert max(map(len, picture.splitlines())) <= width
+    assert len(picture.splitlines()) == 12 + 4
+    assert not ascii_only or picture.isascii()
+
+
+def test_points_stand_where_they_belong_with_their_load_beside_them():
+    picture = draw(
+        [Point(10, 100, "1"), Point(20, 200, "2"), Point(40, 200, "8")], "y", "x, ms", 60, 11, ascii_only=True
+    )
+    rows = picture.splitlines()[1:12]
+    marked = [(row, column) for row, line in enumerate(rows) for column, char in enumerate(line) if char == "*"]
+    assert [row for row, _ in marked] == [0, 0, 5]
+    columns = [column - rows[0].index("|") - 1 for _, column in marked]
+    assert columns[0] == pytest.approx(columns[1] / 2, abs=1)
+    assert columns[2] == pytest.approx(columns[1] / 4, abs=1)
+    assert all(label in picture for label in ("1", "2", "8"))
+
+
+def test_axes_have_units_and_a_wide_range_is_logarithmic():
+    narrow = draw([Point(10, 1, ""), Point(100, 2, "")], "output tokens/s", "E2E p50, ms", 80, 10)
+    wide = draw([Point(10, 1, ""), Point(1_000, 2, "")], "output tokens/s", "E2E p50, ms", 80, 10)
+    assert "output tokens/s" in narrow
+    assert "E2E p50, ms" in narrow
+    assert "log scale" in wide
+    assert "log scale" not in narrow
+
+
+@often
+@given(sizes)
+def test_the_top_of_an_axis_is_a_round_number_not_far_above(value):
+    assert value * (1 - 1e-9) <= nice_ceiling(value) <= value * 1.6
+
+
+def stage(load: object, e2e: float | None, tokens: float | None) -> dict:
+    return {
+        "load": {"mode": "concurrency", "value": load},
+        "e2e_ms": None if e2e is None else {"p50": e2e},
+        "output_tokens_per_s": tokens,
+    }
+
+
+def test_there_is_no_picture_of_one_point_and_none_of_stages_without_output():
+    assert throughput_latency([stage(1, 10.0, 100.0)]) is None
+    assert throughput_latency([stage(1, 10.0, 100.0), stage(2, None, None), stage(4, 10.0, 0.0)]) is None
+    assert throughput_latency([]) is None
+
+
+def test_the_picture_of_a_sweep_names_each_load():
+    picture = throughput_latency([stage(1, 10.0, 100.0), stage(64, 30.0, 900.0), stage(None, 50.0, 950.0)])
+    assert "64" in picture
+    assert picture.count("●") == 3

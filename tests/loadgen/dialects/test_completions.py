@@ -1,0 +1,66 @@
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.dialects import completions
+from loadgen.dialects.answer import CONTENT, NOTHING, Answer, Ask
+from loadgen.worker.decoding import MALFORMED
+
+
+def chunk(text: object, **fields: object) -> bytes:
+    choice = {"index": 0, "text": text, "finish_reason": fields.pop("finish_reason", None), "logprobs": None}
+    return json.dumps({"id": "x", "object": "text_completion", "choices": [choice], **fields}).encode()
+
+
+@pytest.mark.parametrize(("text", "kind"), [("Hel", CONTENT), (" ", CONTENT), ("", NOTHING), (None, NOTHING)])
+def test_text_is_output_and_the_empty_text_is_none(text, kind):
+    assert completions.read(chunk(text), Answer()) == kind
+
+
+def test_a_whole_stream_fills_the_answer():
+    answer = Answer()
+    usage = {"prompt_tokens": 5, "completion_tokens": 2}
+    payloads = [
+        chunk("Hel"),
+        chunk("lo", finish_reason="length"),
+        json.dumps({"choices": [], "usage": usage}).encode(),
+        b"[DONE]",
+    ]
+    assert [completions.read(payload, answer) for payload in payloads] == [CONTENT, CONTENT, NOTHING, NOTHING]
+    assert (answer.response_id, answer.finish_reason, answer.end_seen) == ("x", "length", True)
+    assert (answer.prompt_tokens, answer.output_tokens) == (5, 2)
+
+
+def test_a_hidden_token_still_counts_in_continuous_usage():
+    answer = Answer()
+    assert completions.read(chunk("", usage={"completion_tokens": 3}), answer) == NOTHING
+    assert answer.cumulative_tokens == answer.output_tokens == 3
+
+
+def test_an_error_event_is_kept_in_the_servers_words():
+    answer = Answer()
+    assert completions.read(b'{"error":{"message":"no"}}', answer) == NOTHING
+    assert answer.error_words == "no"
+
+
+def test_the_request_carries_the_plain_prompt():
+    body = completions.body(Ask("m", "Once", 16, ignore_eos=False))
+    assert (body["prompt"], body["max_tokens"], body["stream"]) == ("Once", 16, True)
+
+
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["id", "choices", "text", "usage", "error"]), inner, max_size=4)
+        ),
+        max_leaves=12,
+    )
+)
+def test_hostile_types_raise_nothing_but_malformed(value):
+    with contextlib.suppress(MALFORMED):
+        completions.read(json.dumps(value).encode(), Answer())

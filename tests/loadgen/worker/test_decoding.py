@@ -1,0 +1,223 @@
+import itertools
+import json
+from array import array
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.dialects import chat
+from loadgen.dialects.answer import CONTENT, REASONING
+from loadgen.errors import ERROR_CLASSES
+from loadgen.worker.decoding import Decoder, event_tokens
+from loadgen.worker.exchange import MAX_WORDS_BYTES, Exchange, Segment
+from loadgen.worker.stamps import NO_STAMP, StampClock
+
+
+def event(**chunk: object) -> bytes:
+    return b"data: " + json.dumps({"id": "c1", **chunk}).encode() + b"\n\n"
+
+
+def delta(finish_reason: str | None = None, usage: object = None, **fields: object) -> bytes:
+    return event(choices=[{"index": 0, "delta": fields, "finish_reason": finish_reason}], usage=usage)
+
+
+ROLE = delta(role="assistant", content="")
+FINISH = delta("length")
+DONE = b"data: [DONE]\n\n"
+FAILURE = event(error={"message": "out of memory", "code": 500})
+
+
+def ended(
+    *reads: bytes,
+    status: int = 200,
+    content_type: str = "text/event-stream",
+    content_encoding: str = "",
+    error: str | None = None,
+    segment_ends: tuple[int, ...] = (),
+    dialect=chat,
+) -> Exchange:
+    """Decode a response whose body came in these reads, read i at (i + 1) * 1,000 ns; a segment ends behind each of
+    `segment_ends` (numbers of reads), and at the end."""
+    exchange = Exchange(1, 0, 0, b"", 0)
+    exchange.status, exchange.content_type, exchange.content_encoding = status, content_type, content_encoding
+    done: list[Exchange] = []
+    decoder = Decoder(dialect, StampClock(), done.append)
+    borders = [0, *sorted(set(segment_ends)), len(reads)]
+    for first, last in itertools.pairwise(borders):
+        parts = list(reads[first:last])
+        times = array("q", [(i + 1) * 1_000 for i in range(first, last)])
+        segment = Segment(parts, list(range(1, len(parts) + 1)), bytearray(NO_STAMP * len(parts)), times)
+        exchange.segments.append(segment)
+        exchange.ended = last == len(reads)
+        exchange.error = error if exchange.ended else None
+        decoder.on_segment(exchange)
+        assert not decoder.decode_one()
+    assert done == [exchange]
+    return exchange
+
+
+def stamps(exchange: Exchange) -> list[int]:
+    return np.concatenate(exchange.event_ns).tolist() if exchange.event_ns else []
+
+
+# stamps
+
+
+def test_each_event_is_stamped_by_the_read_that_completed_it():
+    a, b = delta(content="a"), delta(content="b")
+    exchange = ended(ROLE, a[:10], a[10:-1], a[-1:] + b[:5], b[5:], FINISH + DONE)
+    assert stamps(exchange) == [4_000, 5_000]
+    assert (exchange.first_byte_ns, exchange.last_byte_ns) == (1_000, 6_000)
+    assert (exchange.error, exchange.coalesced_events) == (None, 0)
+
+
+def test_events_of_one_read_are_coalesced():
+    exchange = ended(ROLE + b"".join(delta(content=c) for c in "abc"), delta(content="d") + FINISH + DONE)
+    assert stamps(exchange) == [1_000, 1_000, 1_000, 2_000]
+    assert exchange.coalesced_events == 2
+
+
+def test_an_event_that_carries_no_output_is_no_event_of_the_row():
+    exchange = ended(ROLE, delta(), delta(content="a"), b": ping\n\n", event(choices=[]), FINISH, DONE)
+    assert stamps(exchange) == [3_000]
+    assert list(exchange.kinds) == [CONTENT]
+
+
+STREAM = b"".join(
+    [
+        b": hello\n\n",
+        ROLE,
+        delta(reasoning_content="hm"),
+        delta(content="zwei Wörter"),
+        b"event: x\r\ndata: \r\n\r\n".replace(b"data: ", b"data: " + delta(content="crlf")[6:-2]),
+        delta(content="d"),
+        FINISH,
+        event(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 4}),
+        DONE,
+    ]
+)
+KINDS = [REASONING, CONTENT, CONTENT, CONTENT]
+
+
+def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted({min(place, len(stream)) for place in cuts}), len(stream)]
+    return [stream[a:b] for a, b in itertools.pairwise(places) if a < b]
+
+
+@given(
+    cuts=st.lists(st.integers(0, len(STREAM)), max_size=60),
+    segment_ends=st.lists(st.integers(1, 59), max_size=5),
+)
+def test_where_the_reads_and_the_segments_fall_changes_only_the_stamps(cuts, segment_ends):
+    reads = cut(STREAM, cuts)
+    exchange = ended(*reads, segment_ends=tuple(end for end in segment_ends if end < len(reads)))
+    assert exchange.error is None
+    assert list(exchange.kinds) == KINDS
+    assert exchange.answer.output_tokens == 4
+    read_ends = np.cumsum([len(read) for read in reads])
+    for stamp_ns, word in zip(stamps(exchange), (b'"hm"', b"rter", b'"crlf"', b'"d"'), strict=True):
+        # The read with the last byte of the event's blank line. A CRLF may count as whole from its CR on.
+        blank = b"\r\n\r\n" if word == b'"crlf"' else b"\n\n"
+        end = STREAM.index(blank, STREAM.index(word)) + len(blank)
+        may_be = {end, end - 1} if blank == b"\r\n\r\n" else {end}
+        assert stamp_ns in {int(np.searchsorted(read_ends, place) + 1) * 1_000 for place in may_be}
+
+
+# judgement
+
+
+def test_a_whole_stream_is_a_success():
+    assert ended(ROLE, delta(content="a"), FINISH, DONE).error is None
+
+
+@pytest.mark.parametrize(
+    "reads", [(delta(content="a"), FINISH), (delta(content="a"), DONE)], ids=["finish reason only", "end sign only"]
+)
+def test_an_end_sign_or_a_finish_reason_is_enough(reads):
+    assert ended(*reads).error is None
+
+
+JSON_ERROR = b'{"error": {"message": "no such model"}}'
+
+
+@pytest.mark.parametrize(
+    ("reads", "options", "error", "words"),
+    [
+        ((JSON_ERROR,), {"status": 404, "content_type": "application/json"}, "http-404", "no such model"),
+        ((b"",), {"status": 503}, "http-503", ""),
+        ((JSON_ERROR,), {"content_type": "application/json"}, "not-a-stream", "no such model"),
+        ((b"<html>hi</html>",), {"content_type": "text/html"}, "not-a-stream", "<html>hi</html>"),
+        ((b"\x1f\x8b",), {"content_encoding": "gzip"}, "not-a-stream", "gzip"),
+        ((ROLE, FAILURE, DONE), {}, "server-error", "out of memory"),
+        ((delta(content="a"), b"data: {broken\n\n", DONE), {}, "bad-event", "{broken"),
+        ((delta(content="a"), b"data: [1]\n\n", DONE), {}, "bad-event", "[1]"),
+        ((ROLE, delta(content="a")), {}, "truncated", "without its end sign"),
+        ((ROLE, FINISH, DONE), {}, "empty", "without any output"),
+        ((), {}, "truncated", ""),
+        ((delta(content="a"),), {"error": "truncated"}, "truncated", ""),
+        ((delta(content="a"), FINISH, DONE), {"error": "timeout-idle"}, "timeout-idle", ""),
+        ((), {"error": "connect-refused"}, "connect-refused", ""),
+    ],
+)
+def test_each_failure_has_its_class_and_the_servers_words(reads, options, error, words):
+    exchange = ended(*reads, **options)
+    assert exchange.error == error
+    assert words in exchange.words
+    assert error in ERROR_CLASSES or error.startswith("http-")
+
+
+def test_a_break_behind_the_end_sign_is_no_failure():
+    assert ended(delta(content="a"), FINISH, DONE, error="truncated").error is None
+
+
+def test_a_break_in_the_body_of_an_error_leaves_the_status():
+    assert ended(JSON_ERROR, status=500, error="truncated").error == "http-500"
+
+
+def test_the_last_event_needs_no_blank_line_behind_it():
+    exchange = ended(delta(content="a"), FINISH, b"data: [DONE]")
+    assert (exchange.error, exchange.answer.end_seen) == (None, True)
+
+
+def test_an_odd_content_type_gets_the_benefit_of_the_doubt():
+    assert ended(delta(content="a"), DONE, content_type="").error is None
+
+
+def test_a_large_error_body_is_kept_in_part_only():
+    exchange = ended(*[b"x" * 100_000] * 3, status=500, segment_ends=(1, 2))
+    assert exchange.error == "http-500"
+    assert len(exchange.other_body) == MAX_WORDS_BYTES
+    assert len(exchange.words) <= 300
+
+
+def test_a_failure_of_our_own_costs_one_request_and_says_so():
+    def broken(_payload, _answer):
+        raise RuntimeError("our bug")
+
+    exchange = ended(delta(content="a"), DONE, dialect=SimpleNamespace(read=broken, TEXT_MARK=chat.TEXT_MARK))
+    assert (exchange.error, exchange.words) == ("decode-failed", "RuntimeError: our bug")
+
+
+# tokens in an event
+
+
+def usage(n: int | None) -> dict[str, int | None]:
+    return {"prompt_tokens": 1, "completion_tokens": n}
+
+
+def test_tokens_in_an_event_come_from_continuous_usage():
+    chunks = [
+        delta(content="a", usage=usage(1)),
+        delta(content="bcd", usage=usage(4)),
+        delta(content="e", usage=usage(5)),
+    ]
+    assert event_tokens(ended(*chunks, FINISH, DONE)) == [1, 3, 1]
+
+
+@pytest.mark.parametrize("counts", [[1, None, 3], [None, None, None], [2, 1, 3]])
+def test_tokens_in_an_event_are_unknown_unless_every_event_said_so(counts):
+    chunks = [delta(content="a", usage=None if n is None else usage(n)) for n in counts]
+    assert event_tokens(ended(*chunks, FINISH, DONE)) is None
