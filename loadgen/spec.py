@@ -9,14 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from loadgen.durations import duration_ns
 from loadgen.errors import UsageError
 
 APIS: Final = ("chat", "completions")
 TRANSPORTS: Final = ("auto", "kernel", "aiohttp")
 SLO_METRICS: Final = ("ttft", "tpot", "itl", "e2e")
-
-NS_PER: Final = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s|m|h)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +113,6 @@ def check_url(field: str, url: str, schemes: tuple[str, ...] = ("http", "https")
     return parts
 
 
-def duration_ns(field: str, text: str) -> int:
-    """ "250ms", "1.5s", "2m" or a bare number of seconds -> ns. UsageError names `field`."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(
-            f"{field}: {text!r} is no duration; allowed is a number and ns, us, ms, s, m or h, as in 250ms"
-        )
-    return round(float(match[1]) * NS_PER[match[2] or "s"])
-
-
 def parse_levels(field: str, text: str) -> tuple[int, ...]:
     """ "1,8,64" -> (1, 8, 64). UsageError names `field`."""
     try:
@@ -157,7 +145,10 @@ def parse_slo(field: str, text: str) -> dict[str, dict[str, float | None]]:
         percentile = None if match[2] is None else float(match[2])
         if percentile is not None and not 0 < percentile <= 100:
             raise UsageError(f"{field}: p{match[2]} is no percentile; allowed is above 0 and up to 100")
-        limit_ns = duration_ns(field, match[3])
+        try:
+            limit_ns = duration_ns(match[3])
+        except ValueError as error:
+            raise UsageError(f"{field}: {error}") from None
         if limit_ns <= 0:
             raise UsageError(f"{field}: the limit of {match[1]} must be above 0")
         objectives[match[1]] = {"percentile": percentile, "limit_ms": limit_ns / 1e6}

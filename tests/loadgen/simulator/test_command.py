@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from loadgen.cli.durations import duration_ns, shown
+from loadgen.durations import duration_ns, shown
 
 
 def typed(*options: str) -> "subprocess.CompletedProcess[str]":
