@@ -36,6 +36,7 @@ COLUMNS: Final = (
     "sent_ns",
     "connect_ns",
     "last_byte_ns",
+    "ended_ns",
     "event_ns",
     "event_kind",
     "event_tokens",
@@ -92,6 +93,7 @@ class Rows:
     intended_ns: Integers
     connect_ns: Integers
     last_byte_ns: Integers
+    ended_ns: Integers  # when it was no longer in flight
     first_event: Integers
     events: Integers
     event_ns: Integers
@@ -246,11 +248,16 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
     kinds, told_kinds = _aligned(batch.column("event_kind"), events)
     tokens, told_tokens = _aligned(batch.column("event_tokens"), events)
     error = batch.column("error")
+    completed = error.is_null().to_numpy(zero_copy_only=False)
+    last_byte_ns = _integers(batch.column("last_byte_ns"))
+    # The last byte's stamp is truer than the moment at which the worker came round to it; a failure may have no last byte.
+    ended_ns = np.where(completed & (last_byte_ns != ABSENT), last_byte_ns, _integers(batch.column("ended_ns")))
     return Rows(
         sent_ns=_integers(batch.column("sent_ns")),
         intended_ns=_integers(batch.column("intended_ns")),
         connect_ns=_integers(batch.column("connect_ns")),
-        last_byte_ns=_integers(batch.column("last_byte_ns")),
+        last_byte_ns=last_byte_ns,
+        ended_ns=ended_ns,
         first_event=first_event,
         events=events,
         event_ns=lists.flatten().to_numpy(),
@@ -262,7 +269,7 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
         kernel_stamps=batch.column("kernel_stamps").to_numpy(zero_copy_only=False),
         prompt_tokens=_integers(batch.column("prompt_tokens")),
         output_tokens=_integers(batch.column("output_tokens")),
-        completed=error.is_null().to_numpy(zero_copy_only=False),
+        completed=completed,
         error=error,
     )
 
@@ -302,6 +309,7 @@ def pick(rows: Rows, wanted: Mask) -> Rows:
         intended_ns=rows.intended_ns[wanted],
         connect_ns=rows.connect_ns[wanted],
         last_byte_ns=rows.last_byte_ns[wanted],
+        ended_ns=rows.ended_ns[wanted],
         first_event=np.cumsum(events) - events,
         events=events,
         event_ns=rows.event_ns[of_wanted],

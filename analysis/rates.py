@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.captures import ABSENT, Integers, Mask
+from analysis.captures import Integers, Mask
 from analysis.window import Window
 
 BINS: Final = 60
@@ -107,8 +107,3 @@ def _area(sorted_ns: Integers, edges_ns: Integers) -> Integers:
     upto = np.concatenate([np.zeros(1, np.int64), np.cumsum(sorted_ns - edges_ns[0])])
     area: Integers = before * (edges_ns - edges_ns[0]) - upto[before]
     return area
-
-
-def ended_ns(sent_ns: Integers, last_byte_ns: Integers) -> Integers:
-    """When each request left the slot free: its last byte; one that failed without a byte takes no time."""
-    return np.maximum(np.where(last_byte_ns == ABSENT, sent_ns, last_byte_ns), sent_ns)

@@ -234,7 +234,7 @@ def _slo(tally: StageTally) -> dict[str, Any]:
             "percentile": limit.percentile,
             "value_ms": None,
             "met": None,
-            "met_share": tally.met[name] / tally.finished if tally.finished else None,
+            "met_share": tally.met[name] / tally.completed if tally.completed else None,
         }
         if limit.percentile is not None and histograms[name].total:
             value_ns = percentiles(histograms[name], [limit.percentile])[0]

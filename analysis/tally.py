@@ -96,7 +96,7 @@ def _add_tokens(tally: StageTally, mine: WorkerTally, rows: Rows) -> None:
 
 def _add_flow(tally: StageTally, rows: Rows) -> None:
     tally.all_sent_ns.append(rows.sent_ns.copy())  # a view would keep the whole batch alive
-    tally.all_ended_ns.append(rates.ended_ns(rows.sent_ns, rows.last_byte_ns))
+    tally.all_ended_ns.append(rows.ended_ns.copy())
     tally.all_ttft_ns.append(np.where(rows.completed, metrics.ttft_ns(rows), ABSENT))
 
 
@@ -105,10 +105,8 @@ def _add_finished(tally: StageTally, rows: Rows) -> None:
     tally.finished += int(np.count_nonzero(finished))
     if not tally.limits or not finished.any():
         return
-    verdicts = slo.met(pick(rows, finished), tally.limits)
-    for name, met in verdicts.items():
-        tally.met[name] += int(np.count_nonzero(met))
-    tally.good += int(np.count_nonzero(np.logical_and.reduce(list(verdicts.values()))))
+    meets = list(slo.met(pick(rows, finished), tally.limits).values())
+    tally.good += int(np.count_nonzero(np.logical_and.reduce(meets)))
 
 
 def _add_requests(tally: StageTally, mine: WorkerTally, inside: Rows) -> None:
@@ -133,6 +131,9 @@ def _add_latencies(tally: StageTally, measured: Rows) -> None:
         fill(tally.gaps_of_many_per_token, metrics.gap_per_token_ns(measured))
     else:
         fill(tally.gaps_of_one, metrics.gap_ns(measured))
+    # Shares are of the requests that the percentiles beside them are of; goodput is a rate and goes by completions.
+    for name, meets in slo.met(measured, tally.limits).items():
+        tally.met[name] += int(np.count_nonzero(meets))
     told = int(np.count_nonzero(measured.output_tokens != ABSENT))
     tally.usage_told += told
     tally.usage_untold += len(measured) - told

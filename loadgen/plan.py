@@ -20,8 +20,8 @@ class Target:
     """File of certificates to trust instead of the system's."""
     insecure: bool = False
     """Take any certificate."""
-    proxy: str | None = None
-    """URL of an HTTP proxy (aiohttp transport only)."""
+    proxy: str | None = field(default=None, repr=False)
+    """URL of an HTTP proxy (aiohttp transport only); may hold a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class StagePlan:
     stage: int
     concurrency: int
     """This worker's share of the requests in flight."""
+    all_slots: int
+    """The requests in flight of all workers together; see worker.drive for how ids are dealt to them."""
     requests: int | None
     """This worker's share of the requests to send; None when the stage is bounded by its duration."""
     warmup_ns: int
@@ -59,7 +61,7 @@ class PromptPool:
     requests of a run begin alike, and a prefix cache has nothing to find.
     """
 
-    head: bytes
+    head: bytes = field(repr=False)
     """Request line and headers, but for Content-Length and the blank line. Holds the key: never printed."""
     bodies: tuple[tuple[bytes, bytes], ...] = field(repr=False)
     vocabulary: tuple[bytes, ...] = field(repr=False)

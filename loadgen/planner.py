@@ -28,13 +28,20 @@ _MARK: Final = "@nonce@"
 
 
 def target(spec: Spec) -> Target:
-    """Where the requests go. `--url` may be a base (http://h:8000, https://h/v1) or the whole path."""
+    """Where the requests go. `--url` may be a base (http://h:8000, https://h/v1) or the whole path.
+
+    UsageError where it is the path of another API.
+    """
     parts = urlsplit(spec.url)
     tls = parts.scheme == "https"
     assert parts.hostname is not None
-    route: str = DIALECTS[spec.api].PATH
     base = parts.path.rstrip("/")
-    path = base if base.endswith(route) else f"{base or '/v1'}{route}"
+    # The longest that fits: /chat/completions ends in /completions too.
+    routes = {api: dialect.PATH for api, dialect in DIALECTS.items() if base.endswith(dialect.PATH)}
+    api = max(routes, key=lambda name: len(routes[name]), default=spec.api)
+    if api != spec.api:
+        raise UsageError(f"--api: {spec.api} does not go with a --url that ends in {routes[api]}; give --api {api}")
+    path = base if routes else f"{base or '/v1'}{DIALECTS[api].PATH}"
     return Target(
         host=parts.hostname,
         port=parts.port or (443 if tls else 80),
@@ -70,10 +77,12 @@ def head(where: Target, key: str | None) -> bytes:
     ]
     if key:
         lines.append(f"Authorization: Bearer {key}")
-    try:
-        return "\r\n".join(lines).encode("ascii")
-    except UnicodeEncodeError:
-        raise UsageError("the API key or the URL holds characters that HTTP cannot send; allowed is ASCII") from None
+    # A line break in the key (a file read whole, a .env of Windows) would begin a header of its own.
+    if not all(line.isascii() and line.isprintable() for line in lines):
+        raise UsageError(
+            "OPENAI_API_KEY, --url: the key or the URL holds characters that HTTP cannot send; allowed is printable ASCII"
+        )
+    return "\r\n".join(lines).encode("ascii")
 
 
 def pool(spec: Spec, model: str, head_bytes: bytes) -> PromptPool:
@@ -124,13 +133,13 @@ def worker_stages(spec: Spec, worker: int, workers: int) -> tuple[StagePlan, ...
         concurrency = share(level, worker, workers)
         requests = spec.requests
         if requests is not None:
-            # Ids are dealt by worker, so a worker without a slot must not be dealt requests: they go round the others.
-            busy = min(level, workers)
-            requests = share(requests, worker, busy) if worker < busy else 0
+            # By slot, not by worker: a worker with more slots is through with more of them in the same time.
+            requests = requests // level * concurrency + share(requests % level, worker, workers)
         plans.append(
             StagePlan(
                 stage=number,
                 concurrency=concurrency,
+                all_slots=level,
                 requests=requests,
                 warmup_ns=_ns(spec.warmup_s),
                 duration_ns=None if spec.duration_s is None else _ns(spec.duration_s),

@@ -226,8 +226,8 @@ def judge(exchange: Exchange) -> None:
 
 def event_tokens(exchange: Exchange) -> list[int] | None:
     """Tokens in each output event where every event said the count so far, else None."""
-    so_far = np.frombuffer(exchange.cumulative, np.int64)
-    if not so_far.size or int(so_far.min()) == UNKNOWN:
+    if not exchange.cumulative or UNKNOWN in exchange.cumulative:  # in nearly every response it is the first one
         return None
+    so_far = np.frombuffer(exchange.cumulative, np.int64)
     tokens = np.diff(so_far, prepend=0)
     return None if int(tokens.min()) < 0 else np.minimum(tokens, 0xFFFF).tolist()

@@ -39,9 +39,10 @@ class ClosedLoop:
         self._numbers = board.numbers
         self._sent_at = board.at(worker, b.SENT)
         self._in_flight_at = board.at(worker, b.IN_FLIGHT)
-        # Ids are dealt like cards, so that the requests of a run are the same whatever the number of workers.
-        self._next_id = (plan.stage << STAGE_SHIFT) + worker
-        self._id_step = workers
+        # Requests are dealt to slots like cards, as slots are to workers: so the requests of a run are the same whatever the
+        # number of workers, and with uneven slots no worker runs out of them before the others.
+        self._first_id = (plan.stage << STAGE_SHIFT) + worker
+        self._workers = workers
         self._left = plan.requests if plan.requests is not None else 1 << 62
         self._waiting = 0  # slots that are between two requests
         self._stopped = False
@@ -111,12 +112,13 @@ class ClosedLoop:
             if self.idle_ns is None:
                 self.idle_ns = monotonic_ns()
             return
+        turn, place = divmod(self.sent, self._plan.concurrency)
+        request_id = self._first_id + turn * self._plan.all_slots + place * self._workers
         self._left -= 1
         self.sent += 1
         self.in_flight += 1
         self._numbers[self._sent_at] = self.sent
         self._numbers[self._in_flight_at] = self.in_flight
-        request_id, self._next_id = self._next_id, self._next_id + self._id_step
         exchange = Exchange(request_id, self._plan.stage, slot, self._request(request_id), monotonic_ns())
         self._transport.submit(exchange)
 

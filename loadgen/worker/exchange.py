@@ -40,6 +40,7 @@ class Exchange:
         "data",
         "due_ns",
         "ended",
+        "ended_ns",
         "error",
         "event_ns",
         "first_byte_ns",
@@ -92,6 +93,7 @@ class Exchange:
         self.error: str | None = None
         self.words = ""
         self.ended = False
+        self.ended_ns = 0
 
         # the decoder's
         self.started = False

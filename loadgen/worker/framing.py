@@ -248,6 +248,7 @@ class FramedSlots(Generic[C]):
 
     def _end(self, connection: C, exchange: Exchange, error: str | None = None, words: str = "") -> None:
         exchange.error, exchange.words, exchange.ended = error, words, True
+        exchange.ended_ns = monotonic_ns()
         if connection.is_open:
             self._hand_over(connection, exchange)
             if error or not connection.reader.keep_alive or not connection.is_sent:

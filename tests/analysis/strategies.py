@@ -34,6 +34,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
         sent_ns,
         events,
         last_byte_ns=last_byte_ns,
+        ended_ns=(last_byte_ns or sent_ns) + draw(st.integers(0, 3 * MS)),
         error=error,
         intended_ns=draw(st.one_of(st.none(), st.just(sent_ns - draw(st.integers(0, 9 * MS))))),
         connect_ns=draw(st.one_of(st.none(), st.integers(1, 10 * MS))),

@@ -183,3 +183,14 @@ def test_a_damaged_batch_ends_the_reading_there(tmp_path):
     assert damaged.batches < whole.batches
     assert not damaged.closed
     shutil.rmtree(tmp_path / "capture")
+
+
+def test_a_request_is_in_flight_to_its_last_byte_or_if_it_failed_until_it_was_given_up(tmp_path):
+    rows = [
+        row(START_NS, [START_NS + 10], ended_ns=START_NS + 15),
+        row(START_NS, [START_NS + 10], ended_ns=START_NS + 90, error="timeout-idle"),
+        row(START_NS, ended_ns=START_NS + 70, error="timeout-first-byte"),
+    ]
+    write_capture(tmp_path / "worker-00.arrow", file_facts([stage_plan()]), [(rows, watch([]))])
+    capture = open_capture(tmp_path / "worker-00.arrow")
+    assert [t - START_NS for _, rows in stage_rows(capture) for t in rows.ended_ns.tolist()] == [10, 90, 70]

@@ -6,12 +6,10 @@ from hypothesis import strategies as st
 from strategies import often
 from synthetic import MS, START_NS, S
 
-from analysis.captures import ABSENT
 from analysis.rates import (
     MOST_BINS_BESIDE,
     add_tokens,
     concurrency,
-    ended_ns,
     in_flight_means,
     timeline_of,
     tokens_within,
@@ -61,10 +59,6 @@ def test_a_request_that_ends_when_the_next_is_sent_does_not_overlap_it():
 
 def test_concurrency_of_an_empty_window_is_not_zero_but_unknown():
     assert concurrency(*arrays([(0, 10)]), 5, 5) is None
-
-
-def test_a_request_that_failed_without_a_byte_takes_no_time():
-    assert ended_ns(np.array([5, 5]), np.array([ABSENT, 9])).tolist() == [5, 9]
 
 
 @often

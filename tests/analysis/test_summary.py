@@ -63,7 +63,10 @@ def test_a_summary_is_that_of_the_slow_reference(tmp_path_factory, requests):
         r for r in requests if r["error"] is None and r["last_byte_ns"] and start_ns <= r["last_byte_ns"] < stop_ns
     ]
     assert stage["requests_per_s"] == pytest.approx(len(finished) / 9.0, abs=1e-6)
-    spans = [(r["sent_ns"], r["last_byte_ns"] or r["sent_ns"]) for r in requests]
+    spans = [
+        (r["sent_ns"], r["last_byte_ns"] if r["error"] is None and r["last_byte_ns"] else r["ended_ns"])
+        for r in requests
+    ]
     mean, peak = reference.in_flight(spans, start_ns, stop_ns)
     assert stage["concurrency"] == {"mean": pytest.approx(mean, abs=1e-6), "peak": peak}
     inside = [r["prompt_tokens"] for r in requests if r["event_ns"] and start_ns <= r["event_ns"][0] < stop_ns]
