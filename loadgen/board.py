@@ -31,7 +31,8 @@ RUN, STOP, ABORT = range(3)
     EVENTS,
     LAG_NS,  # the worst lag of the last second
     READS,  # since the worker's start
-) = range(11)
+    DECODED_READS,  # of the responses that EVENTS counts
+) = range(12)
 """A worker's numbers. SENT..EVENTS count the current stage."""
 
 # Log-linear buckets, 8 an octave from 1 us up: 6 % wide, good for a live line and for nothing else.
@@ -111,7 +112,7 @@ class Board:
 
     def clear_stage(self, worker: int) -> None:
         """Zero what counts one stage."""
-        for number in (SENT, COMPLETED, FAILED, EVENTS):
+        for number in (SENT, COMPLETED, FAILED, EVENTS, DECODED_READS):
             self.numbers[self.at(worker, number)] = 0
         first = self.histogram_at(worker, TTFT)
         for index in range(first, first + HISTOGRAMS * BUCKETS):

@@ -55,6 +55,8 @@ class StageNow:
     events: int
     reads: int
     """Since the start of the run."""
+    decoded_reads: int
+    """Of the responses whose events have been counted."""
     ttft_p50_ns: int | None
     tpot_p50_ns: int | None
     lag_ns: int
@@ -163,7 +165,8 @@ class Coordinator:
             time.sleep(LOOK_S)
             self._check_workers()
             failed, completed = board.total(b.FAILED), board.total(b.COMPLETED)
-            if not hopeless and not completed and failed >= max(HOPELESS_FAILURES, 2 * concurrency):
+            may_be_hopeless = not hopeless and not completed and not self._interrupts
+            if may_be_hopeless and failed >= max(HOPELESS_FAILURES, 2 * concurrency):
                 hopeless = self.words() or "every request failed"
                 board.numbers[b.ORDER] = b.ABORT
             if time.monotonic() >= next_tick_s:
@@ -188,6 +191,7 @@ class Coordinator:
             failed=board.total(b.FAILED),
             events=board.total(b.EVENTS),
             reads=board.total(b.READS),
+            decoded_reads=board.total(b.DECODED_READS),
             ttft_p50_ns=board.percentile_ns(b.TTFT, 50),
             tpot_p50_ns=board.percentile_ns(b.TPOT, 50),
             lag_ns=max(board.get(worker, b.LAG_NS) for worker in workers),

@@ -4,6 +4,8 @@ Done with aiohttp: nothing here is timed. What is wrong is told in one sentence 
 """
 
 import asyncio
+import errno
+import os
 import ssl
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from loadgen.wire.sse import split_events
 # A model that has to be loaded first can take minutes over its first token.
 PROBE_TIMEOUT_S: Final = 300.0
 MODELS_TIMEOUT_S: Final = 30.0
+CONNECT_TIMEOUT_S: Final = 10.0
 
 PROMPT: Final = "Say a few words about the weather."
 MAX_OUTPUT_TOKENS: Final = 8
@@ -32,14 +35,22 @@ HINTS: Final = {
 }
 
 
-def find_model(where: Target, api: str, key: str | None) -> str:
+def find_model(where: Target, api: str, key: str | None, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> str:
     """The first model that the endpoint lists. EndpointError if it lists none."""
-    return asyncio.run(_find_model(where, api, key))
+    return asyncio.run(_find_model(where, api, key, connect_timeout_s))
 
 
-def check(where: Target, api: str, model: str, key: str | None, *, ignore_eos: bool) -> None:
+def check(
+    where: Target,
+    api: str,
+    model: str,
+    key: str | None,
+    *,
+    ignore_eos: bool,
+    connect_timeout_s: float = CONNECT_TIMEOUT_S,
+) -> None:
     """Have one short request answered. EndpointError, with the endpoint's words, if that does not work."""
-    asyncio.run(_check(where, api, model, key, ignore_eos=ignore_eos))
+    asyncio.run(_check(where, api, model, key, ignore_eos, connect_timeout_s))
 
 
 def base_url(where: Target) -> str:
@@ -48,7 +59,7 @@ def base_url(where: Target) -> str:
     return f"{'https' if where.tls else 'http'}://{host}:{where.port}"
 
 
-def _session(where: Target, key: str | None, timeout_s: float) -> aiohttp.ClientSession:
+def _session(where: Target, key: str | None, timeout_s: float, connect_timeout_s: float) -> aiohttp.ClientSession:
     context: ssl.SSLContext | bool = True
     if where.insecure:
         context = False
@@ -57,16 +68,16 @@ def _session(where: Target, key: str | None, timeout_s: float) -> aiohttp.Client
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context),
         headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s),
         read_bufsize=1 << 20,
     )
 
 
-async def _find_model(where: Target, api: str, key: str | None) -> str:
+async def _find_model(where: Target, api: str, key: str | None, connect_timeout_s: float) -> str:
     route: str = DIALECTS[api].PATH
     path = where.path.partition("?")[0].removesuffix(route) + "/models"
     url = base_url(where) + path
-    async with _session(where, key, MODELS_TIMEOUT_S) as session:
+    async with _session(where, key, MODELS_TIMEOUT_S, connect_timeout_s) as session:
         status, _, body = await _ask(session, where, "GET", url, None)
     try:
         models = orjson.loads(body)["data"] if status == 200 else []
@@ -77,11 +88,13 @@ async def _find_model(where: Target, api: str, key: str | None) -> str:
         ) from None
 
 
-async def _check(where: Target, api: str, model: str, key: str | None, *, ignore_eos: bool) -> None:
+async def _check(
+    where: Target, api: str, model: str, key: str | None, ignore_eos: bool, connect_timeout_s: float
+) -> None:
     dialect = DIALECTS[api]
     body = dialect.body(Ask(model, PROMPT, MAX_OUTPUT_TOKENS, ignore_eos))
     url = base_url(where) + where.path
-    async with _session(where, key, PROBE_TIMEOUT_S) as session:
+    async with _session(where, key, PROBE_TIMEOUT_S, connect_timeout_s) as session:
         status, content_type, data = await _ask(session, where, "POST", url, body)
     if not 200 <= status < 300:
         hint = f" ({HINTS[status]})" if status in HINTS else ""
@@ -92,7 +105,8 @@ async def _check(where: Target, api: str, model: str, key: str | None, *, ignore
             f"{url} answered {content_type} instead of an event stream: {words_of_error(data)}",
         )
     answer, n_output = Answer(), 0
-    for payload in split_events(data, at_start=True, final=True).payloads:
+    whole = len(data) <= MAX_BODY_BYTES
+    for payload in split_events(data, at_start=True, final=whole).payloads:
         try:
             n_output += dialect.read(payload, answer) >= CONTENT
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
@@ -128,10 +142,25 @@ async def _ask(
         ) from None
     except aiohttp.ClientConnectorSSLError as error:
         raise EndpointError("tls", f"no TLS with {where.host}:{where.port}: {error.os_error}; is it http://?") from None
+    except aiohttp.ClientProxyConnectionError as error:
+        proxy = f"{error.host}:{error.port}"
+        raise EndpointError(
+            "connect-failed", f"cannot connect to the proxy {proxy}: {_words(error.os_error)}"
+        ) from None
     except aiohttp.ClientConnectorError as error:
-        words = (error.os_error.strerror or str(error.os_error)).lower()
-        raise EndpointError("connect-failed", f"cannot connect to {where.host}:{where.port}: {words}") from None
+        kind = "connect-refused" if isinstance(error.os_error, ConnectionRefusedError) else "connect-failed"
+        raise EndpointError(kind, f"cannot connect to {where.host}:{where.port}: {_words(error.os_error)}") from None
+    except aiohttp.ConnectionTimeoutError:
+        limit_s = session.timeout.sock_connect
+        raise EndpointError(
+            "timeout-connect", f"cannot connect to {where.host}:{where.port}: no answer within {limit_s:g} s"
+        ) from None
     except TimeoutError:
         raise EndpointError("timeout-total", f"{url} did not answer within {session.timeout.total:g} s") from None
     except aiohttp.ClientError as error:
         raise EndpointError("bad-http", f"{url} broke off: {str(error) or type(error).__name__}") from None
+
+
+def _words(error: OSError) -> str:
+    """The system's words; asyncio puts its own, with the address in Python's notation, into strerror."""
+    return os.strerror(error.errno).lower() if error.errno and error.errno in errno.errorcode else str(error)

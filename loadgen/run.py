@@ -5,12 +5,14 @@ RUN/capture/            worker-NN.arrow, see loadgen.schema
 """
 
 import datetime
+import errno
 import os
 import secrets
 import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,28 +78,45 @@ def default_directory(now: datetime.datetime) -> Path:
     return Path("runs") / now.strftime("%Y%m%d-%H%M%S")
 
 
-def create_directory(run_dir: Path) -> None:
-    """Make RUN and RUN/capture. UsageError if it holds anything, or cannot be made."""
+def check_directory(run_dir: Path) -> None:
+    """UsageError if RUN holds anything, or if it is plain already that it cannot be made. Makes nothing."""
     try:
         if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
             raise UsageError(f"--out: {str(run_dir)!r} already exists and is not empty; allowed is a new directory")
+        there = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise _unwritable(run_dir, error) from None
+
+
+def create_directory(run_dir: Path) -> None:
+    """Make RUN and RUN/capture. UsageError if it holds anything, or cannot be made."""
+    check_directory(run_dir)
+    try:
         (run_dir / "capture").mkdir(parents=True)
     except OSError as error:
-        raise UsageError(f"--out: {str(run_dir)!r} cannot be written: {error.strerror}") from None
+        raise _unwritable(run_dir, error) from None
+
+
+def _unwritable(run_dir: Path, error: OSError) -> UsageError:
+    return UsageError(f"--out: {str(run_dir)!r} cannot be written ({error.strerror}); allowed is a new directory")
 
 
 class Run:
-    """A run that has its directory and has not begun."""
+    """A run that this machine can make, and that has not begun. UsageError where it cannot be made here."""
 
-    def __init__(self, spec: Spec, run_dir: Path, *, model: str, key: str | None) -> None:
-        self.spec = spec
+    def __init__(self, spec: Spec, run_dir: Path, *, key: str | None) -> None:
         self.run_dir = run_dir
-        self._model = model
         self._key = key
         self._cores = choose_cores(spec.workers, spec.cpus, host.usable_cores(), spec.concurrency)
-        self._transport = choose_transport(spec)
-        self._where: Target = planner.target(spec)
+        self.spec = replace(spec, transport=choose_transport(spec))
+        self.where: Target = planner.target(spec)
+        planner.head(self.where, key)
         check_descriptors(spec, len(self._cores))
+        check_directory(run_dir)
         self._run_id = secrets.token_hex(8)
         self._facts: dict[str, Any] = {}
 
@@ -107,8 +126,9 @@ class Run:
         return len(self._cores)
 
     @contextmanager
-    def started(self) -> Iterator[Coordinator]:
-        """The workers, spawned; leaving ends them. The directory must not hold anything yet (create_directory)."""
+    def started(self, model: str) -> Iterator[Coordinator]:
+        """The workers, spawned; leaving ends them. The directory is there and empty (create_directory)."""
+        self.spec = replace(self.spec, model=model)
         machine = host.facts()
         pin = hasattr(os, "sched_setaffinity")
         self._facts = {
@@ -116,8 +136,8 @@ class Run:
             "run_id": self._run_id,
             "loadgen": __version__,
             "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            "spec": self.spec.to_json() | {"model": self._model},
-            "transport": self._transport,
+            "spec": self.spec.to_json(),
+            "transport": self.spec.transport,
             "stages": planner.stages(self.spec),
             "workers": [{"worker": worker, "core": core} for worker, core in enumerate(self._cores)],
             "host": machine,
@@ -128,10 +148,10 @@ class Run:
         try:
             plans = planner.worker_plans(
                 self.spec,
-                where=self._where,
-                model=self._model,
+                where=self.where,
+                model=model,
                 key=self._key,
-                transport=self._transport,
+                transport=self.spec.transport,
                 cores=[core if pin else None for core in self._cores],
                 run_id=self._run_id,
                 host=machine,

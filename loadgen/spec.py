@@ -4,6 +4,7 @@ Built from flags (cli/options.py) and written, resolved, to run.json. Past this 
 """
 
 import re
+import ssl
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -15,6 +16,17 @@ from loadgen.errors import UsageError
 APIS: Final = ("chat", "completions")
 TRANSPORTS: Final = ("auto", "kernel", "aiohttp")
 SLO_METRICS: Final = ("ttft", "tpot", "itl", "e2e")
+
+# What the ids of requests (32 bits in a stage) and the nonces that open the prompts can tell apart.
+MOST_REQUESTS: Final = 1 << 32
+MOST_STAGES: Final = 1024
+
+# More than any machine has descriptors for; how many this one has is asked later.
+MOST_CONCURRENCY: Final = 1 << 20
+
+# Ten times the longest context there is; a typing error must not fill the memory with prompts.
+MOST_INPUT_TOKENS: Final = 10_000_000
+MOST_OUTPUT_TOKENS: Final = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +73,24 @@ def check(spec: Spec) -> Spec:
     _among("--transport", spec.transport, TRANSPORTS)
     if not spec.concurrency:
         raise UsageError("--concurrency: no level given; allowed are whole numbers from 1, as in 1,8,64")
+    if len(spec.concurrency) > MOST_STAGES:
+        raise UsageError(
+            f"--concurrency: {len(spec.concurrency)} levels are too many; allowed are {MOST_STAGES} in one run"
+        )
     for level in spec.concurrency:
-        _at_least("--concurrency", level, 1)
+        _within("--concurrency", level, MOST_CONCURRENCY)
     if (spec.requests is None) == (spec.duration_s is None):
         raise UsageError("--requests, --duration: give one of the two, a stage ends by its requests or by its time")
     if spec.requests is not None:
-        _at_least("--requests", spec.requests, 1)
+        _within("--requests", spec.requests, MOST_REQUESTS)
     if spec.duration_s is not None:
         _above("--duration", spec.duration_s)
-    _at_least("--input-tokens", spec.input_tokens, 1)
-    _at_least("--output-tokens", spec.output_tokens, 1)
+    _within("--input-tokens", spec.input_tokens, MOST_INPUT_TOKENS)
+    _within("--output-tokens", spec.output_tokens, MOST_OUTPUT_TOKENS)
     if not 0 <= spec.seed < 1 << 63:
         raise UsageError(f"--seed: {spec.seed} is out of range; allowed is 0 to 2^63 - 1")
     if spec.workers is not None:
-        _at_least("--workers", spec.workers, 1)
+        _within("--workers", spec.workers, MOST_CONCURRENCY)
     for flag, seconds in (
         ("--connect-timeout", spec.connect_timeout_s),
         ("--first-byte-timeout", spec.first_byte_timeout_s),
@@ -90,12 +106,18 @@ def check(spec: Spec) -> Spec:
         raise UsageError("--insecure, --tls-ca: give one of the two, a certificate is checked or it is not")
     if (spec.insecure or spec.tls_ca) and parts.scheme != "https":
         raise UsageError("--tls-ca, --insecure: these are for https:// URLs")
+    if spec.tls_ca is not None:
+        _check_certificates("--tls-ca", spec.tls_ca)
+    if spec.model is not None:
+        _check_model("--model", spec.model)
     return spec
 
 
 def check_url(field: str, url: str, schemes: tuple[str, ...] = ("http", "https")) -> Any:
     """The split URL (urllib.parse.SplitResult). UsageError if it cannot be called."""
     allowed = " or ".join(f"{scheme}://HOST[:PORT][/PATH]" for scheme in schemes)
+    if not url.isprintable() or " " in url:
+        raise UsageError(f"{field}: a URL holds no white space and no control characters; allowed is {allowed}")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -104,12 +126,14 @@ def check_url(field: str, url: str, schemes: tuple[str, ...] = ("http", "https")
     if parts.scheme not in schemes or not parts.hostname:
         hint = f" (did you mean http://{url}?)" if "://" not in url and "http" in schemes else ""
         raise UsageError(f"{field}: {url!r} has no scheme or host{hint}; allowed is {allowed}")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise UsageError(f"{field}: {parts.hostname!r} is no host name; allowed is {allowed}") from None
     if port == 0:
         raise UsageError(f"{field}: port 0 cannot be called; allowed is 1 to 65535")
     if parts.username and field == "--url":
         raise UsageError(f"{field}: a key or password does not belong into the URL; set OPENAI_API_KEY instead")
-    if any(character in url for character in " \r\n\t"):
-        raise UsageError(f"{field}: a URL holds no white space; allowed is {allowed}")
     return parts
 
 
@@ -169,11 +193,30 @@ def _among(field: str, value: str, allowed: Iterable[str]) -> None:
         raise UsageError(f"{field}: {value!r} is not known; allowed is {', '.join(allowed)}")
 
 
-def _at_least(field: str, value: int, least: int) -> None:
-    if value < least:
-        raise UsageError(f"{field}: {value} is too small; allowed are whole numbers from {least}")
+def _within(field: str, value: int, most: int) -> None:
+    if value < 1:
+        raise UsageError(f"{field}: {value} is too small; allowed are whole numbers from 1")
+    if value > most:
+        raise UsageError(f"{field}: {value} is too large; allowed are whole numbers up to {most}")
 
 
 def _above(field: str, value: float) -> None:
     if not value > 0:
         raise UsageError(f"{field}: {value:g} is not allowed; it must be above 0")
+
+
+def _check_certificates(field: str, path: str) -> None:
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:
+        words = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
+        raise UsageError(f"{field}: {path!r} cannot be used ({words}); allowed is a file of PEM certificates") from None
+
+
+def _check_model(field: str, model: str) -> None:
+    try:
+        model.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{field}: {model!r} cannot be sent; allowed is UTF-8") from None
+    if not model:
+        raise UsageError(f"{field}: the name is empty; leave it out to take the first model that the endpoint lists")

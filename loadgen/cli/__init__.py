@@ -44,9 +44,18 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command line: a LoadgenError becomes one sentence on stderr and its exit status."""
+    """Run the command line: whatever is refused or fails becomes one sentence on stderr and an exit status."""
     try:
-        group(standalone_mode=True)
+        raise SystemExit(group(standalone_mode=False))
     except LoadgenError as error:
-        click.echo(f"loadgen: {error}", err=True)
-        raise SystemExit(error.exit_status) from None
+        words, status = str(error), error.exit_status
+    except click.ClickException as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click has it since 8.2
+            error.show()
+            raise SystemExit(error.exit_code) from None
+        words, status = error.format_message(), error.exit_code
+    except click.Abort:
+        words, status = "interrupted", 130
+    # A server's words may hold anything, and stderr is a terminal.
+    click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in " ".join(words.split())), err=True)
+    raise SystemExit(status)

@@ -43,7 +43,7 @@ class Progress:
 
     def say(self, words: str) -> None:
         """A line that stays."""
-        self._console.print(words, markup=False, highlight=False)
+        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, now: StageNow) -> None:
         if now.stage != self._stage:
@@ -94,14 +94,12 @@ class Progress:
         return ""
 
     def _tokens_per_s(self, now: StageNow) -> float | None:
-        """Reads a second, times the events that a read has brought so far: tokens are only counted when a response ends."""
+        """Reads of the last seconds a second, times the events a read: events are only counted when a response has ended."""
         (then_s, reads_then, _), (at_s, reads_now, _) = self._seen[0], self._seen[-1]
         if at_s == then_s:
             return None
-        done = now.completed + now.failed
-        # A response brings some reads that carry no output (head, end): known once the first ones have been decoded.
-        decoded_share = min(1.0, now.events / now.reads) if done and now.stage == 0 and now.reads else 1.0
-        return (reads_now - reads_then) / (at_s - then_s) * max(decoded_share, 0.5)
+        events_a_read = now.events / now.decoded_reads if now.decoded_reads else 1.0
+        return (reads_now - reads_then) / (at_s - then_s) * events_a_read
 
     def _cpu_share(self, now: StageNow) -> float:
         (then_s, _, cpu_then), (at_s, _, cpu_now) = self._seen[0], self._seen[-1]

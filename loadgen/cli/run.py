@@ -4,7 +4,6 @@ import datetime
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,29 +30,17 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
     """
     from rich.console import Console
 
-    from loadgen import planner, run
+    from loadgen import run
 
     spec = spec_of(flags)
     key = api_key()
     console = Console()
-    where = planner.target(spec)
-    planner.head(where, key)  # a key that cannot be sent is refused before anything is called
-    transport = run.choose_transport(spec)
-    spec = replace(spec, transport=transport)
-    if spec.model is None or not no_check:
-        from loadgen import probe
-
-        with kept_secret(key):
-            model = spec.model or probe.find_model(where, spec.api, key)
-            if not no_check:
-                probe.check(where, spec.api, model, key, ignore_eos=spec.ignore_eos)
-        spec = replace(spec, model=model)
-    assert spec.model is not None
     run_dir = out or run.default_directory(datetime.datetime.now())
-    job = run.Run(spec, run_dir, model=spec.model, key=key)
+    job = run.Run(spec, run_dir, key=key)  # what cannot be done here is refused before anything is called
+    model = spec.model if no_check and spec.model else _checked_model(job, key, no_check=no_check)
     run.create_directory(run_dir)
 
-    outcome_words = _make_load(job, console)
+    outcome_words = _make_load(job, model, console)
     summary = _analyse(run_dir)
     if summary is not None:
         from loadgen.cli.results import show
@@ -65,14 +52,33 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
         raise SystemExit(SUSPECT_STATUS)
 
 
-def _make_load(job: Any, console: Any) -> str:
+def _checked_model(job: Any, key: str | None, *, no_check: bool) -> str:
+    """The model that was asked for, or the first one listed; tried with one request."""
+    from loadgen import probe
+
+    spec = job.spec
+    with kept_secret(key):
+        model: str = spec.model or probe.find_model(job.where, spec.api, key, connect_timeout_s=spec.connect_timeout_s)
+        if not no_check:
+            probe.check(
+                job.where,
+                spec.api,
+                model,
+                key,
+                ignore_eos=spec.ignore_eos,
+                connect_timeout_s=spec.connect_timeout_s,
+            )
+    return model
+
+
+def _make_load(job: Any, model: str, console: Any) -> str:
     """Run every stage; "" or the words of what went wrong. What was measured stays in the run directory."""
     from loadgen import planner
     from loadgen.cli.progress import Progress
 
     names = [stage["name"] for stage in planner.stages(job.spec)]
     try:
-        with job.started() as coordinator, Progress(job.spec, names, console) as progress:
+        with job.started(model) as coordinator, Progress(job.spec, names, console) as progress:
 
             def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
                 if coordinator.interrupt() == 1:

@@ -13,9 +13,6 @@ import httptools
 MAX_HEAD_BYTES: Final = 256 * 1024
 
 
-MORE_THAN_ASKED: Final = "more bytes than the one response that was asked for"
-
-
 class BadResponse(Exception):
     """The bytes are no HTTP/1.x response; one sentence."""
 
@@ -32,6 +29,7 @@ class ResponseReader:
         "_delimited",
         "_head_bytes",
         "_parser",
+        "_parts_asked",
         "_unasked",
         "chunked",
         "complete",
@@ -65,6 +63,7 @@ class ResponseReader:
         self.chunked = False
         self._delimited = False
         self._unasked = False
+        self._parts_asked = 0
         self._head_bytes = 0
 
     def close(self) -> None:
@@ -72,39 +71,42 @@ class ResponseReader:
         del self._parser
 
     def feed(self, data: bytes) -> None:
-        """Read what one read brought. BadResponse if it is no HTTP, or more than the one response."""
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise BadResponse("the server switched protocols") from None
-        except httptools.HttpParserError as error:
-            raise BadResponse(f"not an HTTP/1.x response: {error}") from None
-        if self._unasked:
-            raise BadResponse(MORE_THAN_ASKED)
+        """Read what one read brought. BadResponse if it is no HTTP.
+
+        Bytes behind the end of the response are nobody's: they cost the connection (`keep_alive`), not the response.
+        """
+        self.feed_many([data])
         if not self.head_complete:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 raise BadResponse(f"the response's head is longer than {MAX_HEAD_BYTES} bytes")
-        self.part_counts.append(len(self.parts))
 
-    def feed_body(self, reads: list[bytes]) -> int:
-        """Read what many reads brought, behind the head; BadResponse as in feed.
+    def feed_many(self, reads: list[bytes]) -> int:
+        """Read what many reads brought, behind the head; as feed.
 
         Returns how many of them were used: fewer than all if the response was complete before the last.
         """
         feed, parts, part_counts = self._parser.feed_data, self.parts, self.part_counts
-        n_before = len(part_counts)
+        used = 0
         try:
             for data in reads:
+                used += 1
                 feed(data)
                 part_counts.append(len(parts))
                 if self.complete:
                     break
+        except httptools.HttpParserUpgrade:
+            raise BadResponse("the server switched protocols") from None
         except httptools.HttpParserError as error:
-            raise BadResponse(f"not an HTTP/1.x response: {error}") from None
+            if not self.complete:
+                raise BadResponse(f"not an HTTP/1.x response: {error}") from None
+            self._unasked = True
+            part_counts.append(len(parts))
         if self._unasked:
-            raise BadResponse(MORE_THAN_ASKED)
-        return len(part_counts) - n_before
+            self.keep_alive = False
+            del parts[self._parts_asked :]
+            part_counts[-1] = len(parts)
+        return used
 
     def feed_eof(self) -> None:
         """The peer closed: completes a response whose body ends with the connection."""
@@ -126,6 +128,8 @@ class ResponseReader:
             self._unasked = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._unasked:
+            return
         name = name.lower()
         if name == b"content-type":
             self.content_type = value.split(b";")[0].strip().decode("latin-1").lower()
@@ -142,13 +146,18 @@ class ResponseReader:
             self.chunked = b"chunked" in value.lower()
 
     def on_headers_complete(self) -> None:
+        if self._unasked:
+            return
         self.status = self._parser.get_status_code()
         self.head_complete = self.status >= 200
 
     def on_message_complete(self) -> None:
+        if self._unasked:
+            return
         if self.status < 200:  # interim (100, 103): the real response follows
             self.status = 0
             self._delimited = False
             return
         self.keep_alive = self._parser.should_keep_alive()
+        self._parts_asked = len(self.parts)
         self.complete = True

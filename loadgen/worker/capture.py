@@ -15,9 +15,9 @@ from loadgen.schema import CAPTURE_SCHEMA, WATCH_KEY, encode_metadata
 from loadgen.worker.decoding import event_tokens
 from loadgen.worker.exchange import Exchange
 
-# A batch is built and compressed in one go, some 5 us a row and 20 ns an event: 2 to 3 ms for the largest, well below a tick.
-MAX_ROWS: Final = 512
-MAX_EVENTS: Final = 32_768
+# A batch is built and compressed in one go, some 5 us a row and 20 ns an event: below 2 ms for the largest.
+MAX_ROWS: Final = 256
+MAX_EVENTS: Final = 16_384
 
 _STAMPS: Final = CAPTURE_SCHEMA.field("event_ns").type
 _KINDS: Final = CAPTURE_SCHEMA.field("event_kind").type

@@ -70,6 +70,7 @@ class Decoder:
         if segment.read_ns:
             stamp_ns, lag_ns, unstamped = self._clock.convert(segment.stamps, np.frombuffer(segment.read_ns, np.int64))
             exchange.unstamped += unstamped
+            exchange.n_reads += len(segment.read_ns)
             exchange.max_lag_ns = max(exchange.max_lag_ns, int(lag_ns.max()))
             if exchange.first_byte_ns is None:
                 exchange.first_byte_ns = int(stamp_ns[0])
@@ -93,8 +94,9 @@ class Decoder:
             part_ends += len(rest)
             part = part_ends.searchsorted(output_ends)  # the part that holds each event's last byte
             read = np.array(segment.part_counts).searchsorted(part, side="right")  # the read that brought that part
-            exchange.event_ns.append(stamp_ns[read])
-            exchange.coalesced_events += int(np.count_nonzero(read[1:] == read[:-1]))
+            stamps = stamp_ns[read]
+            exchange.event_ns.append(stamps)
+            exchange.coalesced_events += int(np.count_nonzero(stamps[1:] == stamps[:-1]))
 
     def _read_events(self, exchange: Exchange, payloads: list[bytes]) -> npt.NDArray[np.bool_]:
         """Have the dialect read the events; which of them carried output."""
@@ -203,7 +205,8 @@ def judge(exchange: Exchange) -> None:
     """
     answer = exchange.answer
     finished = answer.end_seen or answer.finish_reason is not None
-    if exchange.error == "truncated" and (finished or exchange.status >= 300):
+    # llama-cpp-python says [DONE] to a stream that it breaks off, too: on a broken connection only a finish reason counts.
+    if exchange.error == "truncated" and (answer.finish_reason is not None or exchange.status >= 300):
         exchange.error = None  # all that matters was here before the connection broke
     if exchange.error is not None:
         return

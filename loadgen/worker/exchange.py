@@ -51,6 +51,7 @@ class Exchange:
         "last_byte_ns",
         "last_read_ns",
         "max_lag_ns",
+        "n_reads",
         "other_body",
         "read_ns",
         "reconnected",
@@ -110,4 +111,5 @@ class Exchange:
         self.first_byte_ns: int | None = None
         self.last_byte_ns: int | None = None
         self.max_lag_ns = 0
+        self.n_reads = 0
         self.unstamped = 0

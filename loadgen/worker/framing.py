@@ -189,7 +189,7 @@ class FramedSlots(Generic[C]):
         exchange.response_bytes += sum(map(len, pieces))
         reader = connection.reader
         try:
-            used = reader.feed_body(pieces)
+            used = reader.feed_many(pieces)
         except BadResponse as error:
             self._end(connection, exchange, "bad-http", str(error))
             return

@@ -75,6 +75,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._callback_failed)
         loop.add_reader(sys.stdin.fileno(), self._coordinator_gone)
+        self._write()  # a capture can be read, if only as an empty one, from the first moment
         working = loop.create_task(self._run_stages())
         self._working = working
         watching = loop.create_task(self._watch())
@@ -83,6 +84,10 @@ class Worker:
         finally:
             watching.cancel()
             working.cancel()
+            if self._loops:  # where the end came early: what was in flight is told too
+                self._loops[-1].abort()
+            while self._decoder.decode_one():
+                pass
             self._transport.close()
             self._capture.close(self._said())
         for task in (working, watching):
@@ -167,6 +172,7 @@ class Worker:
         self._unstamped += exchange.unstamped
         self._lag_ns = max(self._lag_ns, exchange.max_lag_ns)
         numbers[at + b.EVENTS] += len(exchange.kinds)
+        numbers[at + b.DECODED_READS] += exchange.n_reads
         if exchange.error is None:
             numbers[at + b.COMPLETED] += 1
             first_ns = int(exchange.event_ns[0][0])

@@ -136,12 +136,19 @@ def test_whether_the_connection_may_be_used_again(head, keep_alive):
         b"GET / HTTP/1.1\r\n\r\n",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-        WITH_LENGTH + WITH_LENGTH,
     ],
 )
-def test_what_is_no_single_response_is_refused(garbage):
+def test_what_is_no_response_is_refused(garbage):
     with pytest.raises(BadResponse):
         fed(garbage)
+
+
+@pytest.mark.parametrize("behind", [WITH_LENGTH, b"garbage", b"\r\n\r\nHTTP/1.1 500 Oops\r\n\r\nwords"])
+def test_bytes_behind_the_response_cost_the_connection_and_change_nothing_else(behind):
+    alone, reader = fed(WITH_LENGTH), fed(WITH_LENGTH + behind)
+    assert (reader.complete, reader.status, reader.content_type) == (True, alone.status, alone.content_type)
+    assert (reader.parts, reader.part_counts) == (alone.parts, alone.part_counts)
+    assert (alone.keep_alive, reader.keep_alive) == (True, False)
 
 
 def test_an_endless_head_is_refused():
