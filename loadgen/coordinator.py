@@ -91,6 +91,7 @@ class Coordinator:
         self._in_stage = False
 
     def __enter__(self) -> "Coordinator":
+        self._spawned_ns = monotonic_ns()
         for number, value in ((b.STAGE, b.NO_STAGE), (b.START_STAGE, b.NO_STAGE), (b.ORDER, b.RUN)):
             self._board.numbers[number] = value
         for log in self._logs:
@@ -211,8 +212,8 @@ class Coordinator:
             if worker.poll() is not None:
                 self._board.numbers[b.ORDER] = b.ABORT  # the others write what they have
                 raise RunError(f"worker {number} ended in mid-run ({_how(worker.returncode)}){_last_line(log)}")
-            heartbeat_ns = self._board.get(number, b.HEARTBEAT_NS)
-            if heartbeat_ns and monotonic_ns() - heartbeat_ns > SILENT_NS:
+            heard_ns = max(self._board.get(number, b.HEARTBEAT_NS), self._spawned_ns)
+            if monotonic_ns() - heard_ns > SILENT_NS:
                 self._board.numbers[b.ORDER] = b.ABORT
                 raise RunError(
                     f"worker {number} has been silent for {SILENT_NS // NS_PER_S} s: stopped, or starved of CPU"

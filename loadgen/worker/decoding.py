@@ -54,10 +54,13 @@ class Decoder:
         if not self._waiting:
             return False
         exchange = self._waiting.popleft()
+        if exchange.decoded:  # it had ended, and all of it was decoded, by the time an earlier segment's turn came
+            return bool(self._waiting)
         segments, exchange.segments = exchange.segments, []
+        exchange.decoded = exchange.ended
         try:
-            for segment in segments:
-                self._decode(exchange, segment)
+            for i, segment in enumerate(segments, 1):
+                self._decode(exchange, segment, is_last=exchange.ended and i == len(segments))
             if exchange.ended:
                 judge(exchange)
         except Exception as error:  # whatever it is, it costs this request and no other
@@ -66,7 +69,7 @@ class Decoder:
             self._on_decoded(exchange)
         return bool(self._waiting)
 
-    def _decode(self, exchange: Exchange, segment: Segment) -> None:
+    def _decode(self, exchange: Exchange, segment: Segment, *, is_last: bool) -> None:
         if segment.read_ns:
             stamp_ns, lag_ns, unstamped = self._clock.convert(segment.stamps, np.frombuffer(segment.read_ns, np.int64))
             exchange.unstamped += unstamped
@@ -82,7 +85,7 @@ class Decoder:
             return
         rest = exchange.rest
         body = rest + b"".join(parts)
-        events = split_events(body, at_start=not exchange.started, final=exchange.ended)
+        events = split_events(body, at_start=not exchange.started, final=is_last)
         exchange.started = exchange.started or events.consumed > 0
         exchange.rest = body[events.consumed :]
         if not events.payloads:

@@ -38,6 +38,7 @@ class Exchange:
         "content_type",
         "cumulative",
         "data",
+        "decoded",
         "due_ns",
         "ended",
         "ended_ns",
@@ -97,6 +98,7 @@ class Exchange:
         self.ended_ns = 0
 
         # the decoder's
+        self.decoded = False
         self.started = False
         self.answer = Answer()
         self.rest = b""

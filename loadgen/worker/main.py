@@ -84,12 +84,14 @@ class Worker:
         finally:
             watching.cancel()
             working.cancel()
-            if self._loops:  # where the end came early: what was in flight is told too
-                self._loops[-1].abort()
-            while self._decoder.decode_one():
-                pass
-            self._transport.close()
-            self._capture.close(self._said())
+            try:
+                if self._loops:  # where the end came early: what was in flight is told too
+                    self._loops[-1].abort()
+                while self._decoder.decode_one():
+                    pass
+            finally:
+                self._transport.close()
+                self._capture.close(self._said())
         for task in (working, watching):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise self._failure or error

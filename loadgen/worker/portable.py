@@ -83,12 +83,11 @@ class Wire(asyncio.Protocol):
 class PortableConnection:
     """A slot's connection. Closed at first; see framing.Framed."""
 
-    __slots__ = ("connecting", "exchange", "reader", "reads", "slot", "used", "wire")
+    __slots__ = ("connecting", "exchange", "reader", "reads", "slot", "urgent", "used", "wire")
 
     reader: ResponseReader  # while it is open
     # TLS is undone before the bytes come here, its goodbye included.
     encrypted = False
-    urgent = True
     tls_ended = False
 
     def __init__(self, slot: int) -> None:
@@ -96,6 +95,7 @@ class PortableConnection:
         self.exchange: Exchange | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.reads: list[Read] = []
+        self.urgent = True  # kept up for the framing; here every read is framed when its turn comes
         self.used = False
         self.wire: Wire | None = None
 

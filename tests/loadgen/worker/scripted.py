@@ -175,14 +175,21 @@ class Client:
         self.transport.decode_one = self.decoder.decode_one
         self.ends: list[Exchange] = []
         self.segments = 0
+        self.callback_failures: list[dict[str, Any]] = []
         self._decodings: dict[int, asyncio.Future[Exchange]] = {}
 
     async def __aenter__(self) -> "Client":
+        asyncio.get_running_loop().set_exception_handler(self._callback_failed)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.transport.close()
         await asyncio.sleep(0)
+        assert not self.callback_failures, self.callback_failures
+
+    def _callback_failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """In a worker this ends the run."""
+        self.callback_failures.append(context)
 
     def received_bytes(self, exchange: Exchange) -> int:
         """What has come of a response so far, framed or not."""
