@@ -55,6 +55,7 @@ def joined(captured: pa.Table, truth: pa.Table) -> dict[str, Any]:
         "requests": len(captured),
         "tokens": len(stamp_us),
         "unknown_requests": unknown,
+        "duplicate_requests": len(captured) - len(set(captured["response_id"].to_pylist())),
         "lost_tokens": lost,
         "invented_tokens": invented,
         "stamp_error_us": figures(stamp_us),

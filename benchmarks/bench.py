@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from analysis.captures import Capture, open_run
+from analysis.window import Window, stage_marks, stage_window
 from loadgen import __version__
 from loadgen.simulator.process import Served, serve
 
@@ -47,6 +49,13 @@ class Finished:
         """summary.json."""
         summary: dict[str, Any] = json.loads((self.run_dir / "summary.json").read_text())
         return summary
+
+    def steady(self) -> tuple[list[Capture], Window]:
+        """Each worker's capture, and the measured window of the first stage: warm-up and drain lie outside."""
+        run = open_run(self.run_dir)
+        window = stage_window(run.facts["stages"][0], stage_marks(run.captures, 0))
+        assert window is not None, "a run that has ended has begun its first stage"
+        return run.captures, window
 
 
 def measured(command: list[str], *, cores: set[int]) -> tuple[float, float]:

@@ -74,7 +74,7 @@ def loadgen_cpu_us(url: str, streams: int, requests: int, transport: str) -> tup
 
 def measure(streams: int, rounds: int, transport: str) -> dict[str, Any]:
     """The slopes, round by round."""
-    short, long = streams, 3 * streams
+    short, long = 2 * streams, 6 * streams
     tokens = (long - short) * TOKENS
     floor, ours, rates = [], [], []
     with tempfile.TemporaryDirectory() as folder, simulator("--step", "20ms") as served:

@@ -115,7 +115,8 @@ async def _check(
     if answer.error_words is not None:
         raise EndpointError("server-error", f"{url} streamed an error: {answer.error_words}")
     if not n_output:
-        raise EndpointError("empty", f"{url} answered {status} without any output ({len(data)} bytes)")
+        why = f"finish reason {answer.finish_reason!r}" if answer.finish_reason else f"{len(data)} bytes"
+        raise EndpointError("empty", f"{url} answered {status} without any output ({why})")
 
 
 async def _ask(

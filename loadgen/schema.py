@@ -95,9 +95,7 @@ CAPTURE_SCHEMA: Final = pa.schema(
         pa.field("request_bytes", pa.uint32(), nullable=False),
         pa.field("response_bytes", pa.uint32(), nullable=False),
         pa.field("response_id", pa.string()),
-        pa.field(
-            "ended_ns", pa.int64(), nullable=False
-        ),  # when the client was done with it, failed or not
+        pa.field("ended_ns", pa.int64(), nullable=False),  # when the client was done with it, failed or not
     ]
 )
 

@@ -17,6 +17,9 @@ PLAIN_EVERY_S: Final = 5.0
 # The rate shown is that of the last seconds: long enough to be steady over responses that end all at once.
 RATE_S: Final = 3.0
 
+LEAST_WANTED: Final = ("CPU", "left", "lag")
+"""The columns that go first where the terminal is too narrow for all."""
+
 
 class Progress:
     """Called with each StageNow. A context manager: the live table is taken away at the end."""
@@ -64,6 +67,9 @@ class Progress:
     def _table(self, now: StageNow) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")
         cells = self._cells(now)
+        for least in LEAST_WANTED:  # a narrow terminal would cut every column short
+            if sum(max(len(name), len(value)) + 2 for name, value in cells) > self._console.width:
+                cells = [cell for cell in cells if cell[0] != least]
         for name, _ in cells:
             table.add_column(name, justify="right")
         table.add_row(*(value for _, value in cells))

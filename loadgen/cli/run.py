@@ -15,6 +15,9 @@ from loadgen.errors import EndpointError, LoadgenError, RunError
 
 SUSPECT_STATUS = 3
 
+MAX_SENTENCE = 600
+"""Characters of a server's words that are shown."""
+
 
 @click.command(short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load.")
 @load_options
@@ -110,7 +113,10 @@ def kept_secret(key: str | None) -> Iterator[None]:
     try:
         yield
     except EndpointError as error:
-        raise EndpointError(error.error_class, str(error).replace(key, "***") if key else str(error)) from None
+        words = str(error).replace(key, "***") if key else str(error)
+        raise EndpointError(
+            error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
+        ) from None
 
 
 def _analyse(run_dir: Path) -> dict[str, Any] | None:

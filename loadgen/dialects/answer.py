@@ -60,8 +60,13 @@ def short_text(value: object) -> str | None:
     return value[:200] if isinstance(value, str) else None
 
 
+# A sentence shown to the user is cut far shorter, but only when a key that the server quotes has been blotted out: half a key
+# would not be recognised.
+MAX_WORDS: Final = 4000
+
+
 def words_of_error(body: bytes) -> str:
-    """The server's own words in an error body of any of the usual shapes, else the body itself; at most 300 characters.
+    """The server's own words in an error body of any of the usual shapes, else the body itself; at most MAX_WORDS.
 
     OpenAI and most others: {"error": {"message"}}; TGI, Ollama: {"error": "..."}; Databricks: {"message"}; FastAPI:
     {"detail"}.
@@ -79,4 +84,4 @@ def words_of_error(body: bytes) -> str:
     if not words:
         words = body.decode("utf-8", "replace")
     text = words if isinstance(words, str) else orjson.dumps(words, default=str).decode()
-    return " ".join(text.split())[:300]
+    return " ".join(text.split())[:MAX_WORDS]

@@ -6,7 +6,7 @@ with the ciphertext, and the read that completed a record stamps the plaintext i
 
 import asyncio
 import contextlib
-import errno
+import os
 import socket
 import ssl
 from typing import Final
@@ -250,7 +250,8 @@ class Connection:
 
 
 def _words(error: OSError) -> str:
-    return (error.strerror or errno.errorcode.get(error.errno or 0, "") or str(error)).lower()
+    # By number: asyncio words its own, with the address in it.
+    return (os.strerror(error.errno) if error.errno else str(error)).lower()
 
 
 def _tls_words(error: ssl.SSLError) -> str:

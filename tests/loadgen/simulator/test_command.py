@@ -6,8 +6,6 @@ import sys
 
 import pytest
 
-from loadgen.durations import duration_ns, shown
-
 
 def typed(*options: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
@@ -61,26 +59,3 @@ def test_the_saturation_point_is_told_without_serving():
     ended = typed("--step", "10ms", "--step-per-running", "100us", "--max-running", "100", "--capacity", "0,50")
     # A step lasts 10 + 100 x 0.1 = 20 ms; a slot serves a request in 50 steps; 100 slots.
     assert ended.stdout == "100 requests/s, 5000 output tokens/s, 0 input tokens/s; limited by slots\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "span_ns"),
-    [
-        ("50ms", 50_000_000),
-        ("1.5s", 1_500_000_000),
-        ("20us", 20_000),
-        ("2m", 120_000_000_000),
-        ("0", 0),
-        ("7ns", 7),
-        ("0.1us", 100),
-    ],
-)
-def test_a_duration_is_a_number_and_a_unit(text, span_ns):
-    assert duration_ns(text) == span_ns
-    assert duration_ns(shown(span_ns)) == span_ns
-
-
-@pytest.mark.parametrize("text", ["", "5", "ms", "-1s", "1 hour", "1e3s", "1s2ms", "nan s", "9999999999h"])
-def test_anything_else_is_no_duration(text):
-    with pytest.raises(ValueError, match=r"is no duration|is longer than"):
-        duration_ns(text)

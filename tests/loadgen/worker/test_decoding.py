@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.dialects import chat
-from loadgen.dialects.answer import CONTENT, REASONING
+from loadgen.dialects.answer import CONTENT, MAX_WORDS, REASONING
 from loadgen.errors import ERROR_CLASSES
 from loadgen.worker.decoding import Decoder, event_tokens
 from loadgen.worker.exchange import MAX_WORDS_BYTES, Exchange, Segment
@@ -190,7 +190,7 @@ def test_a_large_error_body_is_kept_in_part_only():
     exchange = ended(*[b"x" * 100_000] * 3, status=500, segment_ends=(1, 2))
     assert exchange.error == "http-500"
     assert len(exchange.other_body) == MAX_WORDS_BYTES
-    assert len(exchange.words) <= 300
+    assert len(exchange.words) <= MAX_WORDS
 
 
 def test_a_failure_of_our_own_costs_one_request_and_says_so():

@@ -18,6 +18,9 @@ from loadgen.worker.drive import ClosedLoop
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.requests import STAGE_SHIFT
 
+# A loop's timer may fire so much early; the end of sending is then marked where it was.
+TIMER_NS = 2 * NS_PER_MS
+
 
 class ByHand:
     """A transport whose requests end when the test says so; `answer` ends each at once instead."""
@@ -217,15 +220,16 @@ def test_what_still_runs_at_the_end_of_the_drain_is_cut_and_says_so():
     loop = drive_it(plan(duration_ns=20 * NS_PER_MS, drain_ns=20 * NS_PER_MS), transport)
     assert {exchange.words for exchange in transport.all} == {"still running at the end of the drain"}
     marks = loop.marks()
-    assert marks["stop_ns"] - marks["measure_ns"] == 20 * NS_PER_MS
+    assert 0 <= 20 * NS_PER_MS - (marks["stop_ns"] - marks["measure_ns"]) < TIMER_NS
     assert marks["done_ns"] >= marks["stop_ns"] + 15 * NS_PER_MS
 
 
 def test_a_stage_of_a_duration_sends_through_warm_up_and_window_and_not_behind_it():
     transport = ByHand(answer="")
-    loop = drive_it(plan(warmup_ns=30 * NS_PER_MS, duration_ns=30 * NS_PER_MS), transport)
+    loop = drive_it(plan(warmup_ns=300 * NS_PER_MS, duration_ns=300 * NS_PER_MS), transport)
     marks = loop.marks()
-    assert marks["measure_ns"] - marks["start_ns"] == marks["stop_ns"] - marks["measure_ns"] == 30 * NS_PER_MS
+    assert marks["measure_ns"] - marks["start_ns"] == 300 * NS_PER_MS
+    assert 0 <= 300 * NS_PER_MS - (marks["stop_ns"] - marks["measure_ns"]) < TIMER_NS
     due_ns = [exchange.due_ns for exchange in transport.all]
     assert due_ns[0] >= marks["start_ns"]
     assert any(ns < marks["measure_ns"] for ns in due_ns)

@@ -1,0 +1,137 @@
+import io
+from dataclasses import replace
+
+import pytest
+from asked import spec
+from rich.console import Console
+
+from loadgen.cli import progress
+from loadgen.cli.progress import Progress
+from loadgen.coordinator import StageNow
+
+START = StageNow(
+    stage=0,
+    stages=2,
+    elapsed_s=-0.05,
+    in_flight=0,
+    sent=0,
+    completed=0,
+    failed=0,
+    events=0,
+    reads=0,
+    decoded_reads=0,
+    ttft_p50_ns=None,
+    tpot_p50_ns=None,
+    lag_ns=0,
+    cpu_ns=(0, 0),
+    draining=False,
+)
+BUSY = replace(
+    START,
+    elapsed_s=4.0,
+    in_flight=64,
+    sent=164,
+    completed=97,
+    failed=3,
+    events=9_700,
+    reads=10_000,
+    decoded_reads=9_800,
+    ttft_p50_ns=123_400_000,
+    tpot_p50_ns=20_100_000,
+    lag_ns=35_000,
+    cpu_ns=(1_000_000_000, 1_200_000_000),
+)
+NAMES = ["concurrency 1", "concurrency 64"]
+
+
+class Clock:
+    """Stands in for time.monotonic."""
+
+    def __init__(self, monkeypatch):
+        self.now_s = 1000.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now_s)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def shown(*looks, asked=None, terminal=False, clock=None, apart_s=0.5, width=200) -> str:
+    """What was written to the console by these looks, this far apart."""
+    out = io.StringIO()
+    with Progress(asked or spec(), NAMES, Console(file=out, force_terminal=terminal, width=width)) as watch:
+        for look in looks:
+            watch(look)
+            if clock is not None:
+                clock.now_s += apart_s
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize(
+    "asked", [spec(), spec(requests=None, duration_s=30.0, warmup_s=3.0)], ids=["requests", "duration"]
+)
+def test_nothing_is_divided_by_zero_at_the_start(asked, terminal, clock):
+    now = replace(START, sent=1)
+    everything = shown(now, now, replace(now, elapsed_s=0.0), asked=asked, terminal=terminal)
+    if terminal:
+        assert "in flight" in everything
+    for look in (now, BUSY, replace(START, failed=5, sent=5)):
+        shown(look, look, asked=asked, terminal=terminal, clock=clock)
+
+
+def test_a_terminal_shows_a_table_and_takes_it_away(clock):
+    said = shown(replace(BUSY, reads=0), BUSY, terminal=True, clock=clock)
+    for words in ("1/2 concurrency 1", "in flight", "64", "done", "97", "failed", "tokens/s", "123 ms", "20.1 ms"):
+        assert words in said
+    assert said.endswith(("\x1b[2K", "\x1b[?25h", "\r")) or "\x1b[2K" in said, "the last table is erased"
+
+
+def test_without_a_terminal_there_is_a_plain_line_now_and_then(clock):
+    said = shown(*[replace(BUSY, elapsed_s=second / 2) for second in range(21)], clock=clock)
+    lines = said.splitlines()
+    assert len(lines) == 3, "one every five seconds"
+    assert all("\x1b" not in line for line in lines)
+    assert "stage 1/2 concurrency 1" in lines[0]
+    assert "done 97" in lines[0]
+
+
+def test_a_plain_line_is_one_line_however_narrow_the_console(clock):
+    assert len(shown(BUSY, clock=clock, width=40).splitlines()) == 1
+
+
+def test_a_new_stage_has_a_line_at_once(clock):
+    said = shown(BUSY, replace(BUSY, stage=1), clock=clock)
+    assert [line.split("  ")[0] for line in said.splitlines()] == [
+        "stage 1/2 concurrency 1",
+        "stage 2/2 concurrency 64",
+    ]
+
+
+def test_the_phase_is_told():
+    asked = spec(requests=None, duration_s=30.0, warmup_s=3.0)
+    for now, words in (
+        (replace(BUSY, elapsed_s=1.0), "1 s warm-up "),
+        (replace(BUSY, elapsed_s=10.0), "10 s "),
+        (replace(BUSY, elapsed_s=35.0), "35 s drain "),
+        (replace(BUSY, elapsed_s=10.0, draining=True), "10 s drain "),
+    ):
+        assert f"elapsed {words}" in shown(now, asked=asked)
+
+
+def test_what_is_left_counts_the_stages_to_come():
+    by_time = spec(requests=None, duration_s=30.0, warmup_s=3.0)
+    assert "left 62 s" in shown(replace(BUSY, elapsed_s=4.0), asked=by_time)
+    assert "left 29 s" in shown(replace(BUSY, elapsed_s=4.0, stage=1), asked=by_time)
+    assert "left 33 s" in shown(replace(BUSY, elapsed_s=40.0), asked=by_time)
+    by_number = spec(requests=300)
+    assert "left 20 s" in shown(replace(BUSY, elapsed_s=4.0), asked=by_number)
+    assert "left 8 s" in shown(replace(BUSY, elapsed_s=4.0, stage=1), asked=by_number)
+    assert "left -" in shown(replace(START, sent=1, elapsed_s=1.0), asked=by_number)
+
+
+def test_a_word_that_stays_is_printed_as_it_is():
+    out = io.StringIO()
+    Progress(spec(), NAMES, Console(file=out, width=20)).say("[bold]Interrupted[/]: a sentence longer than the console")
+    assert out.getvalue() == "[bold]Interrupted[/]: a sentence longer than the console\n"

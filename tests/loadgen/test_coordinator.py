@@ -1,0 +1,291 @@
+"""Real worker processes on a real endpoint: what is left when one of them, or the coordinator, or the endpoint fails."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from asked import children, environment, gone, installed, spec, typed, until
+from canned import canned, refused_port, response
+
+from analysis.captures import Capture, open_capture
+from loadgen import coordinator as under_test
+from loadgen import host, planner
+from loadgen.board import Board
+from loadgen.coordinator import Coordinator, Outcome, StageNow
+from loadgen.errors import RunError
+from loadgen.simulator.process import serve
+from loadgen.spec import Spec
+from loadgen.worker.requests import STAGE_SHIFT
+
+KEY = "sk-0123456789-secret"
+
+
+@pytest.fixture(scope="module")
+def quick():
+    with serve("--step", "2ms") as simulator:
+        yield simulator
+
+
+@pytest.fixture(scope="module")
+def slow():
+    """A token at once, and the next one in a minute."""
+    with serve("--step", "60s", "--mode", "independent", "--role-event", "early") as simulator:
+        yield simulator
+
+
+@pytest.fixture(autouse=True)
+def looking_often(monkeypatch):
+    monkeypatch.setattr(under_test, "TICK_S", 0.02)
+
+
+@contextmanager
+def coordinating(
+    asked: Spec, folder: Path, workers: int = 2, key: str | None = None, **changes: Any
+) -> Iterator[Coordinator]:
+    """A coordinator whose workers are spawned; `changes` go into every worker's plan."""
+    board = Board(workers)
+    try:
+        plans = planner.worker_plans(
+            asked,
+            where=planner.target(asked),
+            model="sim",
+            key=key,
+            transport="kernel",
+            cores=host.usable_cores()[:workers],
+            run_id="r",
+            host=host.facts(),
+            capture_paths=[str(folder / f"worker-{worker:02}.arrow") for worker in range(workers)],
+            board_fd=board.fd,
+        )
+        with Coordinator([replace(plan, **changes) for plan in plans], board) as coordinator:
+            pids = [worker.pid for worker in coordinator._workers]
+            yield coordinator
+        assert all(gone(pid) for pid in pids)
+    finally:
+        board.close()
+
+
+def nobody(_now: StageNow) -> None:
+    """A watcher that does nothing."""
+
+
+def captures(folder: Path) -> list[Capture]:
+    read = [open_capture(path) for path in sorted(folder.rglob("worker-*.arrow"))]
+    return [capture for capture in read if capture is not None]
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of all whole batches, by pyarrow alone."""
+    found: list[dict[str, Any]] = []
+    for path in sorted(folder.rglob("worker-*.arrow")):
+        with pa.OSFile(str(path)) as source:
+            try:
+                for batch in pa.ipc.open_stream(source):
+                    found += batch.to_pylist()
+            except (pa.ArrowInvalid, OSError):
+                continue
+    return found
+
+
+@pytest.mark.skipif(len(host.usable_cores()) < 2, reason="two workers need two cores")
+def test_two_workers_send_each_request_once_and_start_together(quick, tmp_path):
+    asked = spec(url=quick.url, concurrency=(1, 5), requests=13)
+    seen: list[StageNow] = []
+    with coordinating(asked, tmp_path) as coordinator:
+        assert coordinator.run(seen.append) == Outcome("finished", stages_done=2)
+    told = rows(tmp_path)
+    assert sorted(row["request_id"] for row in told) == [
+        stage << STAGE_SHIFT | number for stage in range(2) for number in range(13)
+    ]
+    assert {row["error"] for row in told} == {None}
+    read = captures(tmp_path)
+    assert all(capture.closed for capture in read)
+    assert [capture.facts["core"] for capture in read] == host.usable_cores()[:2]
+    marks = [{mark["stage"]: mark["start_ns"] for mark in capture.watches[-1]["stages"]} for capture in read]
+    assert marks[0] == marks[1]
+    assert marks[0][0] < marks[0][1]
+    # Five slots on two workers: three and two of them, and as many requests to each slot.
+    by_worker = [sum(row["worker"] == worker for row in told if row["stage"] == 1) for worker in range(2)]
+    assert by_worker == [8, 5]
+    last = seen[-1]
+    assert (last.stage, last.stages, last.sent, last.completed, last.failed, last.in_flight) == (1, 2, 13, 13, 0, 0)
+    assert last.ttft_p50_ns is not None
+
+
+def test_a_killed_worker_is_named_and_the_others_captures_are_whole(slow, tmp_path):
+    asked = spec(url=slow.url, concurrency=(6,), requests=100)
+
+    def kill_one(now: StageNow) -> None:
+        if now.in_flight == 6:
+            os.kill(coordinator._workers[1].pid, signal.SIGKILL)
+
+    words = r"^worker 1 ended in mid-run \(killed by signal 9\)$"
+    with coordinating(asked, tmp_path) as coordinator, pytest.raises(RunError, match=words):
+        coordinator.run(kill_one)
+    whole, cut = captures(tmp_path)
+    assert (whole.closed, cut.closed) == (True, False)
+    assert cut.watches, "what it had written before is there"
+    assert {(row["worker"], row["error"]) for row in rows(tmp_path)} == {(0, "cancelled")}
+    assert whole.rows == whole.watches[-1]["sent"] == 3, "what was in flight is told too"
+
+
+def test_a_worker_that_hangs_is_found_out_and_ended(slow, tmp_path, monkeypatch):
+    monkeypatch.setattr(under_test, "SILENT_NS", 3_000_000_000)
+    monkeypatch.setattr(under_test, "LEAVE_S", 0.5)
+    asked = spec(url=slow.url, concurrency=(2,), requests=100)
+    stopped = []
+
+    def stop_one(now: StageNow) -> None:
+        if now.in_flight == 2 and not stopped:
+            stopped.append(coordinator._workers[0].pid)
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    with coordinating(asked, tmp_path) as coordinator, pytest.raises(RunError, match=r"^worker 0 has been silent for"):
+        coordinator.run(stop_one)
+    assert stopped
+
+
+@pytest.mark.parametrize(
+    ("path", "words"), [("/dev/full", "No space left on device"), ("/proc/none/c", "No such file or directory")]
+)
+def test_a_worker_that_cannot_write_says_why(quick, tmp_path, path, words):
+    told = rf"^worker 0 ended in mid-run \(exit status 1\): worker 0: .*{words}"
+    running = coordinating(spec(url=quick.url), tmp_path, workers=1, capture_path=path)
+    with running as coordinator, pytest.raises(RunError, match=told):
+        coordinator.run(nobody)
+
+
+def test_workers_whose_coordinator_is_killed_write_what_they_have_and_leave(slow, tmp_path):
+    command = ["run", "--url", slow.url, "--model", "sim", "--no-check", "--concurrency", "4", "--duration", "1h"]
+    with subprocess.Popen(
+        [*installed(), *command, "--out", str(tmp_path / "run")], env=environment(), stdout=subprocess.DEVNULL
+    ) as running:
+        workers = until(
+            lambda: len(children(running.pid)) == len(host.usable_cores()) and children(running.pid), "workers"
+        )
+        capture = tmp_path / "run" / "capture"
+        until(
+            lambda: sum(one.watches[-1]["sent"] for one in captures(capture) if one.watches) == 4,
+            "four requests in flight",
+        )
+        running.kill()
+        running.wait()
+    until(lambda: all(gone(pid) for pid in workers), "the workers' end")
+    assert all(one.closed for one in captures(capture))
+    assert [row["error"] for row in rows(capture)] == ["cancelled"] * 4
+    assert json.loads((tmp_path / "run" / "run.json").read_bytes())["ended"] is None
+    reported = typed("report", tmp_path / "run")
+    assert (reported.returncode, reported.stderr) == (0, "")
+    assert "suspect" in reported.stdout
+
+
+def test_a_stage_in_which_everything_fails_ends_early_with_the_servers_words(tmp_path):
+    asked = spec(concurrency=(2, 4), requests=100_000)
+    with serve("--fault", "error-503") as failing:
+        with coordinating(replace(asked, url=failing.url), tmp_path, workers=1) as coordinator:
+            outcome = coordinator.run(nobody)
+        assert outcome.reason == "failed"
+        assert outcome.words.startswith("http-503: ")
+        assert len(outcome.words) > len("http-503: ")
+        assert outcome.stages_done == 1
+    told = rows(tmp_path)
+    assert under_test.HOPELESS_FAILURES <= len(told) < 100_000
+    assert {row["error"] for row in told} <= {"http-503", "cancelled"}
+    assert {row["stage"] for row in told} == {0}
+
+
+def test_a_few_requests_that_all_fail_are_a_failed_run_too(tmp_path):
+    asked = spec(url=f"http://127.0.0.1:{refused_port()}", concurrency=(2, 4), requests=3)
+    with coordinating(asked, tmp_path, workers=1) as coordinator:
+        outcome = coordinator.run(nobody)
+    assert (outcome.reason, outcome.stages_done) == ("failed", 1)
+    assert outcome.words.startswith("connect-refused: ")
+    assert [row["error"] for row in rows(tmp_path)] == ["connect-refused"] * 3
+
+
+def test_the_key_is_blotted_out_of_the_servers_words(tmp_path):
+    body = json.dumps({"error": {"message": f"Incorrect API key: {KEY}."}}).encode()
+    with canned(response(body, "application/json", "401 Unauthorized")) as server:
+        asked = spec(url=server.url, concurrency=(1,), requests=1)
+        with coordinating(asked, tmp_path, workers=1, key=KEY) as coordinator:
+            outcome = coordinator.run(nobody)
+        assert any(f"Bearer {KEY}".encode() in request for request in server.requests)
+    assert outcome.words == "http-401: Incorrect API key: ***."
+    assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_one_interrupt_sends_no_more_drains_and_leaves_the_later_stages(quick, tmp_path):
+    asked = spec(url=quick.url, concurrency=(4, 8), requests=1_000_000, output_tokens=50)
+
+    def interrupt_once(now: StageNow) -> None:
+        if now.completed and not now.draining:
+            assert coordinator.interrupt() == 1
+
+    with coordinating(asked, tmp_path) as coordinator:
+        assert coordinator.run(interrupt_once) == Outcome("interrupted", stages_done=1)
+    told = rows(tmp_path)
+    assert {row["error"] for row in told} == {None}
+    assert {row["stage"] for row in told} == {0}
+    for capture in captures(tmp_path):
+        assert capture.closed
+        (mark,) = capture.watches[-1]["stages"]
+        mine = [row for row in told if row["worker"] == capture.worker]
+        assert max(row["sent_ns"] for row in mine) <= mark["stop_ns"] <= mark["done_ns"]
+        assert capture.watches[-1]["sent"] == len(mine)
+
+
+def test_two_interrupts_cancel_what_is_in_flight(slow, tmp_path):
+    asked = spec(url=slow.url, concurrency=(30,), requests=1_000_000, drain_s=3600.0)
+
+    def interrupt_twice(now: StageNow) -> None:
+        if now.in_flight == 30:
+            coordinator.interrupt()
+
+    with coordinating(asked, tmp_path) as coordinator:
+        assert coordinator.run(interrupt_twice) == Outcome("interrupted", stages_done=1)
+    assert [row["error"] for row in rows(tmp_path)] == ["cancelled"] * 30
+    assert all(capture.closed for capture in captures(tmp_path))
+
+
+def test_an_interrupt_before_the_first_stage_begins_none(quick, tmp_path):
+    with coordinating(spec(url=quick.url, requests=1_000_000), tmp_path, workers=1) as coordinator:
+        coordinator.interrupt()
+        assert coordinator.run(nobody) == Outcome("interrupted", stages_done=0)
+    assert rows(tmp_path) == []
+
+
+def test_a_drain_has_its_end(slow, tmp_path):
+    asked = spec(url=slow.url, concurrency=(3,), requests=None, duration_s=0.1, drain_s=0.1)
+    with coordinating(asked, tmp_path, workers=1) as coordinator:
+        outcome = coordinator.run(nobody)
+    assert outcome == Outcome("failed", "cancelled: still running at the end of the drain", stages_done=1)
+    assert [row["error"] for row in rows(tmp_path)] == ["cancelled"] * 3
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"),
+    [
+        ("first_byte_timeout_s", "timeout-first-byte"),
+        ("idle_timeout_s", "timeout-idle"),
+        ("timeout_s", "timeout-total"),
+    ],
+)
+def test_a_request_over_its_limit_is_ended_and_classed(slow, tmp_path, limit, error):
+    url = slow.url
+    with serve("--fault", "stall-first-byte", "--stall", "60s") as silent:
+        if limit == "first_byte_timeout_s":
+            url = silent.url
+        asked = spec(url=url, concurrency=(1,), requests=1, **{limit: 0.2})
+        with coordinating(asked, tmp_path, workers=1) as coordinator:
+            outcome = coordinator.run(nobody)
+    assert outcome.words == f"{error}: over the limit of 0.2 s"
+    (row,) = rows(tmp_path)
+    assert row["error"] == error

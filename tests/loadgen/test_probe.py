@@ -1,0 +1,215 @@
+"""One look at endpoints that are wrong in one way each: the class, one sentence, and never the key."""
+
+import json
+import ssl
+
+import pytest
+from asked import spec
+from canned import GOOD, STREAM, canned, refused_port, response, unreachable
+
+from loadgen import planner, probe
+from loadgen.errors import ERROR_CLASSES, EndpointError
+from loadgen.simulator.process import serve
+
+KEY = "sk-0123456789-secret"
+
+
+def target(url: str, api: str = "chat", **changes):
+    return planner.target(spec(url=url, api=api, **changes))
+
+
+def refusal(url: str, model: str = "sim", key: str | None = KEY, api: str = "chat", **changes) -> tuple[str, str]:
+    """(error class, sentence) of the check."""
+    with pytest.raises(EndpointError) as caught:
+        probe.check(target(url, api, **changes), api, model, key, ignore_eos=False, connect_timeout_s=0.3)
+    words = str(caught.value)
+    assert len(words.splitlines()) == 1
+    kind = caught.value.error_class
+    assert kind in ERROR_CLASSES or kind.startswith("http-")
+    assert caught.value.exit_status == 1
+    return kind, words
+
+
+@pytest.fixture(scope="module")
+def served():
+    with serve("--step", "1ms") as simulator:
+        yield simulator
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_a_good_endpoint_passes(served, api, ignore_eos):
+    probe.check(target(served.url, api), api, "sim", KEY, ignore_eos=ignore_eos)
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_the_first_model_that_is_listed_is_found(served, api):
+    where = target(served.url, api)
+    assert probe.find_model(where, api, KEY) == "sim"
+
+
+def test_the_one_request_is_small_and_asks_as_the_load_will():
+    with canned(response(GOOD)) as server:
+        probe.check(target(f"{server.url}?x=1"), "chat", "m", KEY, ignore_eos=True)
+    (request,) = server.requests
+    head, _, body = request.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /v1/chat/completions?x=1 HTTP/1.1\r\n")
+    assert f"\r\nAuthorization: Bearer {KEY}\r\n".encode() in head + b"\r\n"
+    wants = json.loads(body)
+    assert (wants["model"], wants["max_tokens"], wants["stream"]) == ("m", probe.MAX_OUTPUT_TOKENS, True)
+    assert wants["ignore_eos"] is True
+
+
+def test_a_host_name_that_does_not_exist():
+    kind, words = refusal("http://no-such-host.invalid")
+    assert kind == "dns"
+    assert words.startswith("no-such-host.invalid could not be resolved: ")
+
+
+def test_a_port_where_nobody_listens():
+    port = refused_port()
+    assert refusal(f"http://127.0.0.1:{port}") == (
+        "connect-refused",
+        f"cannot connect to 127.0.0.1:{port}: connection refused",
+    )
+
+
+def test_a_host_that_does_not_answer_is_given_up_after_the_connect_timeout():
+    with unreachable() as port:
+        assert refusal(f"http://127.0.0.1:{port}") == (
+            "timeout-connect",
+            f"cannot connect to 127.0.0.1:{port}: no answer within 0.3 s",
+        )
+
+
+def test_a_proxy_where_nobody_listens_is_named_without_its_password():
+    port = refused_port()
+    kind, words = refusal("http://127.0.0.1:1", proxy=f"http://user:pass-word@127.0.0.1:{port}")
+    assert kind == "connect-failed"
+    assert words == f"cannot connect to the proxy 127.0.0.1:{port}: connection refused"
+
+
+def test_a_wrong_path(served):
+    kind, words = refusal(served.url.replace("/v1", "/v2"))
+    assert kind == "http-404"
+    assert "/v2/chat/completions answered 404: " in words
+    assert "is the path right" in words
+
+
+def test_an_unknown_model(served):
+    kind, words = refusal(served.url, model="gpt-9")
+    assert kind == "http-404"
+    assert "The model `gpt-9` does not exist; this endpoint serves `sim`." in words
+
+
+@pytest.mark.parametrize("key", [None, "sk-wrong"])
+def test_a_missing_or_wrong_key(key, monkeypatch):
+    monkeypatch.setenv("THE_KEY", KEY)
+    with serve("--api-key-env", "THE_KEY") as locked:
+        kind, words = refusal(locked.url, key=key)
+        probe.check(target(locked.url), "chat", "sim", KEY, ignore_eos=False)
+        assert probe.find_model(target(locked.url), "chat", KEY) == "sim"
+    assert kind == "http-401"
+    assert "is OPENAI_API_KEY set to a key of this endpoint?" in words
+    assert "sk-wrong" not in words
+
+
+HTML = b"<html>\n<body>\nSign in\n</body></html>"
+
+WRONG = {
+    "JSON instead of a stream": (response(b'{"id":"x","choices":[]}', "application/json"), "not-a-stream", '{"id":"x"'),
+    "a page of HTML": (response(HTML, "text/html; charset=utf-8"), "not-a-stream", "text/html instead of an event"),
+    "an empty body": (response(b""), "empty", "answered 200 without any output (0 bytes)"),
+    "an empty body without a type": (response(b"", ""), "empty", "without any output"),
+    "an empty stream": (response(b"data: [DONE]\n\n"), "empty", "without any output (14 bytes)"),
+    "no JSON in the events": (response(b"data: hello\n\n"), "bad-event", "no chat event: hello"),
+    "other JSON in the events": (response(b"data: [1, 2]\n\n"), "bad-event", "no chat event: [1, 2]"),
+    "an error in the stream": (
+        response(b'data: {"error":{"message":"out of\\nmemory"}}\n\n'),
+        "server-error",
+        "streamed an error: out of memory",
+    ),
+    "an overloaded server": (
+        response(b'{"detail":"come back later"}', "application/json", "503 Service Unavailable"),
+        "http-503",
+        "answered 503: come back later",
+    ),
+    "a redirect": (
+        response(b"", "", "307 Temporary Redirect", "Location: https://elsewhere/v1"),
+        "http-307",
+        "redirects to https://elsewhere/v1; give that URL instead",
+    ),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n", "bad-http", "broke off"),
+    "a closed connection": (b"", "bad-http", "broke off"),
+    "half a response": (response(GOOD)[:-20], "bad-http", "broke off"),
+    "a bad chunk": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\nzz\r\n",
+        "bad-http",
+        "broke off",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", WRONG)
+def test_an_answer_that_is_none(which):
+    answer, kind, words = WRONG[which]
+    with canned(answer) as server:
+        seen_kind, seen = refusal(server.url)
+    assert seen_kind == kind
+    assert words in seen
+    assert f"127.0.0.1:{server.port}/v1/chat/completions" in seen
+
+
+def test_a_stream_of_an_odd_type_is_read_for_what_it_is():
+    for kind in ("", "application/octet-stream", "text/plain"):
+        with canned(response(GOOD, kind)) as server:
+            probe.check(target(server.url), "chat", "m", None, ignore_eos=False)
+
+
+def test_a_flood_is_not_read_to_its_end():
+    def flood(_request: bytes) -> bytes:
+        event = GOOD.partition(b"\n\n")[0] + b"\n\n"
+        return response(event * (4 * probe.MAX_BODY_BYTES // len(event)), STREAM)
+
+    with canned(flood) as server:
+        probe.check(target(server.url), "chat", "m", None, ignore_eos=False)
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b"null", b'{"data": []}', b'{"data": [{}]}', b"no JSON", b'{"data": 3}']
+)
+def test_an_endpoint_that_lists_no_model(body):
+    with canned(response(body, "application/json")) as server, pytest.raises(EndpointError) as caught:
+        probe.find_model(target(server.url), "chat", KEY)
+    assert caught.value.error_class == "no-model"
+    assert str(caught.value).startswith(f"--model: not given, and {server.url}/models lists none (status 200: ")
+
+
+@pytest.fixture(scope="module")
+def server_tls(certificate):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+def test_a_certificate_that_nobody_trusts(server_tls, certificate):
+    with canned(response(GOOD), server_tls) as server:
+        kind, words = refusal(server.url)
+        assert kind == "tls-certificate"
+        assert words.startswith("the certificate of 127.0.0.1 is not trusted: ")
+        assert "--tls-ca FILE names one to trust" in words
+        probe.check(target(server.url, tls_ca=str(certificate[0])), "chat", "m", KEY, ignore_eos=False)
+        probe.check(target(server.url, insecure=True), "chat", "m", KEY, ignore_eos=False)
+
+
+def test_https_where_http_is_spoken(served):
+    kind, words = refusal(served.url.replace("http://", "https://"))
+    assert kind == "tls"
+    assert "is it http://?" in words
+
+
+def test_http_where_https_is_spoken(server_tls):
+    with canned(response(GOOD), server_tls) as server:
+        kind, words = refusal(server.url.replace("https://", "http://"))
+    assert kind == "bad-http"
+    assert "broke off" in words
