@@ -60,8 +60,8 @@ def short_text(value: object) -> str | None:
     return value[:200] if isinstance(value, str) else None
 
 
-# A sentence shown to the user is cut far shorter, but only when a key that the server quotes has been blotted out: half a key
-# would not be recognised.
+# A sentence shown to the user is cut far shorter, but only when a key that the server quotes has been blotted out: half a
+# key would not be recognised.
 MAX_WORDS: Final = 4000
 
 
