@@ -1,5 +1,6 @@
 """The machine: cores, kernel, clock source, limits. Facts for run.json, and what a worker sets for itself."""
 
+import contextlib
 import os
 import platform
 import resource
@@ -59,6 +60,19 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):  # macOS refuses "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 10_240), hard))
+
+
+def step_back() -> None:
+    """Have this process run only when nobody else wants the core, for good.
+
+    Drawing a live table takes some 10 ms; on a core that is a worker's as well, the worker would wait for it. An idle-class
+    process is put aside as soon as another wakes up, a merely nicer one only at the end of its time slice.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except (AttributeError, OSError):  # not Linux, or not allowed in this container
+        with contextlib.suppress(OSError):
+            os.nice(19)
 
 
 def _line(path: Path) -> str:

@@ -76,7 +76,7 @@ def _checked_model(job: Any, key: str | None, *, no_check: bool) -> str:
 
 def _make_load(job: Any, model: str, console: Any) -> str:
     """Run every stage; "" or the words of what went wrong. What was measured stays in the run directory."""
-    from loadgen import planner
+    from loadgen import host, planner
     from loadgen.cli.progress import Progress
 
     names = [stage["name"] for stage in planner.stages(job.spec)]
@@ -87,6 +87,7 @@ def _make_load(job: Any, model: str, console: Any) -> str:
                 if coordinator.interrupt() == 1:
                     progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
 
+            host.step_back()  # the workers have been started: this process only watches from here on
             with handling(on_interrupt):
                 outcome = coordinator.run(progress)
     except LoadgenError as error:

@@ -49,3 +49,9 @@ def test_the_soft_limit_on_descriptors_is_lifted_to_the_hard_one():
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
     assert said.stdout.strip() == "True"
     assert host.descriptor_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def test_a_process_that_steps_back_yields_its_core_to_any_other():
+    asked = "import os; from loadgen import host; host.step_back(); print(os.sched_getscheduler(0), os.nice(0))"
+    printed = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.split()
+    assert printed[0] == str(os.SCHED_IDLE) or printed[1] == "19"
