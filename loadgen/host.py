@@ -63,16 +63,12 @@ def raise_descriptor_limit() -> None:
 
 
 def step_back() -> None:
-    """Have this process run only when nobody else wants the core, for good.
+    """Have this process give way to others, for good: drawing a table takes some 10 ms, and the core may be a worker's too.
 
-    Drawing a live table takes some 10 ms; on a core that is a worker's as well, the worker would wait for it. An idle-class
-    process is put aside as soon as another wakes up, a merely nicer one only at the end of its time slice.
+    Not SCHED_IDLE: on a shared core that was measured to hold up the worker for tens of ms where a nice process does not.
     """
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except (AttributeError, OSError):  # not Linux, or not allowed in this container
-        with contextlib.suppress(OSError):
-            os.nice(19)
+    with contextlib.suppress(OSError):
+        os.nice(19)
 
 
 def _line(path: Path) -> str:

@@ -51,7 +51,7 @@ def test_the_soft_limit_on_descriptors_is_lifted_to_the_hard_one():
     assert host.descriptor_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
-def test_a_process_that_steps_back_yields_its_core_to_any_other():
-    asked = "import os; from loadgen import host; host.step_back(); print(os.sched_getscheduler(0), os.nice(0))"
-    printed = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.split()
-    assert printed[0] == str(os.SCHED_IDLE) or printed[1] == "19"
+def test_a_process_that_steps_back_is_as_nice_as_can_be():
+    asked = "import os; from loadgen import host; host.step_back(); print(os.nice(0))"
+    printed = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["19"]
