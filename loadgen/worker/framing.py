@@ -6,6 +6,7 @@ TLS (where that is not done yet) and HTTP, hands the body over in segments and e
 
 import asyncio
 import ssl
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
@@ -56,7 +57,7 @@ class Framed(Protocol):
 C = TypeVar("C", bound=Framed)
 
 
-class FramedSlots(Generic[C]):
+class FramedSlots(ABC, Generic[C]):
     """The part of a transport.Transport that knows nothing of sockets."""
 
     def __init__(self, target: Target, limits: Limits) -> None:
@@ -73,29 +74,29 @@ class FramedSlots(Generic[C]):
 
     # the transport's own
 
+    @abstractmethod
     def _closed_slot(self, slot: int) -> C:
         """A connection for this slot, not open yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _connect(self, connection: C) -> None:
         """Open it within its time limit. ConnectError if that fails."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _close(self, connection: C) -> None:
         """Close it, at once and for good, if it is open."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _send(self, connection: C, exchange: Exchange) -> None:
         """Send the exchange on its open connection."""
-        raise NotImplementedError
 
+    @abstractmethod
     def submit(self, exchange: Exchange) -> None:
         """Send on the slot's connection, connecting first where there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wake(self) -> None:
         """Have a slice of work done soon."""
-        raise NotImplementedError
 
     # connections
 
