@@ -32,6 +32,7 @@ to the next and memory does not grow with the batch."""
 
 COLUMNS: Final = (
     "stage",
+    "turn",
     "intended_ns",
     "sent_ns",
     "connect_ns",
@@ -46,8 +47,16 @@ COLUMNS: Final = (
     "prompt_tokens",
     "output_tokens",
     "error",
+    "retries",
 )
 """The columns that the metrics need; the others are not even decompressed."""
+
+MAY_MISS: Final = frozenset({"retries"})
+"""Columns that an early capture of this version does not have; they read as zeros."""
+
+# Classes of the error column that are no failure of the endpoint.
+DROPPED: Final = "dropped"  # never sent
+CANCELLED: Final = "cancelled"  # left by its user
 
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -89,6 +98,8 @@ class Rows:
     Events are flat: request i owns `event_ns[first_event[i] : first_event[i] + events[i]]`.
     """
 
+    turn: Integers  # ABSENT for a request of no session
+
     sent_ns: Integers
     intended_ns: Integers
     connect_ns: Integers
@@ -105,7 +116,10 @@ class Rows:
     kernel_stamps: Mask
     prompt_tokens: Integers
     output_tokens: Integers
+    retries: Integers
     completed: Mask
+    cancelled: Mask
+    dropped: Mask
     error: pa.Array
 
     def __len__(self) -> int:
@@ -197,10 +211,11 @@ def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:
         except (pa.ArrowInvalid, OSError):
             return
         yield schema
-        if missing := [name for name in columns if name not in schema.names]:
+        found = [name for name in columns if name in schema.names]
+        if missing := [name for name in columns if name not in found and name not in MAY_MISS]:
             raise CaptureError(f"{path} has no column {missing[0]}")
         source.seek(0)
-        options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in columns], use_threads=False)
+        options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in found], use_threads=False)
         reader = ipc.open_stream(source, options=options)
         while True:
             try:
@@ -253,6 +268,7 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
     # The last byte's stamp is truer than the moment at which the worker came round to it; a failure may have no last byte.
     ended_ns = np.where(completed & (last_byte_ns != ABSENT), last_byte_ns, _integers(batch.column("ended_ns")))
     return Rows(
+        turn=_integers(batch.column("turn")),
         sent_ns=_integers(batch.column("sent_ns")),
         intended_ns=_integers(batch.column("intended_ns")),
         connect_ns=_integers(batch.column("connect_ns")),
@@ -269,9 +285,22 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
         kernel_stamps=batch.column("kernel_stamps").to_numpy(zero_copy_only=False),
         prompt_tokens=_integers(batch.column("prompt_tokens")),
         output_tokens=_integers(batch.column("output_tokens")),
+        retries=(
+            _integers(batch.column("retries")) if "retries" in batch.schema.names else np.zeros(len(error), np.int64)
+        ),
         completed=completed,
+        cancelled=_is_class(error, CANCELLED),
+        dropped=_is_class(error, DROPPED),
         error=error,
     )
+
+
+def _is_class(error: pa.DictionaryArray, name: str) -> Mask:
+    """Which rows have this error class; by the dictionary's places, so that no row's word is looked at."""
+    places = [place for place, word in enumerate(error.dictionary.to_pylist()) if word == name]
+    if not places or error.null_count == len(error):
+        return np.zeros(len(error), np.bool_)
+    return np.isin(error.indices.fill_null(-1).to_numpy(zero_copy_only=False), places)
 
 
 def _integers(column: pa.Array) -> Integers:
@@ -305,6 +334,7 @@ def pick(rows: Rows, wanted: Mask) -> Rows:
     events = rows.events[wanted]
     of_wanted = np.repeat(wanted, rows.events)
     return Rows(
+        turn=rows.turn[wanted],
         sent_ns=rows.sent_ns[wanted],
         intended_ns=rows.intended_ns[wanted],
         connect_ns=rows.connect_ns[wanted],
@@ -321,7 +351,10 @@ def pick(rows: Rows, wanted: Mask) -> Rows:
         kernel_stamps=rows.kernel_stamps[wanted],
         prompt_tokens=rows.prompt_tokens[wanted],
         output_tokens=rows.output_tokens[wanted],
+        retries=rows.retries[wanted],
         completed=rows.completed[wanted],
+        cancelled=rows.cancelled[wanted],
+        dropped=rows.dropped[wanted],
         error=rows.error.filter(pa.array(wanted)),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from analysis.tables import number
+from analysis.tables import is_open_loop, number
 
 LOG_FROM_RATIO: Final = 20
 """A latency axis that spans more than this is logarithmic: the knee is at its low end."""
@@ -28,15 +28,22 @@ class Point(NamedTuple):
 def throughput_latency(
     stages: Sequence[Facts], width: int = 80, height: int = 13, ascii_only: bool = False
 ) -> str | None:
-    """Output tokens a second over the median end-to-end latency, a point a stage; None with fewer than two points."""
+    """Output tokens a second over the median end-to-end latency, a point a stage; None with fewer than two points.
+
+    In open loop the latency is from the intended time: from the send, a load beyond what the client may hold in flight
+    would look as quick as one that is not.
+    """
+    from_due = bool(stages) and all(is_open_loop(stage) for stage in stages)
+    metric = "e2e_intended_ms" if from_due else "e2e_ms"
     points = [
-        Point(stage["e2e_ms"]["p50"], stage["output_tokens_per_s"], _load(stage))
+        Point(stage[metric]["p50"], stage["output_tokens_per_s"], _load(stage))
         for stage in stages
-        if stage["e2e_ms"] and stage["output_tokens_per_s"]
+        if stage[metric] and stage["output_tokens_per_s"]
     ]
     if len(points) < 2:
         return None
-    return draw(points, "output tokens/s", "E2E p50, ms", width, height, ascii_only)
+    x_title = "E2E from due p50, ms" if from_due else "E2E p50, ms"
+    return draw(points, "output tokens/s", x_title, width, height, ascii_only)
 
 
 def _load(stage: Facts) -> str:

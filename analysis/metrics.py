@@ -2,7 +2,7 @@
 
 Each takes Rows and gives int64 ns. Functions of a request give one value a request, ABSENT where the definition does not
 apply (no output, one event, no schedule ...); `gap_ns` and `gap_per_token_ns` pool over requests. Which requests are
-asked about is decided elsewhere (window.py); a failed one is never among them.
+asked about is decided elsewhere (window.py); one that failed, was left by its user or was never sent is not among them.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,21 @@ def present(values: Integers) -> Integers:
 def _between(earlier_ns: Integers, later_ns: Integers) -> Integers:
     known = (earlier_ns != ABSENT) & (later_ns != ABSENT)
     return np.where(known, np.subtract(later_ns, earlier_ns, where=known, out=np.zeros_like(later_ns)), ABSENT)
+
+
+def due_ns(rows: Rows) -> Integers:
+    """When a request's user began to wait: its intended time; where it has none (closed loop), the send."""
+    scheduled = rows.intended_ns != ABSENT
+    return np.where(scheduled, rows.intended_ns, rows.sent_ns) if scheduled.any() else rows.sent_ns
+
+
+def lateness_ns(rows: Rows) -> Integers:
+    """Sent - intended: the client's own delay, and the wait for a place in flight.
+
+    ABSENT for a request that was refused at first: when it was sent again is the server's doing, and the send before that is
+    in no row.
+    """
+    return np.where(rows.retries > 0, ABSENT, _between(rows.intended_ns, rows.sent_ns))
 
 
 def first_output_ns(rows: Rows) -> Integers:

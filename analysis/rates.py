@@ -20,13 +20,15 @@ MOST_BINS_BESIDE: Final = 60
 
 @dataclass(slots=True)
 class Timeline:
-    """Output tokens by bin. The window starts at bin `before` and has `inside` whole bins; one in part may follow."""
+    """Counts by bin. The window starts at bin `before` and has `inside` whole bins; one in part may follow."""
 
     origin_ns: int
     bin_ns: int
     before: int
     inside: int
     tokens: NDArray[np.float64]
+    offered: Integers  # requests by the moment they were due, dropped ones too
+    sent: Integers  # requests by the moment they were sent
 
     @property
     def edges_ns(self) -> Integers:
@@ -40,8 +42,10 @@ def timeline_of(window: Window) -> Timeline:
     before = min(-(-(window.start_ns - window.begin_ns) // bin_ns), MOST_BINS_BESIDE)
     inside = window.length_ns // bin_ns
     after = min(-(-(window.end_ns - window.start_ns) // bin_ns) - inside, MOST_BINS_BESIDE)
+    bins = max(before + inside + after, 1)
+    origin_ns = window.start_ns - before * bin_ns
     return Timeline(
-        window.start_ns - before * bin_ns, bin_ns, before, inside, np.zeros(max(before + inside + after, 1))
+        origin_ns, bin_ns, before, inside, np.zeros(bins), np.zeros(bins, np.int64), np.zeros(bins, np.int64)
     )
 
 
@@ -60,6 +64,12 @@ def add_tokens(timeline: Timeline, event_ns: Integers, tokens: NDArray[np.float6
         bins = bins[inside]
         tokens = None if tokens is None else tokens[inside]
     timeline.tokens += np.bincount(bins, tokens, minlength=last + 1)
+
+
+def by_bin(timeline: Timeline, times_ns: Integers) -> Integers:
+    """How many of these moments lie in each bin; those outside the timeline are dropped."""
+    bins = bins_of(timeline, times_ns)
+    return np.bincount(bins[(bins >= 0) & (bins < len(timeline.tokens))], minlength=len(timeline.tokens))
 
 
 def tokens_within(window: Window, event_ns: Integers, tokens: NDArray[np.float64] | None) -> float:

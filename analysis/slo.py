@@ -1,4 +1,8 @@
-"""Goodput and fluidity: what share of the work was as good as was asked for."""
+"""Goodput and fluidity: what share of the work was as good as was asked for.
+
+An objective is a promise to a user, who waits from the intended time on: where there is a schedule, TTFT, E2E and the
+first token's deadline count from there, so that requests held back by the client do not pass for quick ones.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -9,6 +13,9 @@ from analysis import metrics
 from analysis.captures import ABSENT, Mask, Rows
 
 LIMITED: Final = ("ttft", "tpot", "itl", "e2e")
+
+WAITED_FOR: Final = ("ttft", "e2e")
+"""Those that begin when the request is due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,7 @@ def met(rows: Rows, asked: dict[str, Limit]) -> dict[str, Mask]:
     p99 (nearest rank) of the request's own gaps is: at most one gap in a hundred is longer.
     """
     verdicts: dict[str, Mask] = {}
+    waited_ns = rows.sent_ns - metrics.due_ns(rows)
     for name, limit in asked.items():
         if name == "itl":
             allowed = np.maximum(rows.events - 1, 0) // 100
@@ -43,6 +51,8 @@ def met(rows: Rows, asked: dict[str, Limit]) -> dict[str, Mask]:
             continue
         values_ns = metrics.A_REQUEST[name](rows)
         absent = values_ns == ABSENT
+        if name in WAITED_FOR:
+            values_ns = np.where(absent, ABSENT, values_ns + waited_ns)
         verdicts[name] = (values_ns <= limit.limit_ns) & (~absent | (name == "tpot"))
     return verdicts
 
@@ -55,7 +65,7 @@ class Deadlines(NamedTuple):
 
 
 def deadlines(rows: Rows, first_ns: int, each_ns: int) -> Deadlines:
-    """Token deadlines: `first_ns` after the send, then `each_ns` after the one before; time won is carried over.
+    """Token deadlines: `first_ns` after the request was due, then `each_ns` after the one before; time won is carried over.
 
     An event that comes too late misses its deadline and one more for each further `each_ns` it is late; the deadlines
     after it count from its arrival. Fluidity is met / (met + missed). Source: the fluidity index of arXiv 2407.07000,
@@ -67,7 +77,7 @@ def deadlines(rows: Rows, first_ns: int, each_ns: int) -> Deadlines:
     if not len(rows.event_ns):
         return Deadlines(0, 0)
     index = np.arange(len(rows.event_ns)) - np.repeat(rows.first_event, rows.events)
-    late_ns = rows.event_ns - np.repeat(rows.sent_ns + first_ns, rows.events) - index * each_ns
+    late_ns = rows.event_ns - np.repeat(metrics.due_ns(rows) + first_ns, rows.events) - index * each_ns
     if late_ns.max() <= 0:
         return Deadlines(len(late_ns), 0)
     # One running maximum serves all requests: each has its own zero, above all that came before it.

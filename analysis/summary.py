@@ -12,17 +12,17 @@ import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from analysis import rates, slo, watches
-from analysis.captures import ABSENT, Capture, Run, open_run, stage_rows
+from analysis.captures import ABSENT, Capture, Integers, Run, open_run, stage_rows
 from analysis.confidence import MOST_BLOCKS, halves, sample_floor
 from analysis.histogram import Histogram, LogLine, merge, percentiles, write_log
 from analysis.tally import StageTally, add, stage_tally
 from analysis.verdict import verdict
-from analysis.window import stage_marks, stage_window
+from analysis.window import is_open_loop, stage_marks, stage_window
 from loadgen.schema import CaptureError
 
 SUMMARY_SCHEMA: Final = 1
@@ -86,7 +86,7 @@ def analyse(run_dir: Path) -> Analysis:
         "capture": _capture_facts(run, len(plans), len(tallies)),
         "host": run.facts["host"],
         "spec": run.facts["spec"],
-        "stages": [_stage(plans[stage], tally, run.captures) for stage, tally in tallies.items()],
+        "stages": [_stage(plans[stage], tally, run) for stage, tally in tallies.items()],
     }
     summary["verdict"] = verdict(summary)
     first_ns = min((tally.window.begin_ns for tally in tallies.values()), default=0)
@@ -146,10 +146,11 @@ def _capture_facts(run: Run, planned: int, begun: int) -> dict[str, Any]:
     }
 
 
-def _stage(plan: dict[str, Any], tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
-    window = tally.window
+def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
+    window, open_loop = tally.window, is_open_loop(plan)
     length_s = window.length_ns / NS_PER_S
-    sent_ns, ended_ns = _joined(tally.all_sent_ns), _joined(tally.all_ended_ns)
+    flow = _flow(tally)
+    sent_ns, ended_ns = flow.sent_ns, flow.ended_ns
     in_flight = rates.concurrency(sent_ns, ended_ns, window.start_ns, window.stop_ns)
     latencies = {f"{name}_ms": _block(histogram, NS_PER_MS, 6) for name, histogram in _histograms(tally).items()}
 
@@ -160,6 +161,8 @@ def _stage(plan: dict[str, Any], tally: StageTally, captures: list[Capture]) -> 
         "name": plan["name"],
         "stage": plan["stage"],
         "load": plan["load"],
+        "duration_s": plan.get("duration_s"),
+        "arrivals_planned": plan.get("arrivals_planned"),
         "window_s": length_s,
         "window": {
             "start_ns": window.start_ns,
@@ -168,14 +171,20 @@ def _stage(plan: dict[str, Any], tally: StageTally, captures: list[Capture]) -> 
             "rule": window.rule,
         },
         "requests": {
+            "offered": tally.sent + tally.dropped if open_loop else None,
             "sent": tally.sent,
             "completed": tally.completed,
-            "failed": tally.sent - tally.completed,
+            "failed": tally.sent - tally.completed - tally.cancelled,
+            "cancelled": tally.cancelled,
+            "late": tally.late if open_loop else None,
+            "dropped": tally.dropped if open_loop else None,
+            "retried": tally.retried,
             "errors": dict(sorted(tally.errors.items(), key=lambda item: (-item[1], item[0]))),
         },
         "warmup_requests": tally.warmup,
         "after_window_requests": tally.after_window,
         **latencies,
+        "by_turn": _by_turn(tally),
         "output_tokens_per_s": per_s(tally.output_tokens),
         "input_tokens_per_s": per_s(tally.input_tokens) if tally.prompts_told else None,
         "requests_per_s": per_s(tally.finished),
@@ -185,11 +194,45 @@ def _stage(plan: dict[str, Any], tally: StageTally, captures: list[Capture]) -> 
         "token_source": _token_source(tally),
         "token_rule": TOKEN_RULE,
         "concurrency": None if in_flight is None else {"mean": round(in_flight[0], 6), "peak": in_flight[1]},
-        "halves": _halves(tally, sent_ns),
-        "client": _client(tally, captures),
-        "by_worker": _by_worker(tally, captures),
-        "timeline": _timeline(tally, sent_ns, ended_ns),
+        "halves": _halves(tally, flow, open_loop),
+        "client": _client(tally, run.captures) | {"spin": bool((run.facts["spec"] or {}).get("spin"))},
+        "by_worker": _by_worker(tally, run.captures),
+        "timeline": _timeline(tally, flow, open_loop),
     }
+
+
+class _Flow(NamedTuple):
+    """What is kept of every request that was sent; `ttft_ns` and `ttft_due_ns` are ABSENT where it did not complete."""
+
+    sent_ns: Integers
+    due_ns: Integers
+    ended_ns: Integers
+    ttft_ns: Integers
+    ttft_due_ns: Integers
+
+
+def _flow(tally: StageTally) -> _Flow:
+    sent_ns, ended_ns, ttft_ns = (
+        _joined(pieces) for pieces in (tally.all_sent_ns, tally.all_ended_ns, tally.all_ttft_ns)
+    )
+    if all(due is sent for due, sent in zip(tally.all_due_ns, tally.all_sent_ns, strict=True)):
+        return _Flow(sent_ns, sent_ns, ended_ns, ttft_ns, ttft_ns)
+    due_ns = _joined(tally.all_due_ns)
+    return _Flow(sent_ns, due_ns, ended_ns, ttft_ns, np.where(ttft_ns == ABSENT, ABSENT, ttft_ns + (sent_ns - due_ns)))
+
+
+def _by_turn(tally: StageTally) -> list[dict[str, Any]] | None:
+    """By turn of a session, counted from 0; None where there were no sessions."""
+    return [
+        {
+            "turn": turn,
+            "count": told.sent,
+            "ttft_ms": _block(told.ttft, NS_PER_MS, 6),
+            "ttft_intended_ms": _block(told.ttft_intended, NS_PER_MS, 6),
+            "prompt_tokens_mean": round(told.prompt_tokens / told.prompts_told, 3) if told.prompts_told else None,
+        }
+        for turn, told in sorted(tally.turns.items())
+    ] or None
 
 
 def _histograms(tally: StageTally) -> dict[str, Histogram]:
@@ -203,7 +246,9 @@ def _histograms(tally: StageTally) -> dict[str, Histogram]:
 def _log(stage: int, tally: StageTally, first_ns: int) -> list[LogLine]:
     start_s = (tally.window.start_ns - first_ns) / NS_PER_S
     length_s = tally.window.length_ns / NS_PER_S
-    named = _histograms(tally) | {"lag": _lag(tally), "lateness": tally.lateness}
+    named = _histograms(tally) | {"lag": _lag(tally), "lateness": _lateness(tally)}
+    for turn, told in sorted(tally.turns.items()):
+        named |= {f"ttft_turn_{turn}": told.ttft, f"ttft_intended_turn_{turn}": told.ttft_intended}
     return [LogLine(f"{stage}.{name}", start_s, length_s, one) for name, one in named.items() if one.total]
 
 
@@ -236,8 +281,12 @@ def _slo(tally: StageTally) -> dict[str, Any]:
             "met": None,
             "met_share": tally.met[name] / tally.completed if tally.completed else None,
         }
-        if limit.percentile is not None and histograms[name].total:
-            value_ns = percentiles(histograms[name], [limit.percentile])[0]
+        waited = histograms.get(
+            f"{name}_intended"
+        )  # only with a schedule, and then it is what the limit is held against
+        values = waited if waited is not None and waited.total else histograms[name]
+        if limit.percentile is not None and values.total:
+            value_ns = percentiles(values, [limit.percentile])[0]
             assert value_ns is not None
             limits[name] |= {"value_ms": round(value_ns / NS_PER_MS, 6), "met": value_ns <= limit.limit_ns}
     return limits
@@ -254,17 +303,27 @@ def _token_source(tally: StageTally) -> str | None:
     return "usage" if tally.usage_told else "events" if tally.usage_untold else None
 
 
-def _halves(tally: StageTally, sent_ns: Any) -> dict[str, Any]:
-    """The two tests of steadiness: tokens by bin, TTFT by request, both in time order and inside the window."""
+def _halves(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]:
+    """The tests of steadiness: tokens by bin, TTFT by request, in time order and inside the window.
+
+    In open loop the one that is judged is TTFT from the intended time: a queue that grows in the client, before the
+    send, would not show in the other.
+    """
     line = tally.timeline
     per_s = line.tokens[line.before : line.before + line.inside] * (NS_PER_S / line.bin_ns)
-    ttft_ns = _joined(tally.all_ttft_ns)
-    counted = rates.within(tally.window, sent_ns) & (ttft_ns != ABSENT)
-    in_order = ttft_ns[counted][np.argsort(sent_ns[counted], kind="stable")]
+    counted = rates.within(tally.window, flow.due_ns) & (flow.ttft_ns != ABSENT)
+    in_order = np.flatnonzero(counted)[np.argsort(flow.due_ns[counted], kind="stable")]
+    return {
+        "output_tokens_per_s": _compared(per_s),
+        "ttft_ms": _compared(_medians_ms(flow.ttft_ns[in_order])),
+        "ttft_intended_ms": _compared(_medians_ms(flow.ttft_due_ns[in_order])) if open_loop else None,
+    }
+
+
+def _medians_ms(values_ns: Integers) -> list[float]:
     # Blocks of five requests at least: the medians of fewer would be single requests.
-    blocks = np.array_split(in_order, max(1, min(MOST_BLOCKS, len(in_order) // 5)))
-    medians_ms = [float(np.median(block)) / NS_PER_MS for block in blocks if len(block)]
-    return {"output_tokens_per_s": _compared(per_s), "ttft_ms": _compared(medians_ms)}
+    blocks = np.array_split(values_ns, max(1, min(MOST_BLOCKS, len(values_ns) // 5)))
+    return [float(np.median(block)) / NS_PER_MS for block in blocks if len(block)]
 
 
 def _compared(series: Any) -> dict[str, Any] | None:
@@ -285,6 +344,10 @@ def _lag(tally: StageTally) -> Histogram:
     return merge(worker.lag for worker in tally.workers.values())
 
 
+def _lateness(tally: StageTally) -> Histogram:
+    return merge(worker.lateness for worker in tally.workers.values())
+
+
 def _client(tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
     window = tally.window
     span = (window.begin_ns, window.end_ns)
@@ -292,7 +355,7 @@ def _client(tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
     unstamped = sum(watches.counted(capture, "unstamped", *span) for capture in captures)
     return {
         "lag_us": _block(_lag(tally), NS_PER_US, 3),
-        "lateness_us": _block(tally.lateness, NS_PER_US, 3),
+        "lateness_us": _block(_lateness(tally), NS_PER_US, 3),
         "coalesced_share": round(tally.coalesced_events / tally.events, 9) if tally.events else None,
         "cpu_share": [_cpu_share(capture, tally) for capture in captures],
         "kernel_stamps": tally.unstamped_requests == 0 if tally.sent else None,
@@ -313,37 +376,53 @@ def _by_worker(tally: StageTally, captures: list[Capture]) -> list[dict[str, Any
     told = []
     for capture in captures:
         worker = tally.workers.get(capture.worker)
-        lag_p99_ns = percentiles(worker.lag, [99])[0] if worker else None
         told.append(
             {
                 "worker": capture.worker,
                 "core": capture.facts["core"],
                 "sent": worker.sent if worker else 0,
                 "output_tokens": round(worker.output_tokens, 3) if worker else 0,
-                "lag_p99_us": None if lag_p99_ns is None else lag_p99_ns / NS_PER_US,
+                "lag_p99_us": _p99_us(worker.lag) if worker else None,
+                "lateness_p99_us": _p99_us(worker.lateness) if worker else None,
                 "cpu_share": _cpu_share(capture, tally),
             }
         )
     return told
 
 
-def _timeline(tally: StageTally, sent_ns: Any, ended_ns: Any) -> dict[str, Any]:
-    """By bin, from the stage's start to its end; `start_s` counts from the start of the window."""
-    line = tally.timeline
-    ttft_ns = _joined(tally.all_ttft_ns)
-    known = ttft_ns != ABSENT
-    bins = rates.bins_of(line, sent_ns[known])
-    in_order = np.argsort(bins, kind="stable")
-    borders = np.searchsorted(bins[in_order], np.arange(len(line.tokens) + 1))
-    by_bin = [ttft_ns[known][in_order[a:b]] for a, b in pairwise(borders)]
+def _p99_us(histogram: Histogram) -> float | None:
+    p99_ns = percentiles(histogram, [99])[0]
+    return None if p99_ns is None else p99_ns / NS_PER_US
+
+
+def _timeline(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]:
+    """By bin, from the stage's start to its end; `start_s` counts from the start of the window.
+
+    In open loop the requests that fell due in each bin (dropped ones too) and those that were sent: what runs ahead of the
+    other, summed up, is the backlog.
+    """
+    line, known = tally.timeline, flow.ttft_ns != ABSENT
+    sent_ns, due_ns, ttft_ns = flow.sent_ns[known], flow.due_ns[known], flow.ttft_ns[known]
+    in_flight = rates.in_flight_means(flow.sent_ns, flow.ended_ns, line.edges_ns)
     return {
         "bin_s": line.bin_ns / NS_PER_S,
         "start_s": (line.origin_ns - tally.window.start_ns) / NS_PER_S,
         "output_tokens": [round(tokens, 3) for tokens in line.tokens.tolist()],
-        "in_flight": [round(mean, 3) for mean in rates.in_flight_means(sent_ns, ended_ns, line.edges_ns).tolist()],
-        "ttft_p50_ms": [round(float(np.median(one)) / NS_PER_MS, 6) if len(one) else None for one in by_bin],
+        "in_flight": [round(mean, 3) for mean in in_flight.tolist()],
+        "offered": line.offered.tolist() if open_loop else None,
+        "sent": line.sent.tolist() if open_loop else None,
+        "ttft_p50_ms": _p50_by_bin(line, sent_ns, ttft_ns),
+        "ttft_intended_p50_ms": _p50_by_bin(line, due_ns, flow.ttft_due_ns[known]) if open_loop else None,
     }
 
 
-def _joined(pieces: list[Any]) -> Any:
+def _p50_by_bin(line: rates.Timeline, times_ns: Integers, values_ns: Integers) -> list[float | None]:
+    bins = rates.bins_of(line, times_ns)
+    in_order = np.argsort(bins, kind="stable")
+    borders = np.searchsorted(bins[in_order], np.arange(len(line.tokens) + 1))
+    pieces = (values_ns[in_order[first:after]] for first, after in pairwise(borders))
+    return [round(float(np.median(one)) / NS_PER_MS, 6) if len(one) else None for one in pieces]
+
+
+def _joined(pieces: list[Integers]) -> Integers:
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)

@@ -1,6 +1,6 @@
 """The result as tables for a terminal of 80 columns; makes rich objects, prints nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from rich import box
@@ -19,6 +19,18 @@ PERCENTILE_COLUMNS: Final = (
     ("ITL\np99 ms", "itl_ms", "p99"),
 )
 
+FROM_DUE_COLUMNS: Final = (
+    ("late\np50 ms", "lateness_us", "p50"),
+    ("late\np99 ms", "lateness_us", "p99"),
+    ("TTFT\np50 ms", "ttft_intended_ms", "p50"),
+    ("TTFT\np99 ms", "ttft_intended_ms", "p99"),
+    ("E2E\np99 ms", "e2e_intended_ms", "p99"),
+)
+"""Of the open-loop table; the latencies are from the intended time."""
+
+MOST_TURNS: Final = 12
+"""Rows a stage in the table of turns; longer sessions are in summary.json."""
+
 
 def plain(words: object) -> str:
     """Text from outside (model names, a server's words) without control characters, which could steer the terminal."""
@@ -34,10 +46,24 @@ def number(value: float | None) -> str:
     return f"{value:,.{digits}f}"
 
 
+def short(value: float | None) -> str:
+    """As `number`, in at most six characters: with `k` or `M` where it would take more."""
+    for unit, size, least in (("M", 1e6, 9_999_500), ("k", 1e3, 99_999.5)):
+        if value is not None and value >= least:
+            return f"{value / size:,.0f}{unit}"
+    return number(value)
+
+
+def _table(load_width: int, padding: int = 1) -> Table:
+    """With only its first column, the load; `padding` comes on top of the one space that parts the columns."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, padding, 0, 0), show_edge=False)
+    table.add_column("\nload", overflow="fold", max_width=load_width)
+    return table
+
+
 def stage_table(stages: Sequence[Facts]) -> Table:
     """A row a stage. A percentile without enough samples is dim and has a ~ before it."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    table.add_column("\nload", overflow="fold", max_width=16)
+    table = _table(16)
     for title, *_ in PERCENTILE_COLUMNS:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("output\ntokens/s", justify="right", no_wrap=True)
@@ -55,26 +81,82 @@ def stage_table(stages: Sequence[Facts]) -> Table:
     return table
 
 
-def _percentile(block: Facts | None, name: str) -> Text:
+def open_loop_table(stages: Sequence[Facts]) -> Table | None:
+    """What became of the arrivals, and the latencies from their intended times; None without an open-loop stage."""
+    scheduled = [stage for stage in stages if is_open_loop(stage)]
+    if not scheduled:
+        return None
+    table = _table(10, padding=0)
+    for name in ("offered", "sent", "late", "dropped"):
+        table.add_column(f"\n{name}", justify="right", no_wrap=True)
+    for title, *_ in FROM_DUE_COLUMNS:
+        table.add_column(title, justify="right", no_wrap=True)
+    for stage in scheduled:
+        requests, dropped = stage["requests"], stage["requests"]["dropped"]
+        table.add_row(
+            Text(plain(stage["name"])),
+            *(_count(requests[name]) for name in ("offered", "sent", "late")),
+            Text(_count(dropped), style="red" if dropped else ""),
+            *(
+                _percentile((stage | stage["client"])[metric], name, 1_000 if metric.endswith("_us") else 1, short)
+                for _, metric, name in FROM_DUE_COLUMNS
+            ),
+        )
+    return table
+
+
+def is_open_loop(stage: Facts) -> bool:
+    """Whether the stage had a schedule, and with it two of each latency."""
+    return bool(stage["load"]["mode"] == "rate")
+
+
+def turn_table(stages: Sequence[Facts]) -> Table | None:
+    """TTFT by turn, a row each; None without sessions. Turns count from 0, as in the capture."""
+    stages = [stage for stage in stages if stage["by_turn"]]
+    if not stages:
+        return None
+    scheduled = any(is_open_loop(stage) for stage in stages)
+    table = _table(16)
+    titles = ["\nturn", "\nrequests", "prompt\ntokens", "TTFT\np50 ms", "TTFT\np99 ms"]
+    for title in titles + (["from due\np50 ms", "from due\np99 ms"] if scheduled else []):
+        table.add_column(title, justify="right", no_wrap=True)
+    for stage in stages:
+        turns = stage["by_turn"]
+        for row, one in enumerate(turns[:MOST_TURNS]):
+            metrics = ["ttft_ms"] + (["ttft_intended_ms"] if scheduled else [])
+            table.add_row(
+                Text(plain(stage["name"]) if row == 0 else ""),
+                f"{one['turn']}",
+                f"{one['count']:,}",
+                number(one["prompt_tokens_mean"]),
+                *(_percentile(one[metric], name) for metric in metrics for name in ("p50", "p99")),
+            )
+        if len(turns) > MOST_TURNS:
+            table.add_row("", "...", f"{sum(one['count'] for one in turns[MOST_TURNS:]):,}")
+    return table
+
+
+def _count(value: int) -> str:
+    return short(value) if value >= 100_000 else f"{value:,}"
+
+
+def _percentile(
+    block: Facts | None, name: str, units_per_ms: int = 1, as_text: Callable[[float | None], str] = number
+) -> Text:
     if block is None:
         return Text("-")
-    if name in block["unreliable"]:
-        return Text("~" + number(block[name]), style="dim")
-    return Text(number(block[name]))
+    words = as_text(block[name] / units_per_ms)
+    return Text("~" + words, style="dim") if name in block["unreliable"] else Text(words)
 
 
 def footnotes(stages: Sequence[Facts]) -> list[Text]:
     """What the table's marks mean, the classes of the errors, and the objectives, a line each."""
     notes = []
-    shown = {name for _, _, name in PERCENTILE_COLUMNS}
-    doubted = {
-        name
-        for stage in stages
-        for _, metric, name in PERCENTILE_COLUMNS
-        if name in (stage[metric] or {}).get("unreliable", ())
-    }
+    shown = [(stage[metric], name) for stage in stages for _, metric, name in PERCENTILE_COLUMNS]
+    shown += [(one["ttft_ms"], name) for stage in stages for one in stage["by_turn"] or () for name in ("p50", "p99")]
+    doubted = {name for block, name in shown if block and name in block["unreliable"]}
     if doubted:
-        wants = ", ".join(f"{name} wants {sample_floor(float(name[1:])):,}" for name in sorted(doubted & shown))
+        wants = ", ".join(f"{name} wants {sample_floor(float(name[1:])):,}" for name in sorted(doubted))
         notes.append(Text(f"~ too few samples to rely on: {wants}", style="dim"))
     for stage in stages:
         requests = stage["requests"]
@@ -82,9 +164,21 @@ def footnotes(stages: Sequence[Facts]) -> list[Text]:
             classes = ", ".join(f"{count:,} {plain(name)}" for name, count in requests["errors"].items())
             words = f"{plain(stage['name'])}: {requests['failed']:,} of {requests['sent']:,} requests failed: {classes}"
             notes.append(Text(words))
+        for word, meaning in APART.items():
+            if count := requests[word]:
+                notes.append(Text(f"{plain(stage['name'])}: {count:,} request{'s' if count > 1 else ''} {meaning}"))
         if stage["slo"] is not None:
             notes.append(Text(f"{plain(stage['name'])}: {_objectives(stage)}"))
     return notes
+
+
+FROM_DUE: Final = ("ttft", "e2e")
+"""Objectives that in open loop count from the intended time (slo.py)."""
+
+APART: Final = {
+    "cancelled": "cancelled by their users: no failure, and in no latency",
+    "retried": "refused at first (429, 503) and tried again",
+}
 
 
 def _objectives(stage: Facts) -> str:
@@ -93,7 +187,8 @@ def _objectives(stage: Facts) -> str:
     if stage["fluidity"] is not None:
         words.append(f"fluidity {stage['fluidity']:.1%}")
     for name, limit in stage["slo"].items():
-        which = "" if limit["percentile"] is None else f" p{limit['percentile']:g}"
+        since = " from due" if is_open_loop(stage) and name in FROM_DUE else ""
+        which = since + ("" if limit["percentile"] is None else f" p{limit['percentile']:g}")
         met = "-" if limit["met_share"] is None else f"{limit['met_share']:.1%}"
         judged = "" if limit["met"] is None else ", met" if limit["met"] else ", missed"
         words.append(f"{name.upper()}{which} <= {limit['limit_ms']:g} ms by {met}{judged}")

@@ -1,14 +1,22 @@
-"""What a stage adds up to while its rows stream by: histograms, counts, and three numbers a request."""
+"""What a stage adds up to while its rows stream by: histograms, counts, and three or four numbers a request.
+
+A row that was dropped is counted among the offered, and leaves here: it was never sent, and has no part in anything else.
+"""
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from analysis import metrics, rates, slo
 from analysis.captures import ABSENT, Integers, Mask, Rows, pick
 from analysis.histogram import Histogram, fill
 from analysis.window import Window
+
+LATE_NS: Final = 1_000_000
+"""A request sent more than this after its intended time counts as late. Not a knob: lateness is told beside it."""
 
 
 @dataclass(slots=True)
@@ -18,6 +26,18 @@ class WorkerTally:
     sent: int = 0
     output_tokens: float = 0.0
     lag: Histogram = field(default_factory=Histogram)
+    lateness: Histogram = field(default_factory=Histogram)
+
+
+@dataclass(slots=True)
+class TurnTally:
+    """One turn of the sessions, inside the window: requests sent; of those that completed, TTFT and prompt tokens."""
+
+    sent: int = 0
+    ttft: Histogram = field(default_factory=Histogram)
+    ttft_intended: Histogram = field(default_factory=Histogram)
+    prompt_tokens: int = 0
+    prompts_told: int = 0
 
 
 @dataclass(slots=True)
@@ -33,10 +53,14 @@ class StageTally:
     gaps_of_one: Histogram = field(default_factory=Histogram)
     gaps_of_many: Histogram = field(default_factory=Histogram)
     gaps_of_many_per_token: Histogram = field(default_factory=Histogram)
-    lateness: Histogram = field(default_factory=Histogram)
     workers: dict[int, WorkerTally] = field(default_factory=dict)
+    turns: dict[int, TurnTally] = field(default_factory=dict)
     sent: int = 0
     completed: int = 0
+    cancelled: int = 0
+    late: int = 0
+    dropped: int = 0
+    retried: int = 0
     warmup: int = 0
     after_window: int = 0
     errors: Counter[str] = field(default_factory=Counter)
@@ -52,10 +76,11 @@ class StageTally:
     events: int = 0
     coalesced_events: int = 0
     unstamped_requests: int = 0
-    # Of every request of the stage, in pieces: 24 bytes a request.
+    # Of every request of the stage that was sent, in pieces: 24 bytes a request, 32 with a schedule.
     all_sent_ns: list[Integers] = field(default_factory=list)
+    all_due_ns: list[Integers] = field(default_factory=list)  # without a schedule the very arrays of all_sent_ns
     all_ended_ns: list[Integers] = field(default_factory=list)
-    all_ttft_ns: list[Integers] = field(default_factory=list)  # ABSENT for one that failed
+    all_ttft_ns: list[Integers] = field(default_factory=list)  # from the send; ABSENT for one that did not complete
 
     @property
     def output_tokens(self) -> float:
@@ -70,16 +95,22 @@ def stage_tally(window: Window, limits: dict[str, slo.Limit]) -> StageTally:
 def add(tally: StageTally, worker: int, rows: Rows) -> None:
     """Adds rows of one worker."""
     mine = tally.workers.setdefault(worker, WorkerTally())
+    due_ns = metrics.due_ns(rows)
+    tally.timeline.offered += rates.by_bin(tally.timeline, due_ns)
+    if rows.dropped.any():
+        tally.dropped += int(np.count_nonzero(rows.dropped & rates.within(tally.window, due_ns)))
+        rows, due_ns = pick(rows, ~rows.dropped), due_ns[~rows.dropped]
     _add_tokens(tally, mine, rows)
-    _add_flow(tally, rows)
+    _add_flow(tally, rows, due_ns)
     _add_finished(tally, rows)
-    sent_inside = rates.within(tally.window, rows.sent_ns)
-    tally.warmup += int(np.count_nonzero(rows.sent_ns < tally.window.start_ns))
-    tally.after_window += int(np.count_nonzero(rows.sent_ns >= tally.window.stop_ns))
-    if not sent_inside.any():
+    of_window = rates.within(tally.window, due_ns)
+    tally.warmup += int(np.count_nonzero(due_ns < tally.window.start_ns))
+    tally.after_window += int(np.count_nonzero(due_ns >= tally.window.stop_ns))
+    if not of_window.any():
         return
-    inside = pick(rows, sent_inside)
+    inside = pick(rows, of_window)
     _add_requests(tally, mine, inside)
+    _add_turns(tally, inside)
     if inside.completed.any():
         _add_latencies(tally, pick(inside, inside.completed))
 
@@ -94,8 +125,11 @@ def _add_tokens(tally: StageTally, mine: WorkerTally, rows: Rows) -> None:
     tally.input_tokens += int(rows.prompt_tokens[begun].sum())
 
 
-def _add_flow(tally: StageTally, rows: Rows) -> None:
-    tally.all_sent_ns.append(rows.sent_ns.copy())  # a view would keep the whole batch alive
+def _add_flow(tally: StageTally, rows: Rows, due_ns: Integers) -> None:
+    tally.timeline.sent += rates.by_bin(tally.timeline, rows.sent_ns)
+    sent_ns = rows.sent_ns.copy()  # a view would keep the whole batch alive
+    tally.all_sent_ns.append(sent_ns)
+    tally.all_due_ns.append(sent_ns if due_ns is rows.sent_ns else due_ns)
     tally.all_ended_ns.append(rows.ended_ns.copy())
     tally.all_ttft_ns.append(np.where(rows.completed, metrics.ttft_ns(rows), ABSENT))
 
@@ -114,13 +148,34 @@ def _add_requests(tally: StageTally, mine: WorkerTally, inside: Rows) -> None:
     mine.sent += len(inside)
     fill(mine.lag, inside.max_lag_ns)
     tally.completed += int(np.count_nonzero(inside.completed))
-    if not inside.completed.all():
-        tally.errors.update(inside.error.drop_null().cast("string").to_pylist())
-    scheduled = inside.intended_ns != ABSENT
-    fill(tally.lateness, inside.sent_ns[scheduled] - inside.intended_ns[scheduled])
+    tally.cancelled += int(np.count_nonzero(inside.cancelled))
+    tally.retried += int(np.count_nonzero(inside.retries > 0))
+    failed = ~(inside.completed | inside.cancelled)
+    if failed.any():
+        classes = inside.error.filter(pa.array(failed)).value_counts()
+        tally.errors.update({one["values"]: one["counts"] for one in classes.to_pylist()})
+    lateness_ns = metrics.present(metrics.lateness_ns(inside))
+    fill(mine.lateness, lateness_ns)
+    tally.late += int(np.count_nonzero(lateness_ns > LATE_NS))
     tally.events += int(inside.events.sum())
     tally.coalesced_events += int(inside.coalesced_events.sum())
     tally.unstamped_requests += int(np.count_nonzero(~inside.kernel_stamps))
+
+
+def _add_turns(tally: StageTally, inside: Rows) -> None:
+    if inside.turn.max() == ABSENT:
+        return
+    ttft_ns, ttft_intended_ns = metrics.ttft_ns(inside), metrics.ttft_intended_ns(inside)
+    for turn in np.unique(metrics.present(inside.turn)).tolist():
+        told = tally.turns.setdefault(turn, TurnTally())
+        of_turn = inside.turn == turn
+        told.sent += int(np.count_nonzero(of_turn))
+        measured = of_turn & inside.completed
+        fill(told.ttft, metrics.present(ttft_ns[measured]))
+        fill(told.ttft_intended, metrics.present(ttft_intended_ns[measured]))
+        prompts = metrics.present(inside.prompt_tokens[measured])
+        told.prompt_tokens += int(prompts.sum())
+        told.prompts_told += len(prompts)
 
 
 def _add_latencies(tally: StageTally, measured: Rows) -> None:

@@ -19,6 +19,9 @@ MOST_ERROR_SHARE: Final = 0.01  # of the metric that lateness or lag touches
 MOST_COALESCED_SHARE: Final = 0.01
 MOST_UNSTAMPED_SHARE: Final = 0.01
 MOST_FAILED_SHARE: Final = 0.01
+MOST_UNFINISHED_SHARE: Final = 0.01
+MOST_RETRIED_SHARE: Final = 0.01
+MOST_CANCELLED_SHARE: Final = 0.5
 MOST_CPU_SHARE: Final = 0.85
 
 Facts = dict[str, Any]
@@ -105,7 +108,7 @@ def nothing_completed(stage: Facts) -> Doubt | None:
         return Doubt("empty-window", "the stage ended within its warm-up: nothing was measured", "a shorter --warmup")
     return Doubt(
         "nothing-completed",
-        f"none of the {requests['sent']:,} requests sent in the window completed{_classes(requests)}",
+        f"none of the {requests['sent']:,} requests of the window that were sent completed{_others(requests)}",
         "look at the errors; try a single request first",
     )
 
@@ -127,46 +130,116 @@ def too_few_samples(stage: Facts) -> Doubt | None:
 
 
 def load_below_plan(stage: Facts) -> Doubt | None:
-    """The endpoint was loaded less than the stage says.
-
-    Closed loop: the mean in flight over the window against the planned concurrency. A slot is empty between the end of a
-    response and the next send; with responses that short, the plan is not what was driven either.
-    Open loop: requests sent in the window against rate x window, less what chance takes: one request, or three standard
-    deviations (3 sqrt(n)) where the arrivals are random.
-    """
-    mode, value = stage["load"]["mode"], stage["load"].get("value")
-    if not value or not stage["window_s"]:
+    """The endpoint was loaded less than the stage says."""
+    mode = stage["load"]["mode"]
+    if not stage["window_s"]:
         return None
-    if mode == "concurrency":
-        in_flight = (stage["concurrency"] or {"mean": 0.0})["mean"]
-        if in_flight >= LEAST_LOAD_SHARE * value:
+    return _too_few_in_flight(stage) if mode == "concurrency" else _too_few_sent(stage) if mode == "rate" else None
+
+
+def _too_few_in_flight(stage: Facts) -> Doubt | None:
+    """Closed loop: the mean in flight over the window against the planned concurrency, or its mean over the window.
+
+    A slot is empty between the end of a response and the next send; with responses that short, the plan is not what was
+    driven either. Users who think between their requests are not in flight meanwhile: with those nothing can be held
+    against the plan.
+    """
+    load = stage["load"]
+    value = load.get("value")
+    if not value or load.get("think") or load.get("unit") == "session" or ("profile" in load and not _is_whole(stage)):
+        return None
+    in_flight = (stage["concurrency"] or {"mean": 0.0})["mean"]
+    if in_flight >= LEAST_LOAD_SHARE * value:
+        return None
+    words = f"{in_flight:,.4g} requests were in flight on average, {value:,.6g} were planned ({in_flight / value:.1%})"
+    if failed := stage["requests"]["failed"]:
+        words += f"; {failed:,} failed, and a slot whose request fails is empty until the next is sent"
+    if retried := stage["requests"]["retried"]:
+        words += f"; {retried:,} were refused at first, and their slots empty until they were tried again"
+    return Doubt("load-below-plan", words, "more --workers or --cpus, longer responses, or more requests than slots")
+
+
+def _too_few_sent(stage: Facts) -> Doubt | None:
+    """Open loop: what was sent (with sessions: begun) against the arrivals of the plan.
+
+    In a window that lasted as planned those are known to the last one. In one that was cut short they are rate x window,
+    less what chance takes; and nothing is said where the rate itself was to change.
+    """
+    requests, load, unit = stage["requests"], stage["load"], "requests"
+    sent, offered = requests["sent"], requests["offered"]
+    if load.get("unit") == "session":
+        turns = stage["by_turn"] or []
+        unit, sent, offered = "sessions", sum(one["count"] for one in turns if one["turn"] == 0), None
+    planned, chance = stage["arrivals_planned"], 0.0
+    if planned is None or not _is_whole(stage):
+        if not load.get("value") or _load_changes(stage):
             return None
-        words = f"{in_flight:,.4g} requests were in flight on average, {value:,} were planned ({in_flight / value:.1%})"
-        if failed := stage["requests"]["failed"]:
-            words += f"; {failed:,} failed, and a slot whose request fails is empty until the next is sent"
-        return Doubt(
-            "load-below-plan", words, "more --workers or --cpus, longer responses, or more requests than slots"
-        )
-    if mode == "rate":
-        planned, sent = value * stage["window_s"], stage["requests"]["sent"]
-        chance = 1 if stage["load"].get("arrivals") == "constant" else 3 * math.sqrt(planned)
-        if sent >= LEAST_LOAD_SHARE * planned - chance:
-            return None
-        words = f"{sent:,} requests were sent in the window, {planned:,.6g} were planned ({sent / planned:.1%})"
-        return Doubt("load-below-plan", words, "more --workers or --cpus, or a lower --rate")
-    return None
+        planned = load["value"] * stage["window_s"]
+        chance = _chance(load.get("arrivals", "poisson"), planned)
+        offered = None
+    if not planned or sent >= LEAST_LOAD_SHARE * planned - chance:
+        return None
+    words = f"{sent:,} {unit} were sent in the window, {planned:,.6g} were planned ({sent / planned:.1%})"
+    if requests["dropped"]:
+        words += f"; {requests['dropped']:,} were dropped because they {_why_dropped(load)}"
+    if offered is not None and offered < planned:
+        words += f"; {planned - offered:,} never came due"
+    if requests["dropped"]:
+        return Doubt("load-below-plan", words, f"{_more_places(load)}a lower --rate: the endpoint does not keep up")
+    return Doubt("load-below-plan", words, "more --workers or --cpus, or a lower --rate")
+
+
+def _is_whole(stage: Facts) -> bool:
+    """Whether the window lasted as long as was planned, to the microsecond that seconds in a float are good for."""
+    return stage["duration_s"] is not None and abs(stage["window_s"] - stage["duration_s"]) < 1e-6
+
+
+def _load_changes(stage: Facts) -> bool:
+    """Whether the load is planned to change within the window."""
+    load = stage["load"]
+    return "profile" in load or str(load.get("arrivals", "")).startswith("trace")
+
+
+def _chance(arrivals: str, planned: float) -> float:
+    """By how many arrivals a window may differ from rate x window: one, one burst, or three standard deviations."""
+    kind, _, detail = arrivals.partition(":")
+    if kind == "constant":
+        return 1
+    if kind == "burst":
+        return float(detail.partition("@")[0] or 1)
+    return 3 * math.sqrt(planned) * (float(detail or 1) if kind == "gamma" else 1)
+
+
+def _why_dropped(load: Facts) -> str:
+    if load.get("late_drop_s") is not None:
+        return f"waited longer than {load['late_drop_s'] * 1000:g} ms (--late drop)"
+    return "still waited for a place when the drain ended"
+
+
+def _more_places(load: Facts) -> str:
+    return "a higher --max-in-flight, or " if load.get("max_in_flight") else ""
 
 
 def late_sends(stage: Facts) -> Doubt | None:
-    """p99 of lateness beyond 1 % of the median TTFT."""
+    """p99 of lateness beyond 1 % of the median TTFT.
+
+    Where requests wait for a place in flight that is the plan and no fault of the client; but then the latencies from the
+    send are not what a user sees, and that is said.
+    """
     late_us, ttft_ms = _of(stage["client"], "lateness_us", "p99"), _of(stage, "ttft_ms", "p50")
     if late_us is None or ttft_ms is None or late_us <= MOST_ERROR_SHARE * ttft_ms * 1000:
         return None
-    return Doubt(
-        "late-sends",
-        f"p99 of the sends was {late_us:,.0f} us late, {_share(late_us, ttft_ms * 1000)} of TTFT p50 ({ttft_ms:,.3f} ms)",
-        "more --workers, --cpus of their own, or a lower --rate",
-    )
+    words = f"p99 of the sends was {late_us:,.0f} us late, {_share(late_us, ttft_ms * 1000)} of TTFT p50 ({ttft_ms:,.3f} ms)"
+    load = stage["load"]
+    if load.get("max_in_flight") or load.get("late_drop_s") is not None:
+        limit = (
+            f"the {load['max_in_flight']:,} places of --max-in-flight" if load.get("max_in_flight") else "the client"
+        )
+        words += f"; requests waited for {limit}, and that wait is in the latencies from the intended time alone"
+        return Doubt(
+            "late-sends", words, f"{_more_places(load)}a lower --rate if it is the server that does not keep up"
+        )
+    return Doubt("late-sends", words, "more --workers, --cpus of their own, or a lower --rate")
 
 
 def lag(stage: Facts) -> Doubt | None:
@@ -222,7 +295,9 @@ def unstamped(stage: Facts) -> Doubt | None:
 
 
 def busy_workers(stage: Facts) -> Doubt | None:
-    """A worker had no CPU left to be on time with."""
+    """A worker had no CPU left to be on time with. One that spins is always busy, and lateness tells how it fared."""
+    if stage["client"]["spin"]:
+        return None
     shares = [(share, worker) for worker, share in enumerate(stage["client"]["cpu_share"]) if share is not None]
     share, place = max(shares, default=(0.0, 0))
     if share <= MOST_CPU_SHARE:
@@ -232,13 +307,20 @@ def busy_workers(stage: Facts) -> Doubt | None:
 
 
 def unsteady_throughput(stage: Facts) -> Doubt | None:
-    """The halves of the window differ in output tokens a second."""
+    """The halves of the window differ in output tokens a second, though the load does not."""
+    if _load_changes(stage):
+        return None
     return _unsteady(stage["halves"]["output_tokens_per_s"], "output tokens/s", "unsteady-throughput")
 
 
 def unsteady_ttft(stage: Facts) -> Doubt | None:
-    """The halves of the window differ in TTFT."""
-    return _unsteady(stage["halves"]["ttft_ms"], "ms TTFT", "unsteady-ttft")
+    """The halves of the window differ in TTFT, though the load does not; in open loop TTFT from the intended time."""
+    halves = stage["halves"]
+    if _load_changes(stage):
+        return None
+    if halves["ttft_intended_ms"] is not None:
+        return _unsteady(halves["ttft_intended_ms"], "ms TTFT from the intended time", "unsteady-ttft")
+    return _unsteady(halves["ttft_ms"], "ms TTFT", "unsteady-ttft")
 
 
 def _unsteady(compared: Facts | None, unit: str, code: str) -> Doubt | None:
@@ -278,9 +360,9 @@ def backwards(stage: Facts) -> Doubt | None:
 
 
 def failures(stage: Facts) -> Doubt | None:
-    """More than 1 % failed; those that the end of an interrupted run cut off are not the endpoint's."""
+    """More than 1 % failed; those that the end of the stage cut off are another doubt's."""
     requests = stage["requests"]
-    failed = requests["failed"] - requests["errors"].get("cancelled", 0)
+    failed = requests["failed"] - requests["errors"].get(UNFINISHED, 0)
     if not requests["completed"] or failed <= MOST_FAILED_SHARE * requests["sent"]:
         return None
     return Doubt(
@@ -290,7 +372,62 @@ def failures(stage: Facts) -> Doubt | None:
     )
 
 
-LATENCIES: Final = ("ttft_ms", "ttft_intended_ms", "ttfa_ms", "tpot_ms", "itl_ms", "e2e_ms", "end_of_stream_ms")
+def unfinished(stage: Facts) -> Doubt | None:
+    """More than 1 % were still in flight at the end: those are the longest, and not in the latencies."""
+    requests = stage["requests"]
+    cut = requests["errors"].get(UNFINISHED, 0)
+    if cut <= MOST_UNFINISHED_SHARE * requests["sent"]:
+        return None
+    return Doubt(
+        "unfinished",
+        f"{cut:,} of {requests['sent']:,} requests ({cut / requests['sent']:.1%}) were still in flight when the drain "
+        "ended or the run was stopped: the longest responses are missing from the latencies",
+        "a longer --drain",
+    )
+
+
+def mostly_cancelled(stage: Facts) -> Doubt | None:
+    """More than half of the users left: the latencies are of the others."""
+    requests = stage["requests"]
+    cancelled, sent = requests["cancelled"], requests["sent"]
+    if cancelled <= MOST_CANCELLED_SHARE * sent:
+        return None
+    return Doubt(
+        "mostly-cancelled",
+        f"{cancelled:,} of {sent:,} requests ({cancelled / sent:.1%}) were cancelled by their users: the latencies are of "
+        "those who stayed, and whoever waits long is likelier to leave",
+        "a smaller share or a later time in --cancel, or take the throughput alone",
+    )
+
+
+def retried(stage: Facts) -> Doubt | None:
+    """More than 1 % were refused at first: what they waited between two attempts is not in the latencies from the send."""
+    requests = stage["requests"]
+    again, sent = requests["retried"], requests["sent"]
+    if again <= MOST_RETRIED_SHARE * sent:
+        return None
+    where = "the latencies from the intended time hold the waits, those from the send do not"
+    if requests["offered"] is None:
+        where = "their latencies begin with the last attempt, and do not hold the waits before it"
+    return Doubt(
+        "retried",
+        f"{again:,} of {sent:,} requests ({again / sent:.1%}) were refused (429, 503) and tried again: {where}",
+        "a lower load, or a higher limit at the endpoint",
+    )
+
+
+UNFINISHED: Final = "unfinished"
+
+LATENCIES: Final = (
+    "ttft_ms",
+    "ttft_intended_ms",
+    "ttfa_ms",
+    "tpot_ms",
+    "itl_ms",
+    "e2e_ms",
+    "e2e_intended_ms",
+    "end_of_stream_ms",
+)
 
 OF_A_RUN: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     interrupted,
@@ -302,6 +439,9 @@ OF_A_RUN: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
 OF_A_STAGE: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     nothing_completed,
     failures,
+    unfinished,
+    mostly_cancelled,
+    retried,
     too_few_samples,
     load_below_plan,
     late_sends,
@@ -331,6 +471,15 @@ def _classes(requests: Facts) -> str:
         if requests["errors"]
         else ""
     )
+
+
+def _others(requests: Facts) -> str:
+    """What became of the requests that did not complete."""
+    words = _classes(requests)
+    for name in ("cancelled", "dropped"):
+        if requests[name]:
+            words += f"{', ' if words else ': '}{requests[name]:,} {name}"
+    return words
 
 
 def _listed(workers: list[int]) -> str:

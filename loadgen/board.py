@@ -32,8 +32,12 @@ RUN, STOP, ABORT = range(3)
     LAG_NS,  # the worst lag of the last second
     READS,  # since the worker's start
     DECODED_READS,  # of the responses that EVENTS counts
-) = range(12)
-"""A worker's numbers. SENT..EVENTS count the current stage."""
+    OFFERED,  # arrivals that have come due (open loop)
+    DROPPED,
+    CANCELLED,
+    LATENESS_NS,  # the worst of the last second (open loop)
+) = range(16)
+"""A worker's numbers. SENT..EVENTS and OFFERED..CANCELLED count the current stage; FAILED holds none of the latter two."""
 
 # Log-linear buckets, 8 an octave from 1 us up: 6 % wide, good for a live line and for nothing else.
 BUCKETS: Final = 256
@@ -112,7 +116,7 @@ class Board:
 
     def clear_stage(self, worker: int) -> None:
         """Zero what counts one stage."""
-        for number in (SENT, COMPLETED, FAILED, EVENTS, DECODED_READS):
+        for number in (SENT, COMPLETED, FAILED, EVENTS, DECODED_READS, OFFERED, DROPPED, CANCELLED):
             self.numbers[self.at(worker, number)] = 0
         first = self.histogram_at(worker, TTFT)
         for index in range(first, first + HISTOGRAMS * BUCKETS):

@@ -19,7 +19,7 @@ from loadgen import board as b
 from loadgen.board import Board
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.errors import RunError
-from loadgen.plan import WorkerPlan
+from loadgen.plan import ClosedLoad, WorkerPlan
 
 LOOK_S: Final = 0.02
 """Between two looks at the board."""
@@ -52,6 +52,10 @@ class StageNow:
     sent: int
     completed: int
     failed: int
+    cancelled: int
+    offered: int
+    """Arrivals that have come due; 0 in closed loop."""
+    dropped: int
     events: int
     reads: int
     """Since the start of the run."""
@@ -60,6 +64,7 @@ class StageNow:
     ttft_p50_ns: int | None
     tpot_p50_ns: int | None
     lag_ns: int
+    lateness_ns: int
     cpu_ns: tuple[int, ...]
     """Per worker, since its start."""
     draining: bool
@@ -161,13 +166,14 @@ class Coordinator:
         board = self._board
         hopeless = ""
         next_tick_s = time.monotonic()
-        concurrency = sum(plan.stages[stage].concurrency for plan in self._plans)
+        loads = [plan.stages[stage].load for plan in self._plans]
+        slots = sum(load.slots for load in loads if isinstance(load, ClosedLoad))
         while not self._all(b.DONE, stage):
             time.sleep(LOOK_S)
             self._check_workers()
             failed, completed = board.total(b.FAILED), board.total(b.COMPLETED)
-            may_be_hopeless = not hopeless and not completed and not self._interrupts
-            if may_be_hopeless and failed >= max(HOPELESS_FAILURES, 2 * concurrency):
+            may_be_hopeless = not hopeless and not (completed or board.total(b.CANCELLED)) and not self._interrupts
+            if may_be_hopeless and failed >= max(HOPELESS_FAILURES, 2 * slots):
                 hopeless = self.words() or "every request failed"
                 board.numbers[b.ORDER] = b.ABORT
             if time.monotonic() >= next_tick_s:
@@ -190,12 +196,16 @@ class Coordinator:
             sent=board.total(b.SENT),
             completed=board.total(b.COMPLETED),
             failed=board.total(b.FAILED),
+            cancelled=board.total(b.CANCELLED),
+            offered=board.total(b.OFFERED),
+            dropped=board.total(b.DROPPED),
             events=board.total(b.EVENTS),
             reads=board.total(b.READS),
             decoded_reads=board.total(b.DECODED_READS),
             ttft_p50_ns=board.percentile_ns(b.TTFT, 50),
             tpot_p50_ns=board.percentile_ns(b.TPOT, 50),
             lag_ns=max(board.get(worker, b.LAG_NS) for worker in workers),
+            lateness_ns=max(board.get(worker, b.LATENESS_NS) for worker in workers),
             cpu_ns=tuple(board.get(worker, b.CPU_NS) for worker in workers),
             draining=board.numbers[b.ORDER] != b.RUN,
         )

@@ -53,7 +53,9 @@ ERROR_CLASSES: Final = {
     "server-error": "an error event inside the stream",
     "empty": "a complete response without any output",
     "truncated": "the response ended before its end sign",
-    "cancelled": "the run was stopped before the response ended",
+    "cancelled": "the user left before the response ended (--cancel); no failure",
+    "dropped": "never sent: it waited longer than --late allows, or the stage ended before a place was free; no failure",
+    "unfinished": "still in flight when the drain's limit came or the run was stopped",
     "decode-failed": "this program failed to read a response; it is our bug, please report it",
 }
 """Every class but `http-NNN` (a status that is not 2xx), with its meaning."""

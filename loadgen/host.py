@@ -48,6 +48,12 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def ephemeral_ports() -> int | None:
+    """How many connections to one address and port there can be; None where the system does not say."""
+    first, _, last = _line(Path("/proc/sys/net/ipv4/ip_local_port_range")).partition("\t")
+    return int(last) - int(first) + 1 if first.isdigit() and last.isdigit() else None
+
+
 def descriptor_limit() -> int:
     """How many descriptors a process here may have at most."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]

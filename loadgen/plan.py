@@ -3,8 +3,11 @@
 A worker gets one WorkerPlan and never hears of the spec, the prompts' making or the other workers.
 """
 
+from array import array
 from dataclasses import dataclass, field
 from typing import Any
+
+from loadgen.distribution import Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +38,82 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class ClosedLoad:
+    """Slots that are kept busy: this worker's part of them."""
+
+    levels: tuple[tuple[int, int], ...]
+    """(ns since the start, this worker's slots from then on), ascending; the first at 0."""
+    slots: int
+    """The most that this worker has at any time."""
+    all_slots: int
+    """The most of all workers together; see worker.closed_loop for how units are dealt to them."""
+    units: int | None
+    """This worker's share of the units to begin; None when the stage is bounded by its duration."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLoad:
+    """Arrivals at their own times: this worker's part of them. Its arrival i is number worker + i * workers of the stage."""
+
+    due_ns: "array[int]" = field(repr=False)  # not subscriptable at run time before Python 3.12
+    """ns since the start, ascending."""
+    connections: int
+    """To be open before the start."""
+    spare: int
+    """Open connections to be held ready for the next arrivals, so that none has to wait for a connect."""
+    max_in_flight: int
+    """This worker's places: an arrival that finds none waits."""
+    late_drop_ns: int | None
+    """An arrival that has waited so long is not sent; None: it is sent however late."""
+
+
+@dataclass(frozen=True, slots=True)
 class StagePlan:
-    """One level of load, as one worker has to make it."""
+    """One level of load, as one worker has to make it. A unit is a request, or a session of several turns."""
 
     stage: int
-    concurrency: int
-    """This worker's share of the requests in flight."""
-    all_slots: int
-    """The requests in flight of all workers together; see worker.drive for how ids are dealt to them."""
-    requests: int | None
-    """This worker's share of the requests to send; None when the stage is bounded by its duration."""
+    load: ClosedLoad | OpenLoad
     warmup_ns: int
+    """From the start to the measured window: ramp-up and warm-up."""
+    warmup_requests: int
+    """The window opens when so many of this worker's requests have ended; 0: at its time."""
     duration_ns: int | None
-    """Time of sending behind the warm-up; None when the stage is bounded by its requests."""
+    """Time of sending in the window; None when the stage is bounded by its units."""
     drain_ns: int
     """How long requests in flight may go on after the last send."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsersPlan:
+    """How users behave. Every draw is by the number of the request or session, not by who sends it."""
+
+    seed: int
+    think: Distribution | None = None
+    """Between the turns of a session; without sessions between the requests of a slot."""
+    turns: Distribution | None = None
+    """Turns of a session; None: units are single requests."""
+    most_turns: int = 1
+    real_history: bool = True
+    """A turn quotes what the model answered before, not what the workload has in its place."""
+    cancel_share: float = 0.0
+    cancel_after: Distribution | None = None
+    """Who leaves does so after so many tokens (unit "count"), or so long after the send ("duration")."""
+    retries: int = 0
+    """How often a request that was refused (429, 503) is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """What later turns of a session are made of, since they quote answers that nobody knows before the run."""
+
+    model: str
+    system: str
+    output_tokens: int
+    ignore_eos: bool
+    prompts: tuple[str, ...] = field(repr=False)
+    """What a user says, behind the nonce: request k says prompts[k % len(prompts)]."""
+    answers: tuple[str, ...] = field(repr=False)
+    """What the history quotes as the answer to request k: answers[k % len(answers)]; () where it quotes the real one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +122,8 @@ class PromptPool:
 
     Request k is `head + before + nonce(k) + after`, (before, after) = bodies[k % len(bodies)]. The nonce is `nonce_words`
     words of equal length out of `vocabulary`, so that every body of the pool entry has one and the same length, no two
-    requests of a run begin alike, and a prefix cache has nothing to find.
+    requests of a run begin alike (but for a system prompt, which they are meant to share), and a prefix cache has nothing
+    else to find.
     """
 
     head: bytes = field(repr=False)
@@ -67,6 +132,8 @@ class PromptPool:
     vocabulary: tuple[bytes, ...] = field(repr=False)
     nonce_words: int
     seed: int
+    talk: Talk | None = None
+    """Only with sessions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +145,13 @@ class WorkerPlan:
     core: int | None
     """The CPU to be pinned to; None: wherever the kernel likes."""
     transport: str
+    spin: bool
+    """Look for what is due and for what has come without ever sleeping."""
     dialect: str
     target: Target
     limits: Limits
     stages: tuple[StagePlan, ...]
+    users: UsersPlan
     pool: PromptPool = field(repr=False)
     capture_path: str
     metadata: dict[str, Any] = field(repr=False)

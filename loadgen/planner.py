@@ -1,19 +1,22 @@
 """Spec + workload -> plans: the target, the bytes of the requests, and each worker's slice of every stage."""
 
 import random
+from array import array
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
 
 from loadgen import __version__
-from loadgen.clock import NS_PER_S
+from loadgen.clock import NS_PER_MS, NS_PER_S
 from loadgen.dialects import DIALECTS
 from loadgen.dialects.answer import Ask
 from loadgen.errors import UsageError
-from loadgen.plan import Limits, PromptPool, StagePlan, Target, WorkerPlan
+from loadgen.plan import ClosedLoad, Limits, OpenLoad, PromptPool, StagePlan, Talk, Target, UsersPlan, WorkerPlan
+from loadgen.schedule.stage import Schedule, schedule
 from loadgen.schema import SCHEMA_VERSION
-from loadgen.spec import Spec
+from loadgen.spec import Spec, StageSpec, most_turns
 from loadgen.workload import prompts
 
 # Enough bodies that no two streams in flight have to share one, few enough to be made and held at once.
@@ -22,6 +25,16 @@ MAX_POOL_BYTES: Final = 32 * 1024 * 1024
 
 NONCE_WORDS: Final = 7
 """64^7 ids: 2^32 requests in each of 1,024 stages."""
+
+MAX_ANSWERS: Final = 64
+"""Made-up answers, for histories that do not quote the model's."""
+
+# Connections of an open loop, a worker: open before the start is what a second of arrivals could need, and spare are kept
+# what comes within a tenth of a second, longer than a connect takes.
+MOST_OPENED_BEFORE: Final = 1024
+BLINK_NS: Final = 100 * NS_PER_MS
+LEAST_SPARE: Final = 4
+MOST_SPARE: Final = 128
 
 # A word that stands in for the nonce while a body is made; JSON leaves it as it is.
 _MARK: Final = "@nonce@"
@@ -89,36 +102,86 @@ def pool(spec: Spec, model: str, head_bytes: bytes) -> PromptPool:
     """The requests, seeded: the same spec and seed give the same bytes."""
     randomness = random.Random(spec.seed)
     nonce_words = min(NONCE_WORDS, spec.input_tokens)
+    system = prompts.synthetic(spec.prefix_tokens, randomness)
     bodies: list[tuple[bytes, bytes]] = []
+    texts: list[str] = []
     n_bytes = 0
     while len(bodies) < MAX_BODIES and n_bytes < MAX_POOL_BYTES:
-        text = _MARK + prompts.synthetic(spec.input_tokens - nonce_words, randomness)
-        ask = Ask(model, text, spec.output_tokens, spec.ignore_eos)
+        text = prompts.synthetic(spec.input_tokens - nonce_words, randomness)
+        ask = Ask(model, _MARK + text, spec.output_tokens, spec.ignore_eos, system)
         before, after = orjson.dumps(DIALECTS[spec.api].body(ask)).split(_MARK.encode(), 1)
         bodies.append((before, after))
+        texts.append(text)
         n_bytes += len(before) + len(after)
+    talk = None
+    if spec.turns is not None:
+        recorded = range(0 if spec.history == "real" else MAX_ANSWERS)
+        answers = tuple(prompts.synthetic(spec.output_tokens, randomness) for _ in recorded)
+        talk = Talk(model, system, spec.output_tokens, spec.ignore_eos, tuple(texts), answers)
     return PromptPool(
         head=head_bytes,
         bodies=tuple(bodies),
         vocabulary=tuple(f"{word} ".encode() for word in prompts.NONCE_WORDS),
         nonce_words=nonce_words,
         seed=spec.seed,
+        talk=talk,
     )
 
 
-def stages(spec: Spec) -> list[dict[str, Any]]:
+def schedules(spec: Spec) -> list[Schedule]:
+    """Every stage over time. UsageError where one cannot be made."""
+    return [schedule(stage, number, spec.seed) for number, stage in enumerate(spec.stages)]
+
+
+def stage_name(stage: StageSpec) -> str:
+    """The user's name for it, or what its load is."""
+    if stage.name is not None:
+        return stage.name
+    if stage.concurrency is not None:
+        return f"concurrency {stage.concurrency.text}"
+    if stage.rate is None:
+        assert stage.arrivals is not None
+        return stage.arrivals.text.replace(":", " ", 1)
+    return f"rate {stage.rate.text}{'/s' if stage.rate.length_ns is None and stage.rate.is_constant else ''}"
+
+
+def stages(spec: Spec, planned: Sequence[Schedule]) -> list[dict[str, Any]]:
     """The planned stages, as they stand in run.json and in every capture."""
     return [
         {
             "stage": number,
-            "name": f"concurrency {level}",
-            "load": {"mode": "concurrency", "value": level},
-            "warmup_s": spec.warmup_s,
-            "duration_s": spec.duration_s,
-            "requests": spec.requests,
+            "name": stage_name(stage),
+            "load": _load(spec, stage, made),
+            "ramp_up_s": stage.ramp_up_s,
+            "warmup_s": stage.warmup_s,
+            "warmup_requests": stage.warmup_requests,
+            "duration_s": None if made.duration_ns is None else made.duration_ns / NS_PER_S,
+            "requests": stage.requests,
+            "sessions": stage.sessions,
+            "arrivals_planned": made.arrivals_planned,
         }
-        for number, level in enumerate(spec.concurrency)
+        for number, (stage, made) in enumerate(zip(spec.stages, planned, strict=True))
     ]
+
+
+def _load(spec: Spec, stage: StageSpec, made: Schedule) -> dict[str, Any]:
+    load: dict[str, Any] = {"mode": "rate" if stage.is_open_loop else "concurrency"}
+    load["value"] = (
+        int(made.value) if not stage.is_open_loop and made.value == int(made.value) else round(made.value, 6)
+    )
+    if stage.arrivals is not None:
+        load["arrivals"] = stage.arrivals.text
+    if stage.load is not None and not stage.load.is_constant:
+        load["profile"] = stage.load.text
+    if spec.think is not None:
+        load["think"] = spec.think.text
+    if spec.turns is not None:
+        load["unit"] = "session"
+    if stage.max_in_flight is not None:
+        load["max_in_flight"] = stage.max_in_flight
+    if stage.late_drop_s is not None:
+        load["late_drop_s"] = stage.late_drop_s
+    return load
 
 
 def share(total: int, worker: int, workers: int) -> int:
@@ -126,31 +189,87 @@ def share(total: int, worker: int, workers: int) -> int:
     return total // workers + (worker < total % workers)
 
 
-def worker_stages(spec: Spec, worker: int, workers: int) -> tuple[StagePlan, ...]:
-    """One worker's slice of every stage."""
-    plans = []
-    for number, level in enumerate(spec.concurrency):
-        concurrency = share(level, worker, workers)
-        requests = spec.requests
-        if requests is not None:
-            # By slot, not by worker: a worker with more slots is through with more of them in the same time.
-            requests = requests // level * concurrency + share(requests % level, worker, workers)
-        plans.append(
-            StagePlan(
-                stage=number,
-                concurrency=concurrency,
-                all_slots=level,
-                requests=requests,
-                warmup_ns=_ns(spec.warmup_s),
-                duration_ns=None if spec.duration_s is None else _ns(spec.duration_s),
-                drain_ns=_ns(spec.drain_s),
-            )
+def most_in_flight(spec: Spec, planned: Sequence[Schedule]) -> int | None:
+    """The most units in flight at any time, in all workers together; None where an open loop sets no limit."""
+    limits = [
+        stage.max_in_flight if stage.is_open_loop else made.most_in_flight
+        for stage, made in zip(spec.stages, planned, strict=True)
+    ]
+    return None if None in limits else max(limit for limit in limits if limit is not None)
+
+
+def worker_stages(
+    spec: Spec, planned: Sequence[Schedule], worker: int, workers: int, most_connections: int
+) -> tuple[StagePlan, ...]:
+    """One worker's slice of every stage; a worker can hold `most_connections`."""
+    return tuple(
+        StagePlan(
+            stage=number,
+            load=_open_load(stage, made, worker, workers, most_connections)
+            if stage.is_open_loop
+            else _closed_load(stage, made, worker, workers),
+            warmup_ns=made.warmup_ns,
+            # The schedule of an open loop knows when its warm-up ends.
+            warmup_requests=0 if stage.is_open_loop else share(stage.warmup_requests, worker, workers),
+            duration_ns=made.duration_ns,
+            drain_ns=_ns(stage.drain_s),
         )
-    return tuple(plans)
+        for number, (stage, made) in enumerate(zip(spec.stages, planned, strict=True))
+    )
+
+
+def _closed_load(stage: StageSpec, made: Schedule, worker: int, workers: int) -> ClosedLoad:
+    assert made.levels is not None
+    levels: list[tuple[int, int]] = []
+    for from_ns, level in made.levels:
+        mine = share(level, worker, workers)
+        if not levels or levels[-1][1] != mine:
+            levels.append((from_ns, mine))
+    all_slots = made.most_in_flight
+    slots = share(all_slots, worker, workers)
+    units = stage.requests if stage.requests is not None else stage.sessions
+    if units is not None:
+        units += stage.warmup_requests if stage.requests is not None else 0
+        # By slot, not by worker: a worker with more slots is through with more of them in the same time.
+        units = units // all_slots * slots + share(units % all_slots, worker, workers)
+    return ClosedLoad(tuple(levels), slots, all_slots, units)
+
+
+def _open_load(stage: StageSpec, made: Schedule, worker: int, workers: int, most_connections: int) -> OpenLoad:
+    assert made.due_ns is not None
+    mine: array[int] = array("q")
+    mine.frombytes(made.due_ns[worker::workers].tobytes())
+    places = most_connections
+    if stage.max_in_flight is not None:
+        places = min(places, share(stage.max_in_flight, worker, workers))
+    in_a_second = -(-made.most_within(NS_PER_S) // workers)
+    in_a_blink = -(-made.most_within(BLINK_NS) // workers)
+    return OpenLoad(
+        due_ns=mine,
+        connections=min(in_a_second, MOST_OPENED_BEFORE, places),
+        spare=min(max(in_a_blink, LEAST_SPARE), MOST_SPARE),
+        max_in_flight=places,
+        late_drop_ns=None if stage.late_drop_s is None else _ns(stage.late_drop_s),
+    )
+
+
+def users(spec: Spec) -> UsersPlan:
+    """How users behave."""
+    return UsersPlan(
+        seed=spec.seed,
+        think=spec.think,
+        turns=spec.turns,
+        most_turns=most_turns(spec),
+        real_history=spec.history == "real",
+        cancel_share=spec.cancel.share if spec.cancel is not None else 0.0,
+        cancel_after=spec.cancel.after if spec.cancel is not None else None,
+        retries=spec.retries,
+    )
 
 
 def worker_plans(
     spec: Spec,
+    planned: Sequence[Schedule],
     *,
     where: Target,
     model: str,
@@ -161,6 +280,7 @@ def worker_plans(
     host: dict[str, Any],
     capture_paths: list[str],
     board_fd: int,
+    most_connections: int,
 ) -> list[WorkerPlan]:
     """A plan a worker; `cores` and `capture_paths` hold one entry for each."""
     workers = len(cores)
@@ -175,7 +295,7 @@ def worker_plans(
         "clock_source": host["clock_source"],
         "transport": transport,
         "spec": spec.to_json(),
-        "stages": stages(spec),
+        "stages": stages(spec, planned),
     }
     return [
         WorkerPlan(
@@ -183,10 +303,12 @@ def worker_plans(
             workers=workers,
             core=core,
             transport=transport,
+            spin=spec.spin,
             dialect=spec.api,
             target=where,
             limits=limits(spec),
-            stages=worker_stages(spec, worker, workers),
+            stages=worker_stages(spec, planned, worker, workers, most_connections),
+            users=users(spec),
             pool=requests,
             capture_path=path,
             metadata=metadata,

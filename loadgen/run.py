@@ -10,7 +10,7 @@ import os
 import secrets
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from loadgen.board import Board
 from loadgen.coordinator import Coordinator
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target
+from loadgen.schedule.stage import Schedule
 from loadgen.spec import Spec
 
 RUN_SCHEMA: Final = 1
@@ -32,17 +33,17 @@ SPARE_DESCRIPTORS: Final = 64
 
 
 def choose_cores(
-    workers: int | None, cpus: tuple[int, ...] | None, usable: list[int], levels: tuple[int, ...]
+    workers: int | None, cpus: tuple[int, ...] | None, usable: list[int], most_in_flight: int | None
 ) -> list[int]:
     """The core of each worker. Without a wish every core gets one, but for the first where there are more than two.
 
-    UsageError where the wish cannot be met. More workers than requests in flight would have nothing to do.
+    UsageError where the wish cannot be met. More workers than units in flight would have nothing to do.
     """
     if cpus is not None and (missing := [cpu for cpu in cpus if cpu not in usable]):
         raise UsageError(f"--cpus: CPU {missing[0]} cannot be used here; allowed is {_ranges(usable)}")
     cores = list(cpus) if cpus is not None else usable[1:] if len(usable) > 2 and workers is None else usable
     if workers is None:
-        return cores[: max(levels)]
+        return cores[:most_in_flight]
     if workers > len(cores):
         raise UsageError(
             f"--workers: {workers} workers need as many cores, and there are {len(cores)} ({_ranges(cores)}); "
@@ -50,6 +51,18 @@ def choose_cores(
         )
     # The last ones: the first core is where the rest of the machine likes to work.
     return cores[len(cores) - workers :]
+
+
+def cores(spec: Spec, planned: Sequence[Schedule]) -> list[int]:
+    """The core of each worker of a run. UsageError where the wish cannot be met."""
+    chosen = choose_cores(spec.workers, spec.cpus, host.usable_cores(), planner.most_in_flight(spec, planned))
+    # A worker without a place could not send its arrivals.
+    places = min((stage.max_in_flight for stage in spec.stages if stage.max_in_flight is not None), default=len(chosen))
+    if spec.workers is not None and spec.workers > places:
+        raise UsageError(
+            f"--max-in-flight: {places} are fewer than the {spec.workers} workers; allowed is at least one each"
+        )
+    return chosen[:places]
 
 
 def choose_transport(spec: Spec) -> str:
@@ -62,14 +75,18 @@ def choose_transport(spec: Spec) -> str:
     return spec.transport
 
 
-def check_descriptors(spec: Spec, workers: int) -> None:
-    """UsageError when a worker could not hold its share of the connections."""
-    limit = host.descriptor_limit()
-    most = planner.share(max(spec.concurrency), 0, workers) + SPARE_DESCRIPTORS
-    if most > limit:
+def most_connections() -> int:
+    """How many connections a worker can hold."""
+    return max(host.descriptor_limit() - SPARE_DESCRIPTORS, 1)
+
+
+def check_descriptors(in_flight: int | None, workers: int) -> None:
+    """UsageError when a worker could not hold its share of the connections. In an open loop without a limit it waits."""
+    if in_flight is not None and planner.share(in_flight, 0, workers) > most_connections():
         raise UsageError(
-            f"--concurrency: {max(spec.concurrency)} on {workers} worker(s) needs {most} descriptors a process, the limit "
-            f"is {limit}; raise it (ulimit -Hn) or give more --workers"
+            f"--concurrency, --max-in-flight: {in_flight} on {workers} worker(s) needs "
+            f"{planner.share(in_flight, 0, workers) + SPARE_DESCRIPTORS} descriptors a process, the limit is "
+            f"{host.descriptor_limit()}; raise it (ulimit -Hn) or give more --workers"
         )
 
 
@@ -111,11 +128,12 @@ class Run:
     def __init__(self, spec: Spec, run_dir: Path, *, key: str | None) -> None:
         self.run_dir = run_dir
         self._key = key
-        self._cores = choose_cores(spec.workers, spec.cpus, host.usable_cores(), spec.concurrency)
+        self.schedules = planner.schedules(spec)
+        self._cores = cores(spec, self.schedules)
         self.spec = replace(spec, transport=choose_transport(spec))
         self.where: Target = planner.target(spec)
         planner.head(self.where, key)
-        check_descriptors(spec, len(self._cores))
+        check_descriptors(planner.most_in_flight(spec, self.schedules), len(self._cores))
         check_directory(run_dir)
         self._run_id = secrets.token_hex(8)
         self._facts: dict[str, Any] = {}
@@ -124,6 +142,10 @@ class Run:
     def workers(self) -> int:
         """How many workers it will have."""
         return len(self._cores)
+
+    def stages(self) -> list[dict[str, Any]]:
+        """The stages as they stand in run.json."""
+        return planner.stages(self.spec, self.schedules)
 
     @contextmanager
     def started(self, model: str) -> Iterator[Coordinator]:
@@ -138,7 +160,7 @@ class Run:
             "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             "spec": self.spec.to_json(),
             "transport": self.spec.transport,
-            "stages": planner.stages(self.spec),
+            "stages": self.stages(),
             "workers": [{"worker": worker, "core": core} for worker, core in enumerate(self._cores)],
             "host": machine,
             "ended": None,
@@ -148,6 +170,7 @@ class Run:
         try:
             plans = planner.worker_plans(
                 self.spec,
+                self.schedules,
                 where=self.where,
                 model=model,
                 key=self._key,
@@ -159,6 +182,7 @@ class Run:
                     str(self.run_dir / "capture" / f"worker-{worker:02}.arrow") for worker in range(len(self._cores))
                 ],
                 board_fd=board.fd,
+                most_connections=most_connections(),
             )
             with Coordinator(plans, board) as coordinator:
                 yield coordinator

@@ -10,11 +10,12 @@ Batch metadata, key WATCH_KEY: one JSON object, what the worker says of itself s
                    worker's user + system time since its start
     stages         [{"stage", "start_ns", "measure_ns", "stop_ns", "idle_ns", "done_ns"}, ...]  cumulative
                    start_ns    the common start; the same in every worker
-                   measure_ns  warm-up ends here: start_ns + warm-up
-                   stop_ns     planned end of sending (--duration), or null
+                   measure_ns  warm-up ends here; null until it has, where it is bounded by requests
+                   stop_ns     planned end of sending (--duration, or the schedule's end), or null
                    idle_ns     the first moment at which this worker had a free slot and nothing left to send, or null
                    done_ns     its last request has ended, or null while the stage runs
     sent           requests sent so far, all stages
+    retried        attempts refused with 429 or 503 and tried again, so far
     reopened       kept-alive connections found closed and opened anew, so far
     unstamped      reads without a kernel stamp (the time of the read was taken), so far
     reads          reads so far
@@ -74,7 +75,7 @@ CAPTURE_SCHEMA: Final = pa.schema(
         pa.field("worker", pa.uint16(), nullable=False),
         pa.field("session_id", pa.uint64()),
         pa.field("turn", pa.uint16()),
-        pa.field("intended_ns", pa.int64()),  # due time; null in closed loop
+        pa.field("intended_ns", pa.int64()),  # due time, also of a retried request the first; null in closed loop
         pa.field("sent_ns", pa.int64(), nullable=False),  # just before the first byte went to the kernel
         pa.field("connect_ns", pa.int64()),  # duration; set where this request paid for the connection
         pa.field("first_byte_ns", pa.int64()),
@@ -96,6 +97,7 @@ CAPTURE_SCHEMA: Final = pa.schema(
         pa.field("response_bytes", pa.uint32(), nullable=False),
         pa.field("response_id", pa.string()),
         pa.field("ended_ns", pa.int64(), nullable=False),  # when the client was done with it, failed or not
+        pa.field("retries", pa.uint16(), nullable=False),  # refusals (429, 503) before this attempt
     ]
 )
 

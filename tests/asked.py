@@ -1,5 +1,6 @@
 """Specs, plans and installed commands for the tests: what a user would ask for, less what does not matter to a test."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -8,31 +9,84 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from loadgen.spec import Spec
+from loadgen.distribution import parse_distribution
+from loadgen.errors import UsageError
+from loadgen.schedule.arrivals import parse_process
+from loadgen.schedule.profile import parse_profile
+from loadgen.spec import Spec, StageSpec, parse_cancel, plain
+from loadgen.spec.layers import Document, Given, Layer, put, settled
+from loadgen.spec.refusals import flag
+from loadgen.spec.settings import SETTINGS
 
 PATIENCE_S = 30.0
 
 T = TypeVar("T")
 
 
+def stage_spec(**changes: Any) -> StageSpec:
+    """One stage that is good as it is. Profiles, processes and distributions may be given as their compact text."""
+    fields: dict[str, Any] = {
+        "name": None,
+        "concurrency": None,
+        "rate": None,
+        "arrivals": None,
+        "requests": None,
+        "sessions": None,
+        "duration_s": None,
+        "ramp_up_s": 0.0,
+        "warmup_s": 0.0,
+        "warmup_requests": 0,
+        "drain_s": 5.0,
+        "max_in_flight": None,
+        "late_drop_s": None,
+    } | changes
+    if fields["rate"] is None and fields["arrivals"] is None and fields["concurrency"] is None:
+        fields["concurrency"] = 2
+    if fields["rate"] is not None and fields["arrivals"] is None:
+        fields["arrivals"] = "poisson"
+    for name in ("concurrency", "rate"):
+        if isinstance(fields[name], int | float | str):
+            fields[name] = parse_profile(plain(fields[name]))
+    if isinstance(fields["arrivals"], str):
+        fields["arrivals"] = parse_process(fields["arrivals"])
+    return StageSpec(**fields)
+
+
 def spec(**changes: Any) -> Spec:
-    """A spec that is good as it is, with some fields changed."""
+    """A spec that is good as it is, with some fields changed.
+
+    What a stage has goes to every stage; `concurrency` and `rate` may be a tuple, which is a stage each.
+    """
+    of_stages = {field.name for field in dataclasses.fields(StageSpec)}
+    stage = {name: changes.pop(name) for name in list(changes) if name in of_stages}
+    if not stage.keys() & {"requests", "duration_s", "sessions"}:
+        stage["sessions" if changes.get("turns") else "requests"] = 4
+    swept = next((name for name in ("concurrency", "rate") if isinstance(stage.get(name), tuple)), None)
+    stages = [stage_spec(**stage | {swept: level}) for level in stage[swept]] if swept else [stage_spec(**stage)]
+    for name, unit in (("turns", "count"), ("think", "duration")):
+        if isinstance(changes.get(name), str):
+            changes[name] = parse_distribution(changes[name], unit)
+    if isinstance(changes.get("cancel"), str):
+        changes["cancel"] = parse_cancel(changes["cancel"])
     fields: dict[str, Any] = {
         "url": "http://127.0.0.1:8000",
         "model": "sim",
         "api": "chat",
-        "concurrency": (2,),
-        "requests": 4,
-        "duration_s": None,
-        "warmup_s": 0.0,
-        "drain_s": 5.0,
+        "stages": tuple(stages),
         "input_tokens": 16,
         "output_tokens": 3,
+        "prefix_tokens": 0,
+        "turns": None,
+        "history": "real",
+        "think": None,
+        "cancel": None,
+        "retries": 0,
         "ignore_eos": False,
         "seed": 1,
         "workers": None,
         "cpus": None,
         "transport": "auto",
+        "spin": False,
         "tls_ca": None,
         "insecure": False,
         "proxy": None,
@@ -44,6 +98,17 @@ def spec(**changes: Any) -> Spec:
     }
     assert changes.keys() <= fields.keys()
     return Spec(**fields | changes)
+
+
+def spec_of_flags(flags: dict[str, Any], document: Document | None = None) -> Spec:
+    """The checked spec of settings as flags give them, over a spec file."""
+    given: Layer = {}
+    for name, raw in flags.items():
+        try:
+            put(given, name, Given(SETTINGS[name].read(raw), flag(name)))
+        except ValueError as error:
+            raise UsageError(f"{flag(name)}: {error}") from None
+    return settled(given, document or Document({}), {})
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -20,12 +20,24 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.errors": (set(), set()),
     "loadgen.clock": (set(), set()),
     "loadgen.durations": (set(), set()),
+    "loadgen.distribution": ({"loadgen.durations"}, set()),
     "loadgen.board": (set(), set()),
     "loadgen.host": (set(), set()),
     "loadgen.wire": (set(), {"httptools"}),
-    "loadgen.plan": ({"loadgen.errors"}, set()),
+    "loadgen.plan": ({"loadgen.distribution"}, set()),
     "loadgen.schema": (set(), {"pyarrow"}),
-    "loadgen.spec": ({"loadgen.errors", "loadgen.durations"}, set()),
+    "loadgen.spec": (
+        {
+            "loadgen.distribution",
+            "loadgen.durations",
+            "loadgen.errors",
+            "loadgen.schedule",
+        },
+        set(),
+    ),
+    "loadgen.schedule": ({"loadgen.durations"}, {"numpy"}),
+    # Made of what a spec says, of which the other two are part.
+    "loadgen.schedule.stage": ({"loadgen.clock", "loadgen.errors", "loadgen.schedule", "loadgen.spec"}, {"numpy"}),
     "loadgen.dialects": ({"loadgen.errors"}, {"orjson"}),
     "loadgen.workload": ({"loadgen.errors", "loadgen.dialects"}, set()),
     "loadgen.planner": (
@@ -35,6 +47,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.dialects",
             "loadgen.errors",
             "loadgen.plan",
+            "loadgen.schedule.stage",
             "loadgen.schema",  # its version number alone: it goes into each capture
             "loadgen.spec",
             "loadgen.workload",
@@ -46,6 +59,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.board",
             "loadgen.clock",
             "loadgen.dialects",
+            "loadgen.distribution",
             "loadgen.errors",
             "loadgen.host",
             "loadgen.plan",
@@ -74,15 +88,17 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.host",
             "loadgen.plan",
             "loadgen.planner",
+            "loadgen.schedule.stage",
             "loadgen.spec",
         },
         {"orjson"},
     ),
+    "loadgen.forecast": ({"loadgen.clock", "loadgen.plan", "loadgen.schedule.stage", "loadgen.spec"}, set()),
     "loadgen.simulator": (
         {"loadgen.clock", "loadgen.errors"},
         {"httptools", "numpy", "pyarrow", "uvloop"},
     ),
-    "loadgen.cli": ({"*"}, {"click", "rich"}),
+    "loadgen.cli": ({"*"}, {"click", "orjson", "rich"}),
     "analysis": ({"loadgen.schema"}, {"hdrh", "numpy", "pyarrow", "rich"}),
 }
 
@@ -217,7 +233,7 @@ def test_importing_a_package_costs_nothing(module):
 
 
 def test_a_spec_can_be_built_without_any_other_package():
-    script = f"import loadgen.spec, sys; print(sorted({HEAVY} & sys.modules.keys()))"
+    script = f"import loadgen.spec.file, sys; print(sorted({HEAVY} & sys.modules.keys()))"
     assert loaded(script) == "[]"
 
 

@@ -14,6 +14,10 @@ from loadgen.errors import LoadgenError
 COMMANDS: Final = {
     # name: (module, one line for --help)
     "run": ("loadgen.cli.run", "Load an endpoint and report TTFT, TPOT and throughput at each level of load."),
+    "plan": (
+        "loadgen.cli.plan",
+        "Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.",
+    ),
     "simulate": ("loadgen.cli.simulate", "Serve an OpenAI-compatible endpoint whose true times are known."),
     "report": ("loadgen.cli.report", "Recompute and show the results of a run from its capture."),
 }

@@ -3,14 +3,13 @@
 import time
 from collections import deque
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from loadgen.coordinator import StageNow
-from loadgen.spec import Spec
 
 PLAIN_EVERY_S: Final = 5.0
 
@@ -24,9 +23,8 @@ LEAST_WANTED: Final = ("CPU", "left", "lag")
 class Progress:
     """Called with each StageNow. A context manager: the live table is taken away at the end."""
 
-    def __init__(self, spec: Spec, stage_names: list[str], console: Console) -> None:
-        self._spec = spec
-        self._names = stage_names
+    def __init__(self, stages: list[dict[str, Any]], console: Console) -> None:
+        self._stages = stages  # as in run.json
         self._console = console
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._seen: deque[tuple[float, int, int]] = deque()
@@ -76,28 +74,36 @@ class Progress:
         return table
 
     def _cells(self, now: StageNow) -> list[tuple[str, str]]:
-        return [
-            ("stage", f"{now.stage + 1}/{now.stages} {self._names[now.stage]}"),
+        is_open_loop = self._stages[now.stage]["load"]["mode"] == "rate"
+        cells = [
+            ("stage", f"{now.stage + 1}/{now.stages} {self._stages[now.stage]['name']}"),
             ("elapsed", f"{max(now.elapsed_s, 0):.0f} s{self._phase(now)}"),
             ("left", _span(self._left_s(now))),
+            *([("offered", f"{now.offered}")] if is_open_loop else []),
             ("in flight", f"{now.in_flight}"),
             ("done", f"{now.completed}"),
             ("failed", f"{now.failed}"),
+            *([("dropped", f"{now.dropped}")] if now.dropped else []),
+            *([("cancelled", f"{now.cancelled}")] if now.cancelled else []),
             ("tokens/s", _rate(self._tokens_per_s(now))),
             ("TTFT", _ms(now.ttft_p50_ns)),
             ("TPOT", _ms(now.tpot_p50_ns)),
+            *([("late", _ms(now.lateness_ns))] if is_open_loop else []),
             ("lag", _ms(now.lag_ns)),
             ("CPU", f"{self._cpu_share(now):.0%}"),
         ]
+        return cells
 
     def _phase(self, now: StageNow) -> str:
+        stage = self._stages[now.stage]
         if now.draining:
             return " drain"
-        if now.elapsed_s < self._spec.warmup_s:
+        if now.elapsed_s < stage["ramp_up_s"]:
+            return " ramp-up"
+        if now.elapsed_s < stage["ramp_up_s"] + stage["warmup_s"]:
             return " warm-up"
-        if self._spec.duration_s is not None and now.elapsed_s > self._spec.warmup_s + self._spec.duration_s:
-            return " drain"
-        return ""
+        sending_s = _sending_s(stage)
+        return " drain" if sending_s is not None and now.elapsed_s > sending_s else ""
 
     def _tokens_per_s(self, now: StageNow) -> float | None:
         """Reads of the last seconds a second, times the events a read: events are only counted when a response has ended."""
@@ -113,16 +119,24 @@ class Progress:
 
     def _left_s(self, now: StageNow) -> float | None:
         """Until the last stage's sending ends, seconds; None where nothing has come back that could tell."""
-        spec = self._spec
-        stages_behind = now.stages - now.stage - 1
-        if spec.duration_s is not None:
-            a_stage_s = spec.warmup_s + spec.duration_s
-            return max(a_stage_s - now.elapsed_s, 0.0) + stages_behind * a_stage_s
-        done = now.completed + now.failed
-        if not done or now.elapsed_s <= 0 or spec.requests is None:
-            return None
-        a_request_s = now.elapsed_s / done
-        return (spec.requests - done) * a_request_s + stages_behind * spec.requests * a_request_s
+        left_s = 0.0
+        for number, stage in enumerate(self._stages[now.stage :], now.stage):
+            stage_s = _sending_s(stage)
+            if stage_s is None:
+                done = now.completed + now.failed + now.cancelled
+                if not done or now.elapsed_s <= 0 or stage["requests"] is None:
+                    return None
+                stage_s = stage["requests"] * now.elapsed_s / done
+            left_s += max(stage_s - now.elapsed_s, 0.0) if number == now.stage else stage_s
+        return left_s
+
+
+def _sending_s(stage: dict[str, Any]) -> float | None:
+    """From a stage's start to the end of its sending; None where the requests decide."""
+    if stage["duration_s"] is None:
+        return None
+    sending_s: float = stage["ramp_up_s"] + stage["warmup_s"] + stage["duration_s"]
+    return sending_s
 
 
 def _ms(span_ns: int | None) -> str:

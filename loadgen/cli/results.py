@@ -20,6 +20,17 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console") -> None:
     say(Text(_head(summary)))
     if stages:
         say(tables.stage_table(stages))
+        for caption, table in (
+            (
+                "open loop: latencies from the intended time; late: sent over 1 ms after it",
+                tables.open_loop_table(stages),
+            ),
+            ("by turn of the sessions", tables.turn_table(stages)),
+        ):
+            if table is not None:
+                say("")
+                say(Text(caption, style="dim"))
+                say(table)
         for note in tables.footnotes(stages):
             say(note)
     can_draw = console.encoding.lower().startswith("utf")

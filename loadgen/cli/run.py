@@ -76,12 +76,11 @@ def _checked_model(job: Any, key: str | None, *, no_check: bool) -> str:
 
 def _make_load(job: Any, model: str, console: Any) -> str:
     """Run every stage; "" or the words of what went wrong. What was measured stays in the run directory."""
-    from loadgen import host, planner
+    from loadgen import host
     from loadgen.cli.progress import Progress
 
-    names = [stage["name"] for stage in planner.stages(job.spec)]
     try:
-        with job.started(model) as coordinator, Progress(job.spec, names, console) as progress:
+        with job.started(model) as coordinator, Progress(job.stages(), console) as progress:
 
             def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
                 if coordinator.interrupt() == 1:

@@ -20,6 +20,10 @@ class Ask:
     prompt: str
     output_tokens: int
     ignore_eos: bool
+    system: str = ""
+    """What stands before everything; "" for nothing."""
+    history: tuple[tuple[str, str], ...] = ()
+    """The turns before: (what was said, what was answered)."""
 
 
 class Answer:

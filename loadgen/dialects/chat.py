@@ -8,6 +8,8 @@ A role-only chunk, an empty delta and the usage chunk are no output.
 import re
 from typing import Any, Final
 
+import orjson
+
 from loadgen.dialects.answer import CONTENT, NOTHING, REASONING, TOOL, Answer, Ask
 from loadgen.dialects.openai import choice_of, frame
 
@@ -17,7 +19,18 @@ TEXT_MARK: Final = re.compile(rb'"content"\s*:\s*"')
 
 def body(ask: Ask) -> dict[str, Any]:
     """The request's JSON."""
-    return {"messages": [{"role": "user", "content": ask.prompt}], **frame(ask)}
+    messages = [{"role": "system", "content": ask.system}] if ask.system else []
+    for said, answered in ask.history:
+        messages += [{"role": "user", "content": said}, {"role": "assistant", "content": answered}]
+    messages.append({"role": "user", "content": ask.prompt})
+    return {"messages": messages, **frame(ask)}
+
+
+def text(payload: bytes) -> str:
+    """What a content event said; raises as choice_of does."""
+    delta = orjson.loads(payload)["choices"][0]["delta"]
+    said: str = delta.get("content") or delta["refusal"]
+    return said
 
 
 def read(payload: bytes, answer: Answer) -> int:

@@ -7,6 +7,8 @@ in it that a user could see: it is no output; the usage counts its token.
 import re
 from typing import Any, Final
 
+import orjson
+
 from loadgen.dialects.answer import CONTENT, NOTHING, Answer, Ask
 from loadgen.dialects.openai import choice_of, frame
 
@@ -16,7 +18,15 @@ TEXT_MARK: Final = re.compile(rb'"text"\s*:\s*"')
 
 def body(ask: Ask) -> dict[str, Any]:
     """The request's JSON."""
-    return {"prompt": ask.prompt, **frame(ask)}
+    before = [ask.system] if ask.system else []
+    before += [said + answered for said, answered in ask.history]
+    return {"prompt": "\n\n".join([*before, ask.prompt]), **frame(ask)}
+
+
+def text(payload: bytes) -> str:
+    """What a content event said; raises as choice_of does."""
+    said: str = orjson.loads(payload)["choices"][0]["text"]
+    return said
 
 
 def read(payload: bytes, answer: Answer) -> int:

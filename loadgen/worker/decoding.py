@@ -43,11 +43,17 @@ class Decoder:
         on_decoded: Callable[[Exchange], None],
     ) -> None:
         self._read: Callable[[bytes, Answer], int] = dialect.read
+        self._text: Callable[[bytes], str] = dialect.text
         self._text_mark: re.Pattern[bytes] = dialect.TEXT_MARK
         self._clock = clock
         self._on_decoded = on_decoded
         self._waiting: deque[Exchange] = deque()
         self.on_segment = self._waiting.append
+
+    @property
+    def waiting(self) -> int:
+        """How many segments' turn has not come."""
+        return len(self._waiting)
 
     def decode_one(self) -> bool:
         """Decode one exchange's waiting segments; True while more wait."""
@@ -58,16 +64,27 @@ class Decoder:
             return bool(self._waiting)
         segments, exchange.segments = exchange.segments, []
         exchange.decoded = exchange.ended
+        self._decode_all(exchange, segments)
+        if exchange.ended:
+            if exchange.decode_failure:
+                exchange.error, exchange.words = "decode-failed", exchange.decode_failure
+            else:
+                judge(exchange)
+            self._on_decoded(exchange)
+        return bool(self._waiting)
+
+    def decode_now(self, exchange: Exchange) -> int:
+        """Decode what has been handed over of an exchange that goes on; gives the output tokens so far."""
+        segments, exchange.segments = exchange.segments, []
+        self._decode_all(exchange, segments)
+        return max(len(exchange.kinds), exchange.answer.cumulative_tokens or 0)
+
+    def _decode_all(self, exchange: Exchange, segments: list[Segment]) -> None:
         try:
             for i, segment in enumerate(segments, 1):
                 self._decode(exchange, segment, is_last=exchange.ended and i == len(segments))
-            if exchange.ended:
-                judge(exchange)
         except Exception as error:  # whatever it is, it costs this request and no other
-            exchange.error, exchange.words = "decode-failed", f"{type(error).__name__}: {error}"
-        if exchange.ended:
-            self._on_decoded(exchange)
-        return bool(self._waiting)
+            exchange.decode_failure = exchange.decode_failure or f"{type(error).__name__}: {error}"
 
     def _decode(self, exchange: Exchange, segment: Segment, *, is_last: bool) -> None:
         if segment.read_ns:
@@ -78,6 +95,8 @@ class Decoder:
             if exchange.first_byte_ns is None:
                 exchange.first_byte_ns = int(stamp_ns[0])
             exchange.last_byte_ns = int(stamp_ns[-1])
+        else:
+            stamp_ns = np.array([exchange.last_byte_ns or 0], np.int64)
         parts = segment.parts
         if not is_event_stream(exchange):
             if len(exchange.other_body) < MAX_WORDS_BYTES:
@@ -97,7 +116,8 @@ class Decoder:
             part_ends += len(rest)
             part = part_ends.searchsorted(output_ends)  # the part that holds each event's last byte
             read = np.array(segment.part_counts).searchsorted(part, side="right")  # the read that brought that part
-            stamps = stamp_ns[read]
+            # An event without its blank line ends with the response, whose last segment may hold nothing of it, or no read.
+            stamps = stamp_ns[np.minimum(read, len(stamp_ns) - 1)]
             exchange.event_ns.append(stamps)
             exchange.coalesced_events += int(np.count_nonzero(stamps[1:] == stamps[:-1]))
 
@@ -121,6 +141,8 @@ class Decoder:
         output = kinds >= CONTENT
         exchange.kinds += kinds[output].tobytes()
         exchange.cumulative.frombytes(so_far[output].tobytes())
+        if exchange.texts is not None:
+            exchange.texts += [str(self._text(payloads[i])) for i in np.flatnonzero(kinds == CONTENT)]
         return output
 
     def _read_one(

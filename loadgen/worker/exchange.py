@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from loadgen.worker.users import User
+
 # The whole body of an error is read off the wire; this much of it is kept for the server's words.
 MAX_WORDS_BYTES = 64 * 1024
 
@@ -36,8 +38,10 @@ class Exchange:
         "connect_ns",
         "content_encoding",
         "content_type",
+        "counted_parts",
         "cumulative",
         "data",
+        "decode_failure",
         "decoded",
         "due_ns",
         "ended",
@@ -48,9 +52,12 @@ class Exchange:
         "frame",
         "frames_tried",
         "handed_bytes",
+        "intended_ns",
         "kinds",
         "last_byte_ns",
         "last_read_ns",
+        "leave_tokens",
+        "line_ends",
         "max_lag_ns",
         "n_reads",
         "other_body",
@@ -60,14 +67,21 @@ class Exchange:
         "request_id",
         "response_bytes",
         "rest",
+        "retries",
+        "retry_after",
         "segments",
         "sent_ns",
+        "session_id",
         "slot",
         "stage",
         "stamps",
         "started",
         "status",
+        "superseded",
+        "texts",
+        "turn",
         "unstamped",
+        "user",
         "words",
     )
 
@@ -78,6 +92,15 @@ class Exchange:
         self.data = data
         self.request_bytes = len(data)
         self.due_ns = due_ns  # when it was handed to the transport; limits count from here until it is sent
+
+        # the drive's
+        self.user: User | None = None
+        self.intended_ns: int | None = None
+        self.session_id: int | None = None
+        self.turn: int | None = None
+        self.retries = 0
+        self.superseded = False  # refused and to be tried again: another exchange will be the row
+        self.leave_tokens = 0  # the user leaves after so many; 0: stays
 
         # the transport's
         self.sent_ns = 0
@@ -92,6 +115,9 @@ class Exchange:
         self.status = 0
         self.content_type = ""
         self.content_encoding = ""
+        self.retry_after = ""
+        self.line_ends = 0  # of the body so far, counted where the user leaves after a number of tokens
+        self.counted_parts = 0
         self.error: str | None = None
         self.words = ""
         self.ended = False
@@ -99,6 +125,7 @@ class Exchange:
 
         # the decoder's
         self.decoded = False
+        self.decode_failure = ""  # our own, in words
         self.started = False
         self.answer = Answer()
         self.rest = b""
@@ -106,6 +133,7 @@ class Exchange:
         self.frames_tried = 0
         self.other_body = b""
         self.event_ns: list[npt.NDArray[np.int64]] = []
+        self.texts: list[str] | None = None  # what the content events said, where the next turn quotes it
         self.kinds = bytearray()  # an int8 for each output event
         self.cumulative: array[int] = array("q")  # for each output event the tokens so far, or UNKNOWN
         self.coalesced_events = 0

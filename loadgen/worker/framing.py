@@ -16,6 +16,7 @@ from loadgen.plan import Limits, Target
 from loadgen.wire.http1 import BadResponse, ResponseReader
 from loadgen.worker.connection import ConnectError, Read
 from loadgen.worker.exchange import Exchange, Segment
+from loadgen.worker.pacer import Pacer
 from loadgen.worker.stamps import NO_STAMP
 
 # Long enough to be worth a clock read and a turn of the loop, shorter than any tick. Not a knob.
@@ -60,9 +61,10 @@ C = TypeVar("C", bound=Framed)
 class FramedSlots(ABC, Generic[C]):
     """The part of a transport.Transport that knows nothing of sockets."""
 
-    def __init__(self, target: Target, limits: Limits) -> None:
+    def __init__(self, target: Target, limits: Limits, pacer: Pacer) -> None:
         self._target = target
         self._limits = limits
+        self._pacer = pacer
         self._loop = asyncio.get_running_loop()
         self._connections: list[C] = []  # by slot
         self._segment_bytes = MAX_SEGMENT_BYTES
@@ -71,6 +73,7 @@ class FramedSlots(ABC, Generic[C]):
         self.on_end: Callable[[Exchange], None] = lambda _: None
         self.on_segment: Callable[[Exchange], None] = lambda _: None
         self.decode_one: Callable[[], bool] = lambda: False
+        self.decode_now: Callable[[Exchange], int] = lambda _: 0
 
     # the transport's own
 
@@ -100,22 +103,62 @@ class FramedSlots(ABC, Generic[C]):
 
     # connections
 
+    @property
+    def slots(self) -> int:
+        """How many slots there are, connected or not."""
+        return len(self._connections)
+
+    def add_slot(self) -> int:
+        """One more slot, not connected; gives its number."""
+        self._connections.append(self._closed_slot(len(self._connections)))
+        self._share_buffer(len(self._connections))
+        return len(self._connections) - 1
+
+    def is_open(self, slot: int) -> bool:
+        """Whether the slot has a connection, as far as is known here."""
+        connection = self._connections[slot]
+        if connection.reads and connection.exchange is None:
+            self._frame(connection)  # the server may have closed it meanwhile
+        return connection.is_open
+
+    def _share_buffer(self, slots: int) -> None:
+        self._segment_bytes = min(max(BUFFER_BYTES // slots, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES)
+
     async def open(self, slots: int) -> None:
         """Have the slots connected; failures are left to submit, which reports them with the request that meets them."""
+        # What a stage before was still opening for its next arrivals.
+        if opening := [c.connecting for c in self._connections if c.connecting is not None]:
+            await asyncio.wait(opening)
         while len(self._connections) < slots:
-            self._connections.append(self._closed_slot(len(self._connections)))
-        self._segment_bytes = min(max(BUFFER_BYTES // slots, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES)
+            self.add_slot()
+        self._share_buffer(max(slots, 1))
         gate = asyncio.Semaphore(CONNECTING_AT_ONCE)
 
         async def open_one(connection: C) -> None:
             async with gate:
-                try:
-                    await self._connect(connection)
-                except ConnectError:
-                    return
-            connection.used = True  # it will have stood idle when its first request comes
+                await self._open_idle(connection)
 
         await asyncio.gather(*(open_one(c) for c in self._connections[:slots] if not c.is_open))
+
+    def prepare(self, slot: int, on_prepared: Callable[[int], None]) -> None:
+        """Connect an idle slot beside everything else; `on_prepared(slot)` when that has succeeded or failed."""
+        connection = self._connections[slot]
+
+        async def open_it() -> None:
+            try:
+                await self._open_idle(connection)
+            finally:
+                connection.connecting = None
+            on_prepared(slot)
+
+        connection.connecting = self._loop.create_task(open_it())
+
+    async def _open_idle(self, connection: C) -> None:
+        try:
+            await self._connect(connection)
+        except ConnectError:
+            return
+        connection.used = True  # it will have stood idle when its first request comes
 
     async def _connect_and_send(self, connection: C, exchange: Exchange) -> None:
         began_ns = monotonic_ns()
@@ -179,7 +222,7 @@ class FramedSlots(ABC, Generic[C]):
                 self._peer_closed(connection, exchange, was_reset=False)
                 return
         # From here on the end can be told from the bytes, unless they are encrypted or no chunks.
-        connection.urgent = encrypted or not reader.chunked
+        connection.urgent = encrypted or not reader.chunked or exchange.leave_tokens > 0
         self._framed(connection, exchange, reads[-1][0])
 
     def _frame_body(self, connection: C, exchange: Exchange, reads: list[Read]) -> None:
@@ -203,9 +246,26 @@ class FramedSlots(ABC, Generic[C]):
 
     def _framed(self, connection: C, exchange: Exchange, last_read_ns: int) -> None:
         exchange.last_read_ns = last_read_ns
+        if exchange.leave_tokens:
+            self._leave_after_tokens(connection, exchange)
+            if exchange.ended:
+                return
         if exchange.response_bytes - exchange.handed_bytes > self._segment_bytes:
             self._hand_over(connection, exchange)
             self.on_segment(exchange)
+
+    def _leave_after_tokens(self, connection: C, exchange: Exchange) -> None:
+        # An event has two line ends at least: where there are not enough of them, nothing need be decoded, once the first
+        # output has shown that events do not say how many tokens they bring.
+        parts = connection.reader.parts
+        exchange.line_ends += sum(part.count(b"\n") for part in parts[exchange.counted_parts :])
+        exchange.counted_parts = len(parts)
+        says_tokens = not exchange.kinds or exchange.answer.cumulative_tokens is not None
+        if exchange.line_ends < 2 * exchange.leave_tokens and not says_tokens:
+            return
+        self._hand_over(connection, exchange)
+        if self.decode_now(exchange) >= exchange.leave_tokens:
+            self._end(connection, exchange, "cancelled", f"left after {exchange.leave_tokens} tokens")
 
     def _may_stay_open(self, connection: C, reads: list[Read]) -> bool:
         """Whether what came outside of a response is harmless: TLS session tickets are, data or the end are not."""
@@ -242,6 +302,8 @@ class FramedSlots(ABC, Generic[C]):
         exchange.status = reader.status
         exchange.content_type = reader.content_type
         exchange.content_encoding = reader.content_encoding
+        exchange.retry_after = reader.retry_after
+        exchange.counted_parts = 0
         exchange.segments.append(Segment(*reader.take(), exchange.stamps, exchange.read_ns))
         exchange.stamps = bytearray()
         exchange.read_ns = array("q")

@@ -19,12 +19,14 @@ from loadgen import board as b
 from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
 from loadgen.dialects import DIALECTS
 from loadgen.host import raise_descriptor_limit
-from loadgen.plan import WorkerPlan
+from loadgen.plan import OpenLoad, WorkerPlan
 from loadgen.worker.capture import CaptureWriter
+from loadgen.worker.chores import Chores
 from loadgen.worker.decoding import Decoder
-from loadgen.worker.drive import ClosedLoop
 from loadgen.worker.exchange import Exchange
+from loadgen.worker.pacer import Pacer
 from loadgen.worker.requests import RequestMaker
+from loadgen.worker.stage import Stage
 from loadgen.worker.stamps import StampClock
 from loadgen.worker.transport import Transport
 
@@ -47,11 +49,14 @@ class Worker:
         self._numbers = self._board.numbers
         self._at = self._board.at(plan.worker, 0)
         self._clock = StampClock()
+        self._pacer = Pacer()
         self._decoder = Decoder(DIALECTS[plan.dialect], self._clock, self._decoded)
-        self._transport = make_transport(plan)
+        self._transport = make_transport(plan, self._pacer)
         self._transport.on_segment = self._decoder.on_segment
-        self._transport.decode_one = self._decoder.decode_one
-        self._request = RequestMaker(plan.pool).request
+        self._chores = Chores(self._decoder, self._pacer, gives_way=self._transport.stamp_source == "kernel")
+        self._transport.decode_one = self._chores.do_one
+        self._transport.decode_now = self._decoder.decode_now
+        self._maker = RequestMaker(plan.pool, DIALECTS[plan.dialect])
         self._capture = CaptureWriter(
             plan.capture_path,
             plan.worker,
@@ -63,11 +68,13 @@ class Worker:
                 "realtime_offset_ns": self._clock.offsets_ns[0],
             },
         )
-        self._loops: list[ClosedLoop] = []
+        self._chores.capture = self._capture
+        self._stages: list[Stage] = []
         self._samples: list[tuple[int, int, int, int]] = []
         self._written_ns = self._checked_ns = monotonic_ns()
         self._unstamped = 0
         self._lag_ns = 0
+        self._lateness_ns = 0
         self._failure: BaseException | None = None
 
     async def work(self) -> None:
@@ -76,6 +83,8 @@ class Worker:
         loop.set_exception_handler(self._callback_failed)
         loop.add_reader(sys.stdin.fileno(), self._coordinator_gone)
         self._write()  # a capture can be read, if only as an empty one, from the first moment
+        if self._plan.spin:
+            self._pacer.spin(self._transport.poll)
         working = loop.create_task(self._run_stages())
         self._working = working
         watching = loop.create_task(self._watch())
@@ -85,11 +94,12 @@ class Worker:
             watching.cancel()
             working.cancel()
             try:
-                if self._loops:  # where the end came early: what was in flight is told too
-                    self._loops[-1].abort()
+                if self._stages:  # where the end came early: what was in flight is told too
+                    self._stages[-1].abort()
                 while self._decoder.decode_one():
                     pass
             finally:
+                self._pacer.close()
                 self._transport.close()
                 self._capture.close(self._said())
         for task in (working, watching):
@@ -105,16 +115,26 @@ class Worker:
                 await asyncio.sleep(ORDERS_S)
             if numbers[b.STAGE] == b.LAST:
                 return
-            if plan.concurrency:
-                await self._transport.open(plan.concurrency)
+            # Also where it is none: the stage before may still be connecting its spare ones.
+            await self._transport.open(
+                plan.load.connections if isinstance(plan.load, OpenLoad) else plan.load.levels[0][1]
+            )
             self._board.clear_stage(self._plan.worker)
             numbers[self._at + b.READY] = plan.stage + 1
             while numbers[b.START_STAGE] != plan.stage and numbers[b.STAGE] != b.LAST:
                 await asyncio.sleep(ORDERS_S)
             if numbers[b.STAGE] == b.LAST:
                 return
-            stage = ClosedLoop(plan, self._plan.worker, self._plan.workers, self._transport, self._request, self._board)
-            self._loops.append(stage)
+            stage = Stage(
+                plan,
+                self._plan,
+                transport=self._transport,
+                maker=self._maker,
+                pacer=self._pacer,
+                board=self._board,
+                record=self._record,
+            )
+            self._stages.append(stage)
             await stage.run(numbers[b.START_NS])
             while self._decoder.decode_one():
                 await asyncio.sleep(0)
@@ -130,20 +150,22 @@ class Worker:
         while True:
             await asyncio.sleep(WATCH_S)
             now_ns, cpu_ns = monotonic_ns(), process_cpu_ns()
-            in_flight = self._loops[-1].in_flight if self._loops else 0
+            in_flight = self._stages[-1].users.in_flight if self._stages else 0
             self._samples.append((now_ns, cpu_ns, self._clock.watch(), in_flight))
-            if self._loops and not self._loops[-1].done.is_set():
+            if self._stages and not self._stages[-1].done.is_set():
                 order = numbers[b.ORDER]
                 if order == b.STOP:
-                    self._loops[-1].stop()
+                    self._stages[-1].stop()
                 elif order == b.ABORT:
-                    self._loops[-1].abort()
+                    self._stages[-1].abort()
             if now_ns - self._checked_ns >= check_ns:
                 self._checked_ns = now_ns
                 self._enforce_limits(now_ns)
             if now_ns - self._written_ns >= WRITE_NS:
                 numbers[at + b.LAG_NS], self._lag_ns = self._lag_ns, 0
-                self._write()
+                numbers[at + b.LATENESS_NS], self._lateness_ns = self._lateness_ns, 0
+                self._begin_writing()
+                self._transport.wake()
             numbers[at + b.CPU_NS] = cpu_ns
             numbers[at + b.READS] = self._transport.reads
             numbers[at + b.HEARTBEAT_NS] = now_ns
@@ -170,11 +192,20 @@ class Worker:
             self._transport.abort(exchange, error, f"over the limit of {limit_ns / NS_PER_S:g} s")
 
     def _decoded(self, exchange: Exchange) -> None:
-        numbers, at = self._numbers, self._at
         self._unstamped += exchange.unstamped
         self._lag_ns = max(self._lag_ns, exchange.max_lag_ns)
+        if exchange.superseded:
+            return
+        self._record(exchange)
+        self._stages[-1].decoded(exchange)
+
+    def _record(self, exchange: Exchange) -> None:
+        """Count an exchange that is done with, and put it into the capture."""
+        numbers, at = self._numbers, self._at
         numbers[at + b.EVENTS] += len(exchange.kinds)
         numbers[at + b.DECODED_READS] += exchange.n_reads
+        if exchange.intended_ns is not None and not exchange.retries:
+            self._lateness_ns = max(self._lateness_ns, exchange.sent_ns - exchange.intended_ns)
         if exchange.error is None:
             numbers[at + b.COMPLETED] += 1
             first_ns = int(exchange.event_ns[0][0])
@@ -182,11 +213,15 @@ class Worker:
             n_gaps = (exchange.answer.output_tokens or len(exchange.kinds)) - 1
             if n_gaps > 0:
                 self._count(b.TPOT, (int(exchange.event_ns[-1][-1]) - first_ns) // n_gaps)
+        elif exchange.error == "dropped":
+            numbers[at + b.DROPPED] += 1
+        elif exchange.error == "cancelled":
+            numbers[at + b.CANCELLED] += 1
         else:
             numbers[at + b.FAILED] += 1
             self._say(f"{exchange.error}: {exchange.words}" if exchange.words else exchange.error)
         if self._capture.append(exchange):
-            self._write()
+            self._begin_writing()
 
     def _count(self, histogram: int, duration_ns: int) -> None:
         self._numbers[self._board.histogram_at(self._plan.worker, histogram) + b.bucket_of(duration_ns)] += 1
@@ -197,17 +232,22 @@ class Worker:
         self._board.say(self._plan.worker, words)
 
     def _write(self) -> None:
+        self._begin_writing()
+        self._capture.finish()
+
+    def _begin_writing(self) -> None:
         self._written_ns = monotonic_ns()
         said = self._said()
         self._samples = []
-        self._capture.write(said)
+        self._capture.begin(said)
 
     def _said(self) -> dict[str, Any]:
         """The batch metadata; see loadgen.schema."""
         return {
             "samples": self._samples,
-            "stages": [loop.marks() for loop in self._loops],
-            "sent": sum(loop.sent for loop in self._loops),
+            "stages": [stage.marks() for stage in self._stages],
+            "sent": sum(stage.users.sent for stage in self._stages),
+            "retried": sum(stage.users.retried for stage in self._stages),
             "reopened": self._transport.reopened,
             "unstamped": self._unstamped,
             "reads": self._transport.reads,
@@ -217,8 +257,8 @@ class Worker:
     def _coordinator_gone(self) -> None:
         if not os.read(sys.stdin.fileno(), 1):
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-            if self._loops:
-                self._loops[-1].abort()
+            if self._stages:
+                self._stages[-1].abort()
             self._working.cancel()
 
     def _callback_failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -226,15 +266,15 @@ class Worker:
         self._working.cancel()
 
 
-def make_transport(plan: WorkerPlan) -> Transport:
+def make_transport(plan: WorkerPlan, pacer: Pacer) -> Transport:
     """The transport that the plan names."""
     if plan.transport == "kernel":
         from loadgen.worker.receiver import Receiver
 
-        return Receiver(plan.target, plan.limits)
+        return Receiver(plan.target, plan.limits, pacer)
     from loadgen.worker.portable import Portable
 
-    return Portable(plan.target, plan.limits)
+    return Portable(plan.target, plan.limits, pacer)
 
 
 async def live(plan: WorkerPlan) -> None:

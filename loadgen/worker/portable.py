@@ -29,6 +29,7 @@ from loadgen.wire.http1 import ResponseReader
 from loadgen.worker.connection import ConnectError, Read, tls_context
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.framing import SLICE_NS, FramedSlots
+from loadgen.worker.pacer import Pacer
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection as Opened
@@ -119,8 +120,8 @@ class Portable(FramedSlots[PortableConnection]):
 
     stamp_source = "read"
 
-    def __init__(self, target: Target, limits: Limits) -> None:
-        super().__init__(target, limits)
+    def __init__(self, target: Target, limits: Limits, pacer: Pacer) -> None:
+        super().__init__(target, limits, pacer)
         url = URL.build(scheme="https" if target.tls else "http", host=target.host, port=target.port)
         proxy = URL(target.proxy) if target.proxy else None
         # The thread resolver is getaddrinfo, as everywhere else here; every slot has its connection, so there is no limit.
@@ -263,6 +264,9 @@ class Portable(FramedSlots[PortableConnection]):
         else:
             self._close(connection)
 
+    def poll(self) -> None:
+        """Nothing: the sockets are the loop's to look at."""
+
     def wake(self) -> None:
         """Have a slice of work done soon."""
         if not self._scheduled:
@@ -276,7 +280,7 @@ class Portable(FramedSlots[PortableConnection]):
             self._polled_ns = began_ns
         self._is_reading = self._scheduled = False
         self._sends = 0
-        fresh, to_send, now = self._fresh, self._to_send, monotonic_ns
+        fresh, to_send, now, pacer = self._fresh, self._to_send, monotonic_ns, self._pacer
         if to_send:
             for _ in range(min(len(to_send), SENDS_A_TURN)):
                 self._write(*to_send.popleft())
@@ -284,8 +288,10 @@ class Portable(FramedSlots[PortableConnection]):
         else:
             until_ns = began_ns + SLICE_NS
             more = True
-            while now() < until_ns:
-                if fresh:
+            while (now_ns := now()) < until_ns:
+                if now_ns >= pacer.due_ns:
+                    pacer.look()
+                elif fresh:
                     self._frame(fresh.popleft())
                 elif not (more := self.decode_one()):
                     break

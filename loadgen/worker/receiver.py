@@ -22,6 +22,7 @@ from loadgen.plan import Limits, Target
 from loadgen.worker.connection import Address, ConnectError, Connection, resolve, tls_context
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.framing import SLICE_NS, FramedSlots
+from loadgen.worker.pacer import Pacer
 
 # A token's event is some 250 bytes. With its header a bytes object of this size is the largest that Python takes from its
 # own pools, which is worth 3 % of a token's cost; where events turn out to be larger, the large size saves the second read.
@@ -36,9 +37,9 @@ MORE_TO_COME: Final = b"\n\n\r\n"
 MANY_READS: Final = 16
 
 READABLE: Final = select.EPOLLIN
-READY_AT_ONCE: Final = 256
-# A server that floods us must not keep the loop from its timers: 64 * 256 reads are some 100 ms.
-MAX_POLLS: Final = 64
+READY_AT_ONCE: Final = 64
+# A server that floods us must not keep the loop from its timers: 256 * 64 reads are some 100 ms.
+MAX_POLLS: Final = 256
 
 # A burst of sends must not delay the reads: 1,000 in one go are 15 ms.
 SENDS_BEFORE_DRAIN: Final = 16
@@ -49,8 +50,8 @@ class Receiver(FramedSlots[Connection]):
 
     stamp_source = "kernel"
 
-    def __init__(self, target: Target, limits: Limits) -> None:
-        super().__init__(target, limits)
+    def __init__(self, target: Target, limits: Limits, pacer: Pacer) -> None:
+        super().__init__(target, limits, pacer)
         self._context = tls_context(target)
         self._addresses: list[Address] = []
         self._epoll = select.epoll()
@@ -59,7 +60,7 @@ class Receiver(FramedSlots[Connection]):
         self._sends = 0
         self._read_bytes = SMALL_READ_BYTES
         self._scheduled = False
-        self._loop.add_reader(self._epoll.fileno(), self._readable)
+        self._loop.add_reader(self._epoll.fileno(), self.poll)
 
     # connections
 
@@ -108,8 +109,7 @@ class Receiver(FramedSlots[Connection]):
         self._send(connection, exchange)
         self._sends += 1
         if self._sends >= SENDS_BEFORE_DRAIN:
-            self._sends = 0
-            self._drain()
+            self._drain(polls=1)
 
     def _send(self, connection: Connection, exchange: Exchange) -> None:
         connection.reader.begin()
@@ -125,17 +125,14 @@ class Receiver(FramedSlots[Connection]):
 
     # receiving
 
-    def _readable(self) -> None:
-        self._drain()
-        self._work()
-
-    def _drain(self) -> None:
+    def _drain(self, polls: int = MAX_POLLS) -> None:
         """Take what every ready socket holds. The hot loop: nothing is parsed, nothing is looked up twice."""
+        self._sends = 0
         poll, by_fd, fresh, now = self._epoll.poll, self._by_fd, self._fresh, monotonic_ns
-        read_bytes = self._read_bytes
-        for _ in range(MAX_POLLS):
+        read_bytes, pacer = self._read_bytes, self._pacer
+        for _ in range(polls):
             ready = poll(0, READY_AT_ONCE)
-            self.reads += len(ready)
+            due_ns, n_reads = pacer.due_ns, 0
             for fd, mask in ready:
                 connection = by_fd[fd]
                 if mask != READABLE:
@@ -148,7 +145,8 @@ class Receiver(FramedSlots[Connection]):
                 except OSError:
                     data, ancillary = None, []
                 reads = connection.reads
-                reads.append((now(), ancillary, data))
+                reads.append((read_ns := now(), ancillary, data))
+                n_reads += 1
                 if not data:
                     fresh.append(connection)
                     # Out of the set, or a socket that has ended would be ready for ever.
@@ -156,7 +154,12 @@ class Receiver(FramedSlots[Connection]):
                     del by_fd[fd]
                 elif connection.urgent or not data.endswith(MORE_TO_COME) or len(reads) >= MANY_READS:
                     fresh.append(connection)
-            if len(ready) < READY_AT_ONCE:
+                if read_ns >= due_ns:  # what is left is ready again at the next poll
+                    break
+            self.reads += n_reads
+            if now() >= pacer.due_ns:
+                pacer.look()
+            elif len(ready) < READY_AT_ONCE:
                 return
 
     def _hand_over(self, connection: Connection, exchange: Exchange) -> None:
@@ -177,15 +180,22 @@ class Receiver(FramedSlots[Connection]):
     def _work(self) -> None:
         """One slice: framing first, since it frees slots, then decoding; what is left waits for the loop's next turn."""
         until_ns = monotonic_ns() + SLICE_NS
-        fresh, now = self._fresh, monotonic_ns
+        fresh, now, pacer = self._fresh, monotonic_ns, self._pacer
         more = True
-        while now() < until_ns:
-            if fresh:
+        while (now_ns := now()) < until_ns:
+            if now_ns >= pacer.due_ns:
+                pacer.look()
+            elif fresh:
                 self._frame(fresh.popleft())
             elif not (more := self.decode_one()):
                 break
         if more:
             self.wake()
+
+    def poll(self) -> None:
+        """One look at the sockets and a slice of work."""
+        self._drain()
+        self._work()
 
     def wake(self) -> None:
         """Have a slice of work done soon."""
@@ -195,5 +205,5 @@ class Receiver(FramedSlots[Connection]):
 
     def _work_later(self) -> None:
         self._scheduled = False
-        self._drain()
-        self._work()
+        if not self._epoll.closed:
+            self.poll()

@@ -1,7 +1,12 @@
 """The bytes of each request: one concatenation between the decision to send and the send."""
 
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Final
 
+import orjson
+
+from loadgen.dialects.answer import Ask
 from loadgen.plan import PromptPool
 
 # An odd number shuffles 0..2^k-1 (multiplication modulo 2^k is then a permutation); 2^64 / golden ratio, made odd,
@@ -13,9 +18,12 @@ STAGE_SHIFT: Final = 32
 
 
 class RequestMaker:
-    """Makes request `number` of a stage; the same number, seed and pool give the same bytes in any worker."""
+    """Makes the request with an id; the same id, seed and pool give the same bytes in any worker."""
 
-    def __init__(self, pool: PromptPool) -> None:
+    def __init__(self, pool: PromptPool, dialect: ModuleType) -> None:
+        self._head = pool.head
+        self._talk = pool.talk
+        self._body = dialect.body
         self._vocabulary = pool.vocabulary
         self._bits = (len(pool.vocabulary) - 1).bit_length()
         if len(pool.vocabulary) != 1 << self._bits:
@@ -46,3 +54,30 @@ class RequestMaker:
         """Head and body of one request."""
         before, after = self._entries[request_id % len(self._entries)]
         return before + self.nonce(request_id) + after
+
+    # sessions: turn 0 is a request as above, a later one quotes what was said before
+
+    def prompt(self, request_id: int) -> str:
+        """What the user says in the request with this id."""
+        assert self._talk is not None
+        return self.nonce(request_id).decode() + self._talk.prompts[request_id % len(self._talk.prompts)]
+
+    def answer(self, request_id: int) -> str:
+        """What stands in the history for the answer to this request where the real one is not quoted."""
+        assert self._talk is not None
+        return self._talk.answers[request_id % len(self._talk.answers)]
+
+    def turn(self, request_id: int, history: Sequence[tuple[str, str]]) -> bytes:
+        """Head and body of a request behind others: `history` holds (what was said, what was answered)."""
+        talk = self._talk
+        assert talk is not None
+        ask = Ask(
+            model=talk.model,
+            prompt=self.prompt(request_id),
+            output_tokens=talk.output_tokens,
+            ignore_eos=talk.ignore_eos,
+            system=talk.system,
+            history=tuple(history),
+        )
+        body = orjson.dumps(self._body(ask))
+        return b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)

@@ -20,7 +20,29 @@ class Transport(Protocol):
     on_segment: Callable[[Exchange], None]
     """Called when an exchange has new segments to decode; after on_end for the last of them."""
     decode_one: Callable[[], bool]
-    """For the transport to call in its idle moments: decodes one piece of what waits, True while more may wait."""
+    """For the transport to call in its idle moments: does one piece of what waits, True while more may wait."""
+
+    decode_now: Callable[[Exchange], int]
+    """For the transport to call where a user leaves after so many tokens: decodes what has come, gives the tokens so far."""
+
+    @property
+    def slots(self) -> int:
+        """How many slots there are, connected or not."""
+
+    def add_slot(self) -> int:
+        """One more slot, not connected; gives its number."""
+
+    def is_open(self, slot: int) -> bool:
+        """Whether an idle slot has a connection, as far as is known here."""
+
+    def prepare(self, slot: int, on_prepared: Callable[[int], None]) -> None:
+        """Connect an idle slot beside everything else; `on_prepared(slot)` when that has succeeded or failed."""
+
+    def wake(self) -> None:
+        """Have a slice of work done soon."""
+
+    def poll(self) -> None:
+        """One look at the sockets and a slice of work: for a worker that never sleeps."""
 
     async def open(self, slots: int) -> None:
         """Have the slots 0..slots-1 connected; what cannot be connected is left for submit to try and report."""

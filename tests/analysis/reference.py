@@ -11,6 +11,14 @@ def ttft(r: Request) -> int | None:
     return r["event_ns"][0] - r["sent_ns"] if r["event_ns"] else None
 
 
+def due(r: Request) -> int:
+    return r["sent_ns"] if r.get("intended_ns") is None else r["intended_ns"]
+
+
+def lateness(r: Request) -> int | None:
+    return None if r.get("intended_ns") is None or r.get("retries") else r["sent_ns"] - r["intended_ns"]
+
+
 def ttft_intended(r: Request) -> int | None:
     return r["event_ns"][0] - r["intended_ns"] if r["event_ns"] and r.get("intended_ns") is not None else None
 
@@ -98,7 +106,7 @@ def nearest_rank(values: list[int], percentile: float) -> int:
 def deadlines(r: Request, first_ns: int, each_ns: int) -> tuple[int, int]:
     """Token by token, with the slack carried in a variable, as the paper has it."""
     met = missed = slack = 0
-    before = r["sent_ns"]
+    before = due(r)
     for index, t in enumerate(r["event_ns"]):
         took, allowed = t - before, (first_ns if index == 0 else each_ns) + slack
         before = t

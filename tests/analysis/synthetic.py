@@ -38,6 +38,7 @@ def row(sent_ns: int, event_ns: Sequence[int] = (), **facts: Any) -> dict[str, A
         "status": 200,
         "request_bytes": 400,
         "response_bytes": 200 * len(event_ns),
+        "retries": 0,
     } | facts
 
 
@@ -51,6 +52,68 @@ def stage_plan(stage: int = 0, **facts: Any) -> dict[str, Any]:
         "duration_s": 10.0,
         "requests": None,
     } | facts
+
+
+def open_plan(stage: int = 0, rate_per_s: float = 100.0, seconds: float = 10.0, **facts: Any) -> dict[str, Any]:
+    """An open-loop stage as in run.json: constant arrivals for `seconds`; keys of `load` may be given with `load_`."""
+    load = {"mode": "rate", "value": rate_per_s, "arrivals": "constant"}
+    load |= {name.removeprefix("load_"): facts.pop(name) for name in list(facts) if name.startswith("load_")}
+    return {
+        "stage": stage,
+        "name": f"rate {rate_per_s:g}/s",
+        "load": load,
+        "ramp_up_s": 0.0,
+        "warmup_s": 0.0,
+        "warmup_requests": 0,
+        "duration_s": seconds,
+        "requests": None,
+        "sessions": None,
+        "arrivals_planned": round(rate_per_s * seconds),
+    } | facts
+
+
+def frozen_server(
+    rate_per_s: int = 100,
+    seconds: float = 30.0,
+    places: int = 16,
+    freeze_at_s: float = 12.0,
+    freeze_s: float = 1.4,
+    ttft_ms: float = 40.0,
+    tokens: int = 8,
+    drop_after_s: float | None = None,
+) -> list[dict[str, Any]]:
+    """What a client that holds `places` requests in flight, at constant arrivals, sees of a server that stops once.
+
+    Walked through in order: an arrival is sent when it is due and a place is free, or as soon as one is. A response takes
+    40 ms and 7 gaps of 5 ms; whatever falls into the freeze comes at its end.
+    """
+    thaw_ns = START_NS + round((freeze_at_s + freeze_s) * S)
+    frozen_ns = START_NS + round(freeze_at_s * S)
+
+    def comes(t_ns: int) -> int:
+        return thaw_ns if frozen_ns <= t_ns < thaw_ns else t_ns
+
+    free_ns = [0] * places
+    rows = []
+    for number in range(round(rate_per_s * seconds)):
+        due_ns = START_NS + number * S // rate_per_s
+        place = min(range(places), key=free_ns.__getitem__)
+        sent_ns = max(due_ns, free_ns[place])
+        if drop_after_s is not None and sent_ns - due_ns > drop_after_s * S:
+            given_up_ns = due_ns + round(drop_after_s * S)
+            rows.append(
+                row(given_up_ns, request_id=number, intended_ns=due_ns, error="dropped", status=None, max_lag_ns=0)
+            )
+            continue
+        events = []
+        t_ns = sent_ns + round(ttft_ms * MS)
+        for _ in range(tokens):
+            t_ns = comes(t_ns)
+            events.append(t_ns)
+            t_ns += 5 * MS
+        free_ns[place] = events[-1]
+        rows.append(row(sent_ns, events, request_id=number, intended_ns=due_ns))
+    return sorted(rows, key=lambda one: one["ended_ns"])
 
 
 def mark(stage: int = 0, start_ns: int = START_NS, seconds: float = 10.0, **facts: Any) -> dict[str, Any]:
@@ -210,6 +273,7 @@ def lock_step_batch(
         "status": np.full(requests, 200, np.int16),
         "request_bytes": np.full(requests, 2_000, np.uint32),
         "response_bytes": np.full(requests, 200 * tokens, np.uint32),
+        "retries": np.zeros(requests, np.uint16),
     }
     arrays = [
         pa.nulls(requests, field.type) if columns.get(field.name) is None else pa.array(columns[field.name], field.type)

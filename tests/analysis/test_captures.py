@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import fields
 
 import pyarrow as pa
 import pytest
@@ -18,8 +19,8 @@ from synthetic import (
 )
 
 from analysis import captures
-from analysis.captures import open_capture, open_run, stage_rows, to_rows
-from loadgen.schema import CAPTURE_SCHEMA, CaptureError
+from analysis.captures import Rows, open_capture, open_run, stage_rows, to_rows
+from loadgen.schema import CAPTURE_SCHEMA, CaptureError, encode_metadata
 
 
 def sent(capture) -> list[int]:
@@ -153,15 +154,47 @@ def test_lists_that_do_not_go_with_their_events_are_refused():
 
 def test_picking_rows_picks_their_events():
     requests = [
-        row(START_NS + index, range(START_NS, START_NS + index), event_tokens=[index] * index if index % 2 else None)
+        row(
+            START_NS + index,
+            range(START_NS, START_NS + index),
+            event_tokens=[index] * index if index % 2 else None,
+            error=(None, "cancelled", "dropped", "http-500", None, "unfinished")[index],
+            intended_ns=START_NS - index,
+            turn=index,
+            retries=index,
+        )
         for index in range(6)
     ]
+    names = [field.name for field in fields(Rows) if field.name not in ("event_kind", "error")]
     batch = pa.RecordBatch.from_pylist(requests, schema=CAPTURE_SCHEMA)
     wanted = [True, False, False, True, True, True]
     picked = captures.pick(to_rows(batch), pa.array(wanted).to_numpy(zero_copy_only=False))
     again = to_rows(batch.filter(pa.array(wanted)))
-    for name in ("sent_ns", "first_event", "events", "event_ns", "event_tokens", "told_tokens", "completed"):
+    assert {field.name for field in fields(Rows)} == set(names) | {"event_kind", "error"}
+    for name in names:
         assert getattr(picked, name).tolist() == getattr(again, name).tolist(), name
+
+
+def test_who_left_and_what_was_never_sent_are_no_failures(tmp_path):
+    errors = [None, "dropped", "http-429", "cancelled", None, "unfinished", "dropped"]
+    rows = [row(START_NS + index, error=error, retries=index) for index, error in enumerate(errors)]
+    write_capture(tmp_path / "worker-00.arrow", file_facts([stage_plan()]), [(rows[:2], watch()), (rows[2:], watch())])
+    parts = [part for _, part in stage_rows(open_capture(tmp_path / "worker-00.arrow"))]
+    for name, wanted in (("completed", None), ("dropped", "dropped"), ("cancelled", "cancelled")):
+        found = [one for part in parts for one in getattr(part, name).tolist()]
+        assert found == [error == wanted for error in errors], name
+    assert [count for part in parts for count in part.retries.tolist()] == list(range(7))
+
+
+def test_a_capture_without_the_column_of_refusals_had_none(tmp_path):
+    kept = [field for field in CAPTURE_SCHEMA if field.name != "retries"]
+    schema = pa.schema(kept, metadata=encode_metadata(file_facts([stage_plan()])))
+    batch = pa.RecordBatch.from_pylist([row(START_NS, [START_NS + 10])], schema=schema)
+    with pa.OSFile(str(tmp_path / "worker-00.arrow"), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
+        writer.write_batch(batch)
+    (part,) = [rows for _, rows in stage_rows(open_capture(tmp_path / "worker-00.arrow"))]
+    assert part.retries.tolist() == [0]
+    assert part.completed.tolist() == [True]
 
 
 def test_a_cut_worker_is_known_until_its_last_sample(tmp_path):

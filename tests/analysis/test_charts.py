@@ -60,6 +60,20 @@ def test_there_is_no_picture_of_one_point_and_none_of_stages_without_output():
     assert throughput_latency([]) is None
 
 
+def test_open_loop_stages_stand_at_the_latency_that_their_users_had():
+    """From the send all three are as quick; what waited in the client is in the other alone."""
+    stages = [
+        {**stage(rate, 10.0, rate * 100.0), "load": {"mode": "rate", "value": rate}, "e2e_intended_ms": {"p50": e2e}}
+        for rate, e2e in ((10.0, 11.0), (33.3333333, 12.0), (100.0, 400.0))
+    ]
+    picture = throughput_latency(stages)
+    assert "E2E from due p50, ms (log scale)" in picture
+    assert "33.3333" in picture
+    assert picture.count("●") == 3
+    mixed = throughput_latency([*stages, stage(4, 10.0, 100.0)])
+    assert "E2E p50, ms" in mixed
+
+
 def test_the_picture_of_a_sweep_names_each_load():
     picture = throughput_latency([stage(1, 10.0, 100.0), stage(64, 30.0, 900.0), stage(None, 50.0, 950.0)])
     assert "64" in picture

@@ -28,6 +28,14 @@ def test_each_definition_is_that_of_the_slow_reference(name, requests):
 
 @seldom
 @given(runs_of_requests)
+def test_a_request_is_due_when_it_was_intended_or_else_when_it_was_sent(requests):
+    rows = rows_of(requests)
+    assert metrics.due_ns(rows).tolist() == [reference.due(request) for request in requests]
+    assert listed(metrics.lateness_ns(rows)) == [reference.lateness(request) for request in requests]
+
+
+@seldom
+@given(runs_of_requests)
 def test_gaps_are_pooled_over_requests_and_never_between_them(requests):
     rows = rows_of(requests)
     assert metrics.gap_ns(rows).tolist() == [gap for request in requests for gap in reference.gaps(request)]

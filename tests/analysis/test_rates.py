@@ -9,6 +9,7 @@ from synthetic import MS, START_NS, S
 from analysis.rates import (
     MOST_BINS_BESIDE,
     add_tokens,
+    by_bin,
     concurrency,
     in_flight_means,
     timeline_of,
@@ -71,6 +72,15 @@ def test_the_timeline_holds_every_token_within_its_edges(times, weighted):
     inside = stamps < line.edges_ns[-1]
     expected, _ = np.histogram(stamps[inside], line.edges_ns, weights=None if weights is None else weights[inside])
     assert line.tokens.tolist() == pytest.approx(expected.tolist())
+
+
+@often
+@given(st.lists(st.integers(-3_000, 15_000).map(lambda ms: START_NS + ms * MS), max_size=60))
+def test_moments_are_counted_in_their_bin_and_not_outside_the_timeline(times):
+    line = timeline_of(window(1, 9, 11))
+    moments = np.array(times, np.int64)
+    expected, _ = np.histogram(moments[moments < line.edges_ns[-1]], line.edges_ns)
+    assert by_bin(line, moments).tolist() == expected.tolist()
 
 
 def test_the_window_starts_at_the_edge_of_a_bin():

@@ -6,9 +6,10 @@ import sys
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from synthetic import START_NS, S, mark, stage_plan, steady_rows, write_run
+from synthetic import START_NS, S, frozen_server, mark, open_plan, stage_plan, steady_rows, write_run
 
 from analysis.summary import summarize
+from analysis.tables import number
 from loadgen.cli import results
 from loadgen.cli.report import command
 from loadgen.errors import UsageError
@@ -42,6 +43,19 @@ def test_results_have_colour_on_a_terminal_and_never_the_models_own(run_dir):
     text = shown(summarize(run_dir), run_dir, force_terminal=True, color_system="standard")
     assert "\x1b[1;32mvalid" in text
     assert "\x1b[31m [red]" not in text
+
+
+def test_a_frozen_server_shows_in_the_table_from_the_intended_time_beside_the_send(tmp_path):
+    run_dir = write_run(tmp_path, frozen_server(), [open_plan(seconds=30.0)], [mark(seconds=30)])
+    told = summarize(run_dir)
+    text = shown(told, run_dir)
+    first, second = (line for line in text.splitlines() if line.startswith("rate 100/s   "))
+    (stage,) = told["stages"]
+    assert number(stage["ttft_ms"]["p99"]) in first.split()
+    assert number(stage["ttft_intended_ms"]["p99"]) in second.split()
+    assert stage["ttft_intended_ms"]["p99"] > 1_000 > 10 * stage["ttft_ms"]["p99"]
+    assert "latencies from the intended time" in text
+    assert max(len(line) for line in text.splitlines() if str(run_dir) not in line) <= 80
 
 
 def test_one_stage_has_a_table_and_no_picture(tmp_path):

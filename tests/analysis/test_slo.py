@@ -53,6 +53,16 @@ def test_a_limit_is_met_up_to_and_with_itself(name, limit_ms, expected):
     assert verdicts[name].tolist() == [expected]
 
 
+def test_a_request_that_waited_unsent_has_waited_all_the_same():
+    waited = row(START_NS, [START_NS + 10 * MS, START_NS + 30 * MS], intended_ns=START_NS - 40 * MS)
+    limits_ms = {"ttft": 50, "e2e": 70, "tpot": 20}
+    for missing_ms, expected in ((0, [True] * 3), (1, [False] * 3)):
+        asked = {name: Limit((limit - missing_ms) * MS, None) for name, limit in limits_ms.items()}
+        assert [meets.tolist()[0] for meets in met(rows_of([waited]), asked).values()] == expected
+    assert deadlines(rows_of([waited]), 50 * MS, 20 * MS) == (2, 0)
+    assert deadlines(rows_of([waited]), 49 * MS, 20 * MS) == (1, 1)
+
+
 def test_itl_is_met_when_one_gap_in_a_hundred_is_longer_and_not_when_two_are():
     def with_long_gaps(count: int) -> dict:
         gaps = [10 * MS] * (100 - count) + [90 * MS] * count

@@ -1,6 +1,6 @@
 import pytest
 from rich.console import Console
-from synthetic import START_NS, S, mark, stage_plan, steady_rows, write_run
+from synthetic import MS, START_NS, S, mark, open_plan, stage_plan, steady_rows, write_run
 
 from analysis import tables
 from analysis.summary import summarize
@@ -42,6 +42,85 @@ def test_the_table_has_a_row_a_stage_and_fits_80_columns(tmp_path):
     for cell in ("1,234,567", "12,345", "10,000", "~123,457", "[bold]x"):
         assert text.count(cell) >= 2, cell
     assert "…" not in text
+
+
+def scheduled_stages(tmp_path, stages: int = 2) -> list[dict]:
+    """Open-loop stages of sessions of three turns."""
+    plans = [open_plan(number, load_unit="session", load_max_in_flight=16) for number in range(stages)]
+    marks = [mark(number, START_NS + number * 20 * S) for number in range(stages)]
+    rows = []
+    for number in range(stages):
+        for turn in range(3):
+            facts = {"stage": number, "turn": turn, "prompt_tokens": 500 * (turn + 1)}
+            some = steady_rows(3, start_ns=START_NS + number * 20 * S, **facts)
+            rows += [one | {"intended_ns": one["sent_ns"] - 2 * MS} for one in some]
+    return summarize(write_run(tmp_path, rows, plans, marks))["stages"]
+
+
+def test_open_loop_stages_have_both_latencies_and_what_became_of_their_arrivals_in_80_columns(tmp_path):
+    stages = scheduled_stages(tmp_path)
+    text = shown(tables.open_loop_table(stages))
+    # The first three of each stage were due before the window.
+    row = next(line for line in text.splitlines() if line.startswith("rate 100/s")).split()
+    assert row == ["rate", "100/s", "711", "711", "711", "0", "2.00", "2.00", "52.00", "52.00", "127.0"]
+    assert " 50.00 " in shown(tables.stage_table(stages))  # TTFT from the send
+    for stage in stages:  # as wide as they come
+        stage["name"] = "rate exp:1..1000@3600s"
+        stage["requests"] |= {"offered": 3_600_000, "sent": 3_599_000, "late": 9_999_000, "dropped": 99_999}
+        stage["client"]["lateness_us"] |= {"p50": 12_345_600, "p99": 99_999_400, "unreliable": ["p50", "p99"]}
+        for metric in ("ttft_intended_ms", "e2e_intended_ms"):
+            stage[metric] |= {"p50": 12_345.6, "p99": 9_999_499, "unreliable": ["p50", "p99"]}
+    text = shown(tables.open_loop_table(stages))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for cell in ("3,600k", "3,599k", "9,999k", "99,999", "~12,346", "~9,999k", "@3600s"):
+        assert text.count(cell) >= 2, cell
+
+
+def test_turns_have_a_row_each_and_long_sessions_end_in_a_row_of_the_rest(tmp_path):
+    stages = scheduled_stages(tmp_path)
+    text = shown(tables.turn_table(stages))
+    assert max(map(len, text.splitlines())) <= 80
+    rows = [line.split() for line in text.splitlines() if line.split()[-1].startswith("~")]
+    assert rows[0] == ["rate", "100/s", "0", "237", "500.0", "50.00", "~50.00", "52.00", "~52.00"]
+    assert rows[1][:3] == ["1", "237", "1,000"]
+    assert "p99 wants 662" in "\n".join(note.plain for note in tables.footnotes(stages))
+    for stage in stages:
+        stage["name"] = "concurrency 16,384"
+        stage["by_turn"] = [
+            one | {"turn": turn, "count": 1_000_000} for turn, one in enumerate([stage["by_turn"][0]] * 20)
+        ]
+        for one in stage["by_turn"]:
+            one["ttft_ms"] = one["ttft_intended_ms"] = one["ttft_ms"] | {"p50": 12_345.6, "p99": 123_456.7}
+    text = shown(tables.turn_table(stages))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("...") == 2
+    assert text.count("8,000,000") == 2
+    assert "…" not in text
+
+
+def test_a_closed_loop_without_sessions_has_one_table(tmp_path):
+    stages = summarize(write_run(tmp_path, steady_rows()))["stages"]
+    assert tables.open_loop_table(stages) is None
+    assert tables.turn_table(stages) is None
+
+
+def test_who_left_and_who_was_refused_is_told_below_and_is_no_error(tmp_path):
+    left = steady_rows(1, seconds=0.3, error="cancelled")
+    stages = summarize(write_run(tmp_path, [*steady_rows(retries=1), *left]))["stages"]
+    notes = "\n".join(note.plain for note in tables.footnotes(stages))
+    assert "concurrency 2: 3 requests cancelled by their users: no failure, and in no latency" in notes
+    assert "concurrency 2: 160 requests refused at first (429, 503) and tried again" in notes
+    assert "failed" not in notes
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (0.5, "0.500"), (99_999.4, "99,999"), (99_999.6, "100k"), (9_999_499, "9,999k"), (12_345_678, "12M")],
+)
+def test_a_narrow_column_holds_any_number(value, shown):
+    assert tables.short(value) == shown
+    assert len(shown) <= 6
 
 
 def test_marks_errors_and_objectives_are_explained(tmp_path):

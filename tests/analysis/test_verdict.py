@@ -3,7 +3,7 @@ import json
 from typing import Any
 
 import pytest
-from synthetic import START_NS, steady_rows, write_run
+from synthetic import START_NS, mark, steady_rows, write_run
 
 from analysis import verdict
 from analysis.summary import summarize
@@ -40,6 +40,40 @@ def test_every_doubt_is_shown_failing_below():
     assert names <= {name for doubted in DOUBTED for name in doubted.split("/")}
 
 
+CLOSED = {"mode": "concurrency", "value": 2}
+
+
+def requests(failed: int = 0, cancelled: int = 0, **facts: Any) -> dict[str, Any]:
+    """The accounts of 1,000 requests of a closed loop."""
+    told = {"offered": None, "sent": 1_000, "completed": 1_000 - failed - cancelled, "failed": failed}
+    told |= {"cancelled": cancelled, "late": None, "dropped": None, "retried": 0, "errors": {}}
+    return told | facts
+
+
+def apart(differ: bool) -> dict[str, Any]:
+    """Halves that are compared."""
+    return {"first": 50.0, "second": 80.0, "change_share": 0.46, "t": 40.0, "t_limit": 4.0, "differ": differ}
+
+
+def turn(number: int, count: int) -> dict[str, Any]:
+    return {"turn": number, "count": count, "ttft_ms": None, "ttft_intended_ms": None, "prompt_tokens_mean": None}
+
+
+def open_loop(
+    sent: int, dropped: int = 0, window_s: float = 10.0, arrivals: str = "constant", **load: Any
+) -> dict[str, Any]:
+    """What to change for a stage of 100/s for 10 s."""
+    return {
+        "stages.0.load": {"mode": "rate", "value": 100.0, "arrivals": arrivals, **load},
+        "stages.0.window_s": window_s,
+        "stages.0.arrivals_planned": 1_000,
+        "stages.0.requests.offered": sent + dropped,
+        "stages.0.requests.sent": sent,
+        "stages.0.requests.dropped": dropped,
+        "stages.0.requests.late": 0,
+    }
+
+
 DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     # the doubt: [(what to change so that it is raised, what to change so that it is just not)]; paths are dotted
     "interrupted": [
@@ -64,17 +98,67 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"stages.0.concurrency.mean": 1.97}, {"stages.0.concurrency.mean": 1.98}),
         ({"stages.0.concurrency": None}, {}),
         ({"stages.0.concurrency.mean": 1.5, "stages.0.requests.failed": 40}, {}),
-        # 1,000 planned: 990, less the one at the edge; and less 95 of chance where arrivals are random
+        ({"stages.0.concurrency.mean": 1.5, "stages.0.requests.retried": 40}, {}),
+        # Over a window that lasted as planned, the mean of a profile is what is held against it; over another, nothing.
         (
-            {"stages.0.load": {"mode": "rate", "value": 100, "arrivals": "constant"}, "stages.0.requests.sent": 988},
-            {"stages.0.load": {"mode": "rate", "value": 100, "arrivals": "constant"}, "stages.0.requests.sent": 989},
+            {"stages.0.load": {**CLOSED, "profile": "1..3@10s"}, "stages.0.concurrency.mean": 1.97},
+            {"stages.0.load": {**CLOSED, "profile": "1..3@10s"}, "stages.0.concurrency.mean": 1.98},
         ),
         (
-            {"stages.0.load": {"mode": "rate", "value": 100}, "stages.0.requests.sent": 895},
-            {"stages.0.load": {"mode": "rate", "value": 100}, "stages.0.requests.sent": 896},
+            {"stages.0.load": {**CLOSED, "profile": "1..3@10s"}, "stages.0.concurrency.mean": 1.0},
+            {
+                "stages.0.load": {**CLOSED, "profile": "1..3@10s"},
+                "stages.0.concurrency.mean": 1.0,
+                "stages.0.window_s": 9.0,
+            },
+        ),
+        # Who thinks is not in flight.
+        (
+            {"stages.0.concurrency.mean": 1.0},
+            {"stages.0.concurrency.mean": 1.0, "stages.0.load": {**CLOSED, "think": "exp:2s"}},
+        ),
+        (
+            {"stages.0.concurrency.mean": 1.0},
+            {"stages.0.concurrency.mean": 1.0, "stages.0.load": {**CLOSED, "unit": "session"}},
+        ),
+        # The arrivals of a whole window are known to the last one.
+        (open_loop(sent=989, dropped=11, late_drop_s=0.05), open_loop(sent=990, dropped=10, late_drop_s=0.05)),
+        (open_loop(sent=989, dropped=11, max_in_flight=64), open_loop(sent=990, dropped=10, max_in_flight=64)),
+        (open_loop(sent=989), open_loop(sent=990)),
+        # Of one cut short: 900 expected, less 1 % and the one at the edge; the burst of 20; or the 90 of chance.
+        (open_loop(sent=889, window_s=9.0), open_loop(sent=890, window_s=9.0)),
+        (
+            open_loop(sent=870, window_s=9.0, arrivals="burst:20@200ms"),
+            open_loop(sent=871, window_s=9.0, arrivals="burst:20@200ms"),
+        ),
+        (
+            open_loop(sent=800, window_s=9.0, arrivals="poisson"),
+            open_loop(sent=801, window_s=9.0, arrivals="poisson"),
+        ),
+        (
+            open_loop(sent=710, window_s=9.0, arrivals="gamma:2"),
+            open_loop(sent=711, window_s=9.0, arrivals="gamma:2"),
+        ),
+        # Where the rate changes, a part of the window tells nothing.
+        (open_loop(sent=500, profile="1..199@10s"), open_loop(sent=500, profile="1..199@10s", window_s=9.0)),
+        (open_loop(sent=500, arrivals="trace:a"), open_loop(sent=500, arrivals="trace:a", window_s=9.0)),
+        # With sessions the plan is of those, and their later turns do not make up for one that was not begun.
+        (
+            {**open_loop(sent=5_000, unit="session"), "stages.0.by_turn": [turn(0, 989), turn(1, 4_011)]},
+            {**open_loop(sent=5_000, unit="session"), "stages.0.by_turn": [turn(0, 990), turn(1, 4_010)]},
         ),
     ],
-    "late_sends": [({"stages.0.client.lateness_us": block(p99=501)}, {"stages.0.client.lateness_us": block(p99=499)})],
+    "late_sends": [
+        ({"stages.0.client.lateness_us": block(p99=501)}, {"stages.0.client.lateness_us": block(p99=499)}),
+        (
+            {**open_loop(1_000, max_in_flight=64), "stages.0.client.lateness_us": block(p99=501)},
+            {**open_loop(1_000, max_in_flight=64), "stages.0.client.lateness_us": block(p99=499)},
+        ),
+        (
+            {**open_loop(1_000, late_drop_s=0.5), "stages.0.client.lateness_us": block(p99=501)},
+            {**open_loop(1_000, late_drop_s=0.5), "stages.0.client.lateness_us": block(p99=499)},
+        ),
+    ],
     "lag": [
         ({"stages.0.client.lag_us": block(p99=5_001)}, {"stages.0.client.lag_us": block(p99=4_999)}),
         (
@@ -98,28 +182,62 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"stages.0.client.unstamped_share": 1.0, "stages.0.client.stamp_source": "read"},
         ),
     ],
-    "busy_workers": [({"stages.0.client.cpu_share": [0.86]}, {"stages.0.client.cpu_share": [0.85]})],
-    "unsteady_throughput": [
-        ({"stages.0.halves.output_tokens_per_s.differ": True}, {"stages.0.halves.output_tokens_per_s": None})
+    "busy_workers": [
+        ({"stages.0.client.cpu_share": [0.86]}, {"stages.0.client.cpu_share": [0.85]}),
+        ({"stages.0.client.cpu_share": [0.99]}, {"stages.0.client.cpu_share": [0.99], "stages.0.client.spin": True}),
     ],
-    "unsteady_ttft": [({"stages.0.halves.ttft_ms.differ": True}, {"stages.0.halves.ttft_ms": None})],
+    "unsteady_throughput": [
+        ({"stages.0.halves.output_tokens_per_s.differ": True}, {"stages.0.halves.output_tokens_per_s": None}),
+        (
+            {"stages.0.halves.output_tokens_per_s.differ": True},
+            {"stages.0.halves.output_tokens_per_s.differ": True, "stages.0.load": {**CLOSED, "profile": "1..3@10s"}},
+        ),
+    ],
+    "unsteady_ttft": [
+        ({"stages.0.halves.ttft_ms.differ": True}, {"stages.0.halves.ttft_ms": None}),
+        (
+            {"stages.0.halves.ttft_ms.differ": True},
+            {"stages.0.halves.ttft_ms.differ": True, "stages.0.load": {**CLOSED, "profile": "1..3@10s"}},
+        ),
+        # In open loop the one from the intended time is judged, whatever the other says.
+        (
+            {"stages.0.halves.ttft_intended_ms": apart(True)},
+            {"stages.0.halves.ttft_intended_ms": apart(False), "stages.0.halves.ttft_ms.differ": True},
+        ),
+        (
+            {"stages.0.halves.ttft_intended_ms": apart(True)},
+            {
+                "stages.0.halves.ttft_intended_ms": apart(True),
+                "stages.0.load": {"mode": "rate", "value": 100.0, "arrivals": "trace:a"},
+            },
+        ),
+    ],
     "clock_step": [
         ({"stages.0.client.clock_steps_ms": [-12.5]}, {"stages.0.client.clock_steps_ms": []}),
         ({"stages.0.client.clock_steps_ms": [1.0, -12.5]}, {}),
     ],
     "backwards": [({"stages.0.ttft_ms.min": -0.001}, {"stages.0.ttft_ms.min": 0.0})],
     "failures": [
-        ({"stages.0.requests": {"sent": 1_000, "completed": 989, "failed": 11, "errors": {"http-429": 11}}}, {}),
+        ({"stages.0.requests": requests(failed=11, errors={"http-429": 11})}, {}),
         (
-            {"stages.0.requests": {"sent": 1_000, "completed": 989, "failed": 11, "errors": {"http-429": 11}}},
-            {
-                "stages.0.requests": {
-                    "sent": 1_000,
-                    "completed": 989,
-                    "failed": 11,
-                    "errors": {"cancelled": 1, "http-429": 10},
-                }
-            },
+            {"stages.0.requests": requests(failed=11, errors={"http-429": 11})},
+            {"stages.0.requests": requests(failed=11, errors={"unfinished": 1, "http-429": 10})},
+        ),
+    ],
+    "unfinished": [
+        (
+            {"stages.0.requests": requests(failed=11, errors={"unfinished": 11})},
+            {"stages.0.requests": requests(failed=30, errors={"unfinished": 10, "http-429": 20})},
+        )
+    ],
+    "mostly_cancelled": [
+        ({"stages.0.requests": requests(cancelled=501)}, {"stages.0.requests": requests(cancelled=500)})
+    ],
+    "retried": [
+        ({"stages.0.requests": requests(retried=11)}, {"stages.0.requests": requests(retried=10)}),
+        (
+            {"stages.0.requests": requests(retried=11, offered=1_000, late=11, dropped=0)},
+            {"stages.0.requests": requests(retried=10, offered=1_000, late=11, dropped=0)},
         ),
     ],
 }
@@ -172,6 +290,40 @@ def test_with_kernel_stamps_a_lag_below_the_gap_moves_nothing(stage):
 def test_a_load_of_another_kind_is_not_judged(stage):
     stage["load"] = {"mode": "trace", "value": None}
     assert verdict.load_below_plan(stage) is None
+
+
+def test_what_did_not_become_of_the_planned_arrivals_is_told_apart(summary):
+    told = change(summary, open_loop(sent=900, dropped=60, late_drop_s=0.05, max_in_flight=64))["stages"][0]
+    doubt = verdict.load_below_plan(told)
+    assert doubt.words == (
+        "900 requests were sent in the window, 1,000 were planned (90.0%); "
+        "60 were dropped because they waited longer than 50 ms (--late drop); 40 never came due"
+    )
+    assert doubt.try_.startswith("a higher --max-in-flight, or a lower --rate")
+    told["load"] |= {"late_drop_s": None, "max_in_flight": None}
+    assert "still waited for a place when the drain ended" in verdict.load_below_plan(told).words
+    assert verdict.load_below_plan(told).try_.startswith("a lower --rate")
+
+
+def test_lateness_that_is_the_plan_is_worded_so(summary):
+    late = {"stages.0.client.lateness_us": block(p99=50_000)}
+    own = verdict.late_sends(change(summary, open_loop(1_000) | late)["stages"][0])
+    planned = verdict.late_sends(change(summary, open_loop(1_000, max_in_flight=64) | late)["stages"][0])
+    assert own.code == planned.code
+    assert "--workers" in own.try_
+    assert "--workers" not in planned.try_
+    assert "the 64 places of --max-in-flight" in planned.words
+    assert planned.try_.startswith("a higher --max-in-flight")
+
+
+def test_a_stage_whose_warm_up_never_ended_says_so(tmp_path):
+    told = summarize(write_run(tmp_path, steady_rows(), marks=[mark(measure_ns=None)]))
+    assert told["stages"][0]["window_s"] == 0
+    assert told["stages"][0]["requests"]["sent"] == 0
+    assert told["stages"][0]["warmup_requests"] == 160
+    (reason,) = told["verdict"]["reasons"]
+    assert reason["code"] == "empty-window"
+    assert "ended within its warm-up" in reason["words"]
 
 
 def test_a_stage_without_latencies_raises_no_doubt_about_them(tmp_path):

@@ -1,4 +1,4 @@
-from synthetic import START_NS, S, file_facts, mark, stage_plan
+from synthetic import START_NS, S, file_facts, mark, open_plan, stage_plan
 
 from analysis.captures import Capture
 from analysis.window import Mark, Window, stage_marks, stage_window
@@ -10,14 +10,14 @@ def at(seconds: float) -> int:
 
 def told(
     worker: int = 0,
-    measure: float = 1.0,
+    measure: float | None = 1.0,
     stop: float | None = None,
     idle: float | None = None,
     done: float | None = None,
     cut: float | None = None,
 ) -> Mark:
-    optional = [None if seconds is None else at(seconds) for seconds in (stop, idle, done, cut)]
-    return Mark(worker, START_NS, at(measure), *optional)
+    optional = [None if seconds is None else at(seconds) for seconds in (measure, stop, idle, done, cut)]
+    return Mark(worker, START_NS, *optional)
 
 
 def span(window: Window) -> tuple[float, float]:
@@ -63,6 +63,35 @@ def test_with_fewer_requests_than_slots_the_whole_stage_counts():
 def test_a_stage_that_ended_within_its_warm_up_has_an_empty_window():
     window = stage_window(BY_REQUESTS, [told(measure=5, idle=2, done=3)])
     assert window.length_ns == 0
+
+
+def test_a_warm_up_that_never_ended_in_some_worker_leaves_an_empty_window():
+    window = stage_window(BY_REQUESTS, [told(idle=2, done=3), told(1, measure=None, done=4)])
+    assert window.length_ns == 0
+    assert window.end_ns == at(4)
+    assert "warm-up never ended" in window.rule
+    assert stage_window(BY_REQUESTS, [told(measure=None)]).length_ns == 0
+
+
+def test_workers_whose_warm_up_ends_apart_are_counted_from_the_last_one_on():
+    assert span(stage_window(BY_DURATION, [told(measure=1.25, stop=10), told(1, measure=1.5, stop=10)])) == (1.5, 10)
+
+
+def test_an_open_loop_stage_counts_until_the_end_of_its_arrivals():
+    """A worker is idle between two arrivals, and sends those that wait after the end."""
+    for plan in (open_plan(), open_plan(requests=1_000), open_plan(sessions=100, load_unit="session")):
+        window = stage_window(plan, [told(stop=10, idle=9, done=14), told(1, stop=10, idle=9.5, done=12)])
+        assert span(window) == (1, 10)
+        assert window.end_ns == at(14)
+        assert "the end of the arrivals" in window.rule
+        assert "due inside the window" in window.rule
+
+
+def test_a_stage_bounded_by_sessions_counts_until_the_first_slot_is_idle():
+    plan = stage_plan(duration_s=None, sessions=100, load={"mode": "concurrency", "value": 8, "unit": "session"})
+    assert span(stage_window(plan, [told(idle=8, done=9), told(1, idle=7, done=10)])) == (1, 7)
+    few = plan | {"sessions": 3}
+    assert span(stage_window(few, [told(measure=0, idle=0.001, done=2)])) == (0, 2)
 
 
 def test_a_cut_worker_ends_the_window_at_its_last_sign_of_life():

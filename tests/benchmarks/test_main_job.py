@@ -46,7 +46,8 @@ def test_a_url_of_ones_own_is_loaded_with_the_options_given(tmp_path):
     assert "Simulated" not in ended.stdout
     spec = json.loads((tmp_path / "run" / "run.json").read_text())["spec"]
     assert (spec["url"], spec["model"], spec["api"]) == (served.url, "mine", "completions")
-    assert (spec["concurrency"], spec["duration_s"], spec["output_tokens"]) == ([1, 2], 0.2, 4)
+    assert [(stage["concurrency"], stage["duration_s"]) for stage in spec["stages"]] == [(1, 0.2), (2, 0.2)]
+    assert spec["output_tokens"] == 4
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,24 @@ USERS = {
     "no certificates": (["--url", "https://127.0.0.1:9", "--tls-ca", __file__], "--tls-ca", "no certificate is in it"),
     "certificates for http": (["--insecure"], "--insecure", "for https:// URLs"),
     "an empty model": (["--model", ""], "--model", "the name is empty"),
+    "both loops": (["--rate", "5", "--concurrency", "5"], "--concurrency, --rate", "closed loop or open loop"),
+    "no rate": (["--rate", "0"], "--rate", "some value must be above 0"),
+    "a rate below zero": (["--rate", "-5"], "--rate", "-5 is below 0"),
+    "a profile without a time": (["--rate", "1..5"], "--rate", "needs a time, as in 1..5@60s"),
+    "unknown arrivals": (
+        ["--rate", "5", "--arrivals", "normal"],
+        "--arrivals",
+        "allowed is constant, poisson, gamma:CV",
+    ),
+    "arrivals without a rate": (["--arrivals", "gamma:2"], "--arrivals", "gamma needs a rate; give --rate with it"),
+    "a trace that is not there": (["--arrivals", "trace:/no/such"], "--arrivals", "No such file or directory"),
+    "requests of sessions": (["--turns", "3", "--requests", "5"], "--requests", "give --sessions instead"),
+    "a thinking arrival": (["--rate", "5", "--think", "2s"], "--think", "allowed with --concurrency or with --turns"),
+    "no way to leave": (["--cancel", "some@20"], "--cancel", "is no share of the requests"),
+    "retries without an end": (["--retry", "1000"], "--retry", "allowed are whole numbers up to 100"),
+    "no spec file": (["--spec", "/no/such.toml"], "--spec", "cannot be read (No such file or directory)"),
+    "a directory that is no run": (["--spec", "/proc/self/fd"], "--spec", "allowed is a TOML file or a run directory"),
+    "a spec file that is none": (["--spec", __file__], f"{__file__}: this is no TOML", "line 1, column"),
 }
 
 

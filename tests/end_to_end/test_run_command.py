@@ -344,9 +344,9 @@ def test_ctrl_c_twice_stops_at_once_and_the_captures_still_read(slow, tmp_path):
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert [row["error"] for row in rows(tmp_path / "run")] == ["cancelled"] * 25
+    assert [row["error"] for row in rows(tmp_path / "run")] == ["unfinished"] * 25
     told = summary(tmp_path / "run")
-    assert told["stages"][0]["requests"]["errors"] == {"cancelled": 25}
+    assert told["stages"][0]["requests"]["errors"] == {"unfinished": 25}
     assert told["capture"]["cut_workers"] == []
     assert "suspect" in said
 

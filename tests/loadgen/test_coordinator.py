@@ -55,6 +55,7 @@ def coordinating(
     try:
         plans = planner.worker_plans(
             asked,
+            planner.schedules(asked),
             where=planner.target(asked),
             model="sim",
             key=key,
@@ -64,6 +65,7 @@ def coordinating(
             host=host.facts(),
             capture_paths=[str(folder / f"worker-{worker:02}.arrow") for worker in range(workers)],
             board_fd=board.fd,
+            most_connections=1000,
         )
         with Coordinator([replace(plan, **changes) for plan in plans], board) as coordinator:
             pids = [worker.pid for worker in coordinator._workers]
@@ -133,7 +135,7 @@ def test_a_killed_worker_is_named_and_the_others_captures_are_whole(slow, tmp_pa
     whole, cut = captures(tmp_path)
     assert (whole.closed, cut.closed) == (True, False)
     assert cut.watches, "what it had written before is there"
-    assert {(row["worker"], row["error"]) for row in rows(tmp_path)} == {(0, "cancelled")}
+    assert {(row["worker"], row["error"]) for row in rows(tmp_path)} == {(0, "unfinished")}
     assert whole.rows == whole.watches[-1]["sent"] == 3, "what was in flight is told too"
 
 
@@ -180,7 +182,7 @@ def test_workers_whose_coordinator_is_killed_write_what_they_have_and_leave(slow
         running.wait()
     until(lambda: all(gone(pid) for pid in workers), "the workers' end")
     assert all(one.closed for one in captures(capture))
-    assert [row["error"] for row in rows(capture)] == ["cancelled"] * 4
+    assert [row["error"] for row in rows(capture)] == ["unfinished"] * 4
     assert json.loads((tmp_path / "run" / "run.json").read_bytes())["ended"] is None
     reported = typed("report", tmp_path / "run")
     assert (reported.returncode, reported.stderr) == (0, "")
@@ -198,7 +200,7 @@ def test_a_stage_in_which_everything_fails_ends_early_with_the_servers_words(tmp
         assert outcome.stages_done == 1
     told = rows(tmp_path)
     assert under_test.HOPELESS_FAILURES <= len(told) < 100_000
-    assert {row["error"] for row in told} <= {"http-503", "cancelled"}
+    assert {row["error"] for row in told} <= {"http-503", "unfinished"}
     assert {row["stage"] for row in told} == {0}
 
 
@@ -251,7 +253,7 @@ def test_two_interrupts_cancel_what_is_in_flight(slow, tmp_path):
 
     with coordinating(asked, tmp_path) as coordinator:
         assert coordinator.run(interrupt_twice) == Outcome("interrupted", stages_done=1)
-    assert [row["error"] for row in rows(tmp_path)] == ["cancelled"] * 30
+    assert [row["error"] for row in rows(tmp_path)] == ["unfinished"] * 30
     assert all(capture.closed for capture in captures(tmp_path))
 
 
@@ -266,8 +268,8 @@ def test_a_drain_has_its_end(slow, tmp_path):
     asked = spec(url=slow.url, concurrency=(3,), requests=None, duration_s=0.1, drain_s=0.1)
     with coordinating(asked, tmp_path, workers=1) as coordinator:
         outcome = coordinator.run(nobody)
-    assert outcome == Outcome("failed", "cancelled: still running at the end of the drain", stages_done=1)
-    assert [row["error"] for row in rows(tmp_path)] == ["cancelled"] * 3
+    assert outcome == Outcome("failed", "unfinished: still running at the end of the drain", stages_done=1)
+    assert [row["error"] for row in rows(tmp_path)] == ["unfinished"] * 3
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen import planner
+from loadgen.dialects import DIALECTS
 from loadgen.errors import UsageError
+from loadgen.plan import UsersPlan
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
 
 KEY = "sk-0123456789-secret"
@@ -58,6 +60,12 @@ def test_shares_add_up_exactly_and_differ_by_one_at_most(total, workers):
     assert shares == sorted(shares, reverse=True)
 
 
+def stage_plans(asked, workers: int):
+    """Each worker's stages."""
+    planned = planner.schedules(asked)
+    return [planner.worker_stages(asked, planned, worker, workers, 1000) for worker in range(workers)]
+
+
 @given(
     levels=st.lists(st.integers(1, 200), min_size=1, max_size=4),
     requests=st.one_of(st.none(), st.integers(1, 5000)),
@@ -65,25 +73,87 @@ def test_shares_add_up_exactly_and_differ_by_one_at_most(total, workers):
 )
 def test_slots_and_requests_are_all_dealt_and_none_to_a_worker_without_a_slot(levels, requests, workers):
     asked = spec(concurrency=tuple(levels), requests=requests, duration_s=None if requests else 2.0)
-    plans = [planner.worker_stages(asked, worker, workers) for worker in range(workers)]
+    plans = stage_plans(asked, workers)
     for stage, level in enumerate(levels):
         mine = [plan[stage] for plan in plans]
-        assert sum(plan.concurrency for plan in mine) == level
-        assert {plan.all_slots for plan in mine} == {level}
+        assert sum(plan.load.slots for plan in mine) == level
+        assert [plan.load.levels for plan in mine] == [((0, plan.load.slots),) for plan in mine]
+        assert {plan.load.all_slots for plan in mine} == {level}
         if requests is None:
-            assert {plan.requests for plan in mine} == {None}
+            assert {plan.load.units for plan in mine} == {None}
             assert {plan.duration_ns for plan in mine} == {2_000_000_000}
         else:
-            assert sum(plan.requests for plan in mine) == requests
-            assert all(plan.concurrency or not plan.requests for plan in mine)
+            assert sum(plan.load.units for plan in mine) == requests
+            assert all(plan.load.slots or not plan.load.units for plan in mine)
             # By slot: nobody has a round more to go than another.
-            rounds = [-(-plan.requests // plan.concurrency) for plan in mine if plan.concurrency]
+            rounds = [-(-plan.load.units // plan.load.slots) for plan in mine if plan.load.slots]
             assert max(rounds) - min(rounds) <= 1
+
+
+@settings(deadline=None)
+@given(
+    rate=st.sampled_from(["7", "100", "1..50@2s", "sine:1..80@1s"]),
+    arrivals=st.sampled_from(["poisson", "constant", "gamma:2"]),
+    seed=st.integers(0, 99),
+    workers=st.integers(1, 5),
+)
+def test_any_number_of_workers_together_offer_the_arrivals_of_one(rate, arrivals, seed, workers):
+    asked = spec(rate=(rate,), arrivals=arrivals, requests=None, duration_s=3.0, warmup_s=0.5, seed=seed)
+    alone = stage_plans(asked, 1)[0][0].load.due_ns
+    dealt = [list(stages[0].load.due_ns) for stages in stage_plans(asked, workers)]
+    together = [0] * sum(map(len, dealt))
+    for worker, mine in enumerate(dealt):
+        together[worker::workers] = mine
+    assert together == list(alone), "arrival k goes to worker k % workers"
+    assert together == sorted(together)
+    assert all(0 <= due_ns < 3_500_000_000 for due_ns in together)
+
+
+@given(level=st.sampled_from(["0..20@1s", "5@1s+17@1s", "30..0@2s+4@1s", "sine:2..19@1s"]), workers=st.integers(1, 6))
+def test_the_levels_of_all_workers_add_up_to_the_profile_at_any_time(level, workers):
+    asked = spec(concurrency=(level,), requests=None, duration_s=3.0)
+    (made,) = planner.schedules(asked)
+    plans = [stages[0].load for stages in stage_plans(asked, workers)]
+    for at_ns, wanted in made.levels:
+        assert sum(max(load.levels, key=lambda one: one if one[0] <= at_ns else (-1, 0))[1] for load in plans) == wanted
+    assert sum(load.slots for load in plans) == made.most_in_flight
+
+
+def test_places_are_dealt_and_connections_opened_before_there_is_need():
+    asked = spec(rate=(100.0,), arrivals="constant", requests=None, duration_s=10.0, max_in_flight=31)
+    loads = [stages[0].load for stages in stage_plans(asked, 2)]
+    assert [load.max_in_flight for load in loads] == [16, 15]
+    assert [load.connections for load in loads] == [16, 15], "no more than there are places"
+    asked = spec(rate=(100.0,), arrivals="constant", requests=None, duration_s=10.0)
+    (load,) = [stages[0].load for stages in stage_plans(asked, 1)]
+    assert (load.connections, load.spare, load.max_in_flight) == (100, 10, 1000)
+
+
+def test_users_are_told_how_to_behave():
+    asked = spec(turns="uniform:2..4", think="exp:2s", cancel="30%@20", retries=3, history="recorded", seed=7)
+    users = planner.users(asked)
+    assert (users.seed, users.most_turns, users.real_history, users.retries) == (7, 4, False, 3)
+    assert (users.cancel_share, users.cancel_after.draw(0.5)) == (0.3, 20)
+    assert planner.users(spec()) == UsersPlan(seed=1)
+
+
+def test_only_sessions_carry_what_their_turns_are_made_of():
+    assert planner.pool(spec(), "sim", b"").talk is None
+    real = planner.pool(spec(turns="3", prefix_tokens=5), "sim", b"")
+    assert (len(real.talk.prompts), real.talk.answers) == (len(real.bodies), ())
+    assert len(real.talk.system.split()) == 5
+    assert json.loads(real.bodies[0][0] + real.bodies[0][1])["messages"][0] == {
+        "role": "system",
+        "content": real.talk.system,
+    }
+    recorded = planner.pool(spec(turns="3", history="recorded", output_tokens=9), "sim", b"")
+    assert {len(answer.split()) for answer in recorded.talk.answers} == {9}
 
 
 def plans_of(asked, workers: int, key: str | None = None):
     return planner.worker_plans(
         asked,
+        planner.schedules(asked),
         where=planner.target(asked),
         model="sim",
         key=key,
@@ -93,6 +163,7 @@ def plans_of(asked, workers: int, key: str | None = None):
         host={"name": "h", "kernel": "k", "clock_source": "tsc"},
         capture_paths=[f"/tmp/worker-{worker:02}.arrow" for worker in range(workers)],
         board_fd=0,
+        most_connections=1000,
     )
 
 
@@ -125,7 +196,7 @@ def test_a_request_is_whole_http_and_says_what_was_asked_for(
 ):
     asked = spec(api=api, input_tokens=input_tokens, output_tokens=output_tokens, ignore_eos=ignore_eos, seed=seed)
     target = planner.target(asked)
-    maker = RequestMaker(planner.pool(asked, model, planner.head(target, KEY)))
+    maker = RequestMaker(planner.pool(asked, model, planner.head(target, KEY)), DIALECTS[api])
     line, fields, body = parsed(maker.request(number))
     assert line == f"POST {target.path} HTTP/1.1"
     assert fields["host"] == "127.0.0.1:8000"
@@ -160,7 +231,7 @@ def test_the_host_field_leaves_out_the_schemes_own_port(url, host):
 
 def test_no_two_prompts_of_a_run_begin_alike():
     asked = spec(input_tokens=32, concurrency=(8, 8))
-    maker = RequestMaker(plans_of(asked, 1)[0].pool)
+    maker = RequestMaker(plans_of(asked, 1)[0].pool, DIALECTS["chat"])
     ids = [stage << STAGE_SHIFT | number for stage in range(2) for number in range(2000)]
     beginnings = [prompt_of(parsed(maker.request(number))[2]).split()[: planner.NONCE_WORDS] for number in ids]
     assert len({" ".join(words) for words in beginnings}) == len(ids)
@@ -168,7 +239,7 @@ def test_no_two_prompts_of_a_run_begin_alike():
 
 def test_two_seeds_give_other_prompts_and_one_seed_the_same():
     def some(seed):
-        maker = RequestMaker(plans_of(spec(seed=seed), 1)[0].pool)
+        maker = RequestMaker(plans_of(spec(seed=seed), 1)[0].pool, DIALECTS["chat"])
         return [maker.request(number) for number in range(300)]
 
     assert some(1) == some(1)
@@ -213,15 +284,46 @@ def test_a_large_prompt_is_made_a_few_times_only():
     assert planner.MAX_POOL_BYTES <= n_bytes < planner.MAX_POOL_BYTES + 20_000_000
 
 
+def told(**changes):
+    asked = spec(**changes)
+    return planner.stages(asked, planner.schedules(asked))
+
+
 def test_the_stages_are_told_as_the_analysis_reads_them():
-    assert planner.stages(spec(concurrency=(1, 64), warmup_s=0.5)) == [
+    assert told(concurrency=(1, 64), warmup_s=0.5) == [
         {
             "stage": number,
             "name": f"concurrency {level}",
             "load": {"mode": "concurrency", "value": level},
+            "ramp_up_s": 0.0,
             "warmup_s": 0.5,
+            "warmup_requests": 0,
             "duration_s": None,
             "requests": 4,
+            "sessions": None,
+            "arrivals_planned": None,
         }
         for number, level in enumerate((1, 64))
     ]
+
+
+def test_an_open_loop_is_told_with_its_arrivals():
+    (stage,) = told(rate=(50.0,), arrivals="constant", requests=None, duration_s=4.0, warmup_s=1.0, late_drop_s=0.05)
+    assert stage["name"] == "rate 50/s"
+    assert stage["load"] == {"mode": "rate", "value": 50.0, "arrivals": "constant", "late_drop_s": 0.05}
+    assert (stage["arrivals_planned"], stage["duration_s"]) == (200, 4.0)
+    (stage,) = told(rate=("1..9@4s",), arrivals="poisson", requests=None, duration_s=4.0, max_in_flight=8)
+    assert stage["name"] == "rate 1..9@4s"
+    assert stage["load"] == {
+        "mode": "rate", "value": 5.0, "arrivals": "poisson", "profile": "1..9@4s", "max_in_flight": 8,
+    }  # fmt: skip
+    (stage,) = told(arrivals="burst:10@500ms", requests=None, duration_s=3.0)
+    assert (stage["name"], stage["load"]["value"], stage["arrivals_planned"]) == ("burst 10@500ms", 20.0, 60)
+
+
+def test_a_load_over_time_and_users_that_think_are_told():
+    (stage,) = told(concurrency=("0..10@2s",), requests=None, duration_s=2.0, think="exp:1s")
+    assert stage["load"] == {"mode": "concurrency", "value": 5, "profile": "0..10@2s", "think": "exp:1s"}
+    (stage,) = told(rate=(2.0,), requests=None, sessions=6, turns="3", think="1s")
+    assert stage["load"]["unit"] == "session"
+    assert stage["sessions"] == 6

@@ -10,29 +10,31 @@ from asked import spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import host, run
+from loadgen import host, planner, run
 from loadgen.errors import RunError, UsageError
 from loadgen.run import Run, check_descriptors, check_directory, choose_cores, choose_transport, create_directory
 
 
 @pytest.mark.parametrize(
-    ("workers", "cpus", "usable", "levels", "cores"),
+    ("workers", "cpus", "usable", "in_flight", "cores"),
     [
-        (None, None, [0], (8,), [0]),
-        (None, None, [0, 1], (8,), [0, 1]),
-        (None, None, [0, 1, 2, 3], (8,), [1, 2, 3]),  # a core is left for the coordinator
-        (None, None, [4, 6, 8], (8,), [6, 8]),
-        (None, None, [0, 1, 2, 3], (1,), [1]),  # nobody without work
-        (None, None, [0, 1, 2, 3], (1, 2), [1, 2]),
-        (None, (3, 1), [0, 1, 2, 3], (8,), [3, 1]),
-        (2, None, [0, 1, 2, 3], (8,), [2, 3]),
-        (4, None, [0, 1, 2, 3], (8,), [0, 1, 2, 3]),
-        (1, (0, 2), [0, 1, 2, 3], (8,), [2]),
-        (3, None, [0, 1, 2], (1,), [0, 1, 2]),
+        (None, None, [0], 8, [0]),
+        (None, None, [0, 1], 8, [0, 1]),
+        (None, None, [0, 1, 2, 3], 8, [1, 2, 3]),  # a core is left for the coordinator
+        (None, None, [4, 6, 8], 8, [6, 8]),
+        (None, None, [0, 1, 2, 3], 1, [1]),  # nobody without work
+        (None, None, [0, 1, 2, 3], 2, [1, 2]),
+        (None, None, [0, 1, 2, 3], None, [1, 2, 3]),  # an open loop without a limit
+        (3, (1, 1, 0), [0, 1], 8, [1, 1, 0]),  # several on one core, if that is what is asked for
+        (None, (3, 1), [0, 1, 2, 3], 8, [3, 1]),
+        (2, None, [0, 1, 2, 3], 8, [2, 3]),
+        (4, None, [0, 1, 2, 3], 8, [0, 1, 2, 3]),
+        (1, (0, 2), [0, 1, 2, 3], 8, [2]),
+        (3, None, [0, 1, 2], 1, [0, 1, 2]),
     ],
 )
-def test_workers_get_cores_of_their_own(workers, cpus, usable, levels, cores):
-    assert choose_cores(workers, cpus, usable, levels) == cores
+def test_workers_get_cores_of_their_own(workers, cpus, usable, in_flight, cores):
+    assert choose_cores(workers, cpus, usable, in_flight) == cores
 
 
 @pytest.mark.parametrize(
@@ -45,18 +47,18 @@ def test_workers_get_cores_of_their_own(workers, cpus, usable, levels, cores):
 )
 def test_cores_that_are_not_there_are_refused(workers, cpus, words):
     with pytest.raises(UsageError) as caught:
-        choose_cores(workers, cpus, [0, 1], (8,))
+        choose_cores(workers, cpus, [0, 1], 8)
     assert str(caught.value).startswith(words)
 
 
 @given(
     st.one_of(st.none(), st.integers(1, 20)),
     st.lists(st.integers(0, 63), min_size=1, max_size=20, unique=True).map(sorted),
-    st.lists(st.integers(1, 100), min_size=1, max_size=3),
+    st.one_of(st.none(), st.integers(1, 100)),
 )
-def test_no_core_is_given_twice_and_none_that_is_not_there(workers, usable, levels):
+def test_no_core_is_given_twice_and_none_that_is_not_there(workers, usable, in_flight):
     try:
-        cores = choose_cores(workers, None, usable, tuple(levels))
+        cores = choose_cores(workers, None, usable, in_flight)
     except UsageError:
         assert workers is not None
         assert workers > len(usable)
@@ -64,7 +66,7 @@ def test_no_core_is_given_twice_and_none_that_is_not_there(workers, usable, leve
     assert cores
     assert len(set(cores)) == len(cores)
     assert set(cores) <= set(usable)
-    assert len(cores) == workers or (workers is None and len(cores) <= max(levels))
+    assert len(cores) == workers or (workers is None and len(cores) <= (in_flight or 99))
 
 
 @pytest.mark.parametrize(
@@ -90,10 +92,22 @@ def test_a_kernel_transport_that_cannot_be_had_is_refused(monkeypatch):
 
 def test_more_connections_than_descriptors_are_refused_before_they_are_opened(monkeypatch):
     monkeypatch.setattr(host, "descriptor_limit", lambda: 1024)
-    check_descriptors(spec(concurrency=(1, 1024 - run.SPARE_DESCRIPTORS)), 1)
-    check_descriptors(spec(concurrency=(1800,)), 2)
-    with pytest.raises(UsageError, match=r"^--concurrency: 1800 on 1 worker\(s\) needs 1864 descriptors .* is 1024"):
-        check_descriptors(spec(concurrency=(1, 1800)), 1)
+    check_descriptors(1024 - run.SPARE_DESCRIPTORS, 1)
+    check_descriptors(1800, 2)
+    check_descriptors(None, 1)
+    with pytest.raises(
+        UsageError, match=r"^--concurrency, --max-in-flight: 1800 on 1 worker\(s\) needs 1864 descriptors .* is 1024"
+    ):
+        check_descriptors(1800, 1)
+
+
+def test_a_worker_without_a_place_is_not_started(monkeypatch):
+    monkeypatch.setattr(host, "usable_cores", lambda: [0, 1, 2, 3])
+    asked = spec(rate=(10.0,), requests=20, max_in_flight=2)
+    assert run.cores(asked, planner.schedules(asked)) == [1, 2]
+    asked = replace(asked, workers=3)
+    with pytest.raises(UsageError, match=r"^--max-in-flight: 2 are fewer than the 3 workers; allowed is at least one"):
+        run.cores(asked, planner.schedules(asked))
 
 
 def test_a_new_directory_is_made_with_all_above_it(tmp_path):
@@ -169,10 +183,10 @@ def test_run_json_says_what_was_asked_where_and_how_it_ended_and_not_the_key(tmp
     told = json.loads(text)
     assert told["schema"] == run.RUN_SCHEMA
     assert told["spec"] == replace(job.spec, proxy="http://***@127.0.0.1:9").to_json() | {
-        "concurrency": [2],
         "model": "sim",
         "transport": "aiohttp",
     }
+    assert [stage["concurrency"] for stage in told["spec"]["stages"]] == [2]
     assert told["transport"] == "aiohttp"
     assert told["host"] == host.facts()
     assert told["workers"] == [{"worker": 0, "core": host.usable_cores()[-1]}]
@@ -188,7 +202,7 @@ def test_a_run_that_this_machine_cannot_make_is_refused_before_anything_is_calle
     for changes, field in (
         ({"workers": many}, "--workers"),
         ({"cpus": (99_999,)}, "--cpus"),
-        ({"concurrency": (1 << 20,), "workers": 1}, "--concurrency"),
+        ({"concurrency": (1 << 20,), "workers": 1}, "--concurrency, --max-in-flight"),
         ({"url": "http://127.0.0.1/v1/completions"}, "--api"),
     ):
         with pytest.raises(UsageError, match=f"^{field}:"):

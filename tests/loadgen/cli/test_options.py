@@ -1,63 +1,128 @@
+import json
+
 import click
 import pytest
 from click.testing import CliRunner
 
 from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.distribution import parse_distribution
 from loadgen.errors import UsageError
-from loadgen.spec import Spec
+from loadgen.schedule.arrivals import parse_process
+from loadgen.schedule.profile import parse_profile
+from loadgen.spec import Spec, StageSpec, parse_cancel
+from loadgen.spec.settings import SETTINGS
 
 URL = "http://127.0.0.1:8000"
+
+
+@click.command()
+@load_options
+@click.pass_context
+def command(context, **flags):
+    context.obj.append(spec_of(flags))
 
 
 def asked(*arguments: str, **variables: str) -> Spec:
     """The spec of a command line."""
     specs = []
-
-    @click.command()
-    @load_options
-    def command(**flags):
-        specs.append(spec_of(flags))
-
     unset = dict.fromkeys(("OPENAI_BASE_URL", "OPENAI_API_KEY"))
-    result = CliRunner().invoke(command, list(arguments), env=unset | variables, standalone_mode=False)
+    result = CliRunner().invoke(command, list(arguments), env=unset | variables, standalone_mode=False, obj=specs)
     if result.exception is not None:
         raise result.exception
     return specs[0]
 
 
+def refusal(*arguments: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        asked("--url", URL, *arguments)
+    words = str(caught.value)
+    assert len(words.splitlines()) == 1
+    return words
+
+
+def stages(*arguments: str) -> tuple[StageSpec, ...]:
+    return asked("--url", URL, *arguments).stages
+
+
+def stage(*arguments: str) -> StageSpec:
+    (only,) = stages(*arguments)
+    return only
+
+
 def test_a_url_is_enough():
     spec = asked("--url", URL)
-    assert (spec.url, spec.model, spec.api, spec.concurrency) == (URL, None, "chat", (1,))
-    assert (spec.duration_s, spec.requests, spec.warmup_s, spec.drain_s) == (30.0, None, 3.0, 60.0)
-    assert (spec.input_tokens, spec.output_tokens, spec.ignore_eos) == (512, 128, False)
+    assert (spec.url, spec.model, spec.api) == (URL, None, "chat")
+    assert spec.stages == (
+        StageSpec(
+            name=None,
+            concurrency=parse_profile("1"),
+            rate=None,
+            arrivals=None,
+            requests=None,
+            sessions=None,
+            duration_s=30.0,
+            ramp_up_s=0.0,
+            warmup_s=3.0,
+            warmup_requests=0,
+            drain_s=60.0,
+            max_in_flight=None,
+            late_drop_s=None,
+        ),
+    )
+    assert (spec.input_tokens, spec.output_tokens, spec.prefix_tokens, spec.ignore_eos) == (512, 128, 0, False)
+    assert (spec.turns, spec.history, spec.think, spec.cancel, spec.retries) == (None, "real", None, None, 0)
     assert (spec.workers, spec.cpus, spec.transport, spec.slo, spec.insecure) == (None, None, "auto", None, False)
+    assert (spec.spin, spec.tls_ca, spec.proxy) == (False, None, None)
     assert spec.timeout_s > spec.first_byte_timeout_s > spec.connect_timeout_s > 0
 
 
 def test_every_flag_arrives_where_it_belongs(certificate):
     spec = asked(
-        *("--url", "https://h/v1", "--model", "m", "--api", "completions", "--concurrency", "1, 8,64"),
-        *("--duration", "2m", "--warmup", "500ms", "--drain", "0", "--input-tokens", "7", "--output-tokens", "9"),
-        *("--ignore-eos", "--seed", "5", "--workers", "2", "--cpus", "0-1", "--transport", "aiohttp"),
-        *("--tls-ca", str(certificate[0]), "--proxy", "http://p:1", "--connect-timeout", "1s"),
-        *("--first-byte-timeout", "2s", "--idle-timeout", "3s", "--timeout", "4s", "--slo", "ttft=1s"),
+        *("--url", "https://h/v1", "--model", "m", "--api", "completions", "--rate", "1, 8,1..9@1m"),
+        *("--arrivals", "gamma:2", "--duration", "2m", "--ramp-up", "1s", "--warmup", "500ms", "--drain", "0"),
+        *("--max-in-flight", "99", "--late", "drop:50ms", "--input-tokens", "7", "--output-tokens", "9"),
+        *("--prefix-tokens", "5", "--turns", "uniform:2..4", "--history", "recorded", "--think", "exp:2s"),
+        *("--cancel", "30%@exp:3s", "--retry", "3", "--ignore-eos", "--seed", "5", "--workers", "2", "--cpus", "0-1"),
+        *("--transport", "aiohttp", "--tls-ca", str(certificate[0]), "--proxy", "http://p:1", "--no-spin"),
+        *("--connect-timeout", "1s", "--first-byte-timeout", "2s", "--idle-timeout", "3s", "--timeout", "4s"),
+        *("--slo", "ttft=1s"),
     )
     assert spec == Spec(
         url="https://h/v1",
         model="m",
         api="completions",
-        concurrency=(1, 8, 64),
-        requests=None,
-        duration_s=120.0,
-        warmup_s=0.5,
-        drain_s=0.0,
+        stages=tuple(
+            StageSpec(
+                name=None,
+                concurrency=None,
+                rate=parse_profile(rate),
+                arrivals=parse_process("gamma:2"),
+                requests=None,
+                sessions=None,
+                duration_s=120.0,
+                ramp_up_s=1.0,
+                warmup_s=0.5,
+                warmup_requests=0,
+                drain_s=0.0,
+                max_in_flight=99,
+                late_drop_s=0.05,
+            )
+            for rate in ("1", "8", "1..9@1m")
+        ),
         input_tokens=7,
         output_tokens=9,
+        prefix_tokens=5,
+        turns=parse_distribution("uniform:2..4", "count"),
+        history="recorded",
+        think=parse_distribution("exp:2s", "duration"),
+        cancel=parse_cancel("0.3@exp:3s"),
+        retries=3,
         ignore_eos=True,
         seed=5,
         workers=2,
         cpus=(0, 1),
         transport="aiohttp",
+        spin=False,
         tls_ca=str(certificate[0]),
         insecure=False,
         proxy="http://p:1",
@@ -70,9 +135,109 @@ def test_every_flag_arrives_where_it_belongs(certificate):
 
 
 def test_requests_take_the_place_of_the_duration_and_want_no_warm_up():
-    spec = asked("--url", URL, "--requests", "5")
-    assert (spec.requests, spec.duration_s, spec.warmup_s) == (5, None, 0.0)
-    assert asked("--url", URL, "--requests", "5", "--warmup", "1s").warmup_s == 1.0
+    counted = stage("--requests", "5")
+    assert (counted.requests, counted.duration_s, counted.warmup_s) == (5, None, 0.0)
+    assert stage("--requests", "5", "--warmup", "1s").warmup_s == 1.0
+    counted = stage("--sessions", "5", "--turns", "3")
+    assert (counted.requests, counted.sessions, counted.duration_s, counted.warmup_s) == (None, 5, None, 0.0)
+
+
+def test_a_warm_up_by_requests_takes_the_place_of_that_by_time():
+    assert (stage("--warmup-requests", "9").warmup_s, stage("--warmup-requests", "9").warmup_requests) == (0.0, 9)
+    assert stage("--warmup-requests", "0").warmup_s == 3.0
+
+
+def test_a_list_of_rates_is_a_stage_each_and_arrivals_are_poisson():
+    slow, fast = stages("--rate", "0.5,100")
+    assert (slow.rate.first, fast.rate.first) == (0.5, 100)
+    assert slow.arrivals == fast.arrivals == parse_process("poisson")
+    assert (slow.concurrency, slow.warmup_s, slow.duration_s) == (None, 3.0, 30.0)
+
+
+def test_a_profile_lasts_as_long_as_it_says_and_is_not_warmed_up():
+    level, rise = stages("--concurrency", "8,1..100@45s")
+    assert (level.duration_s, level.warmup_s) == (30.0, 3.0)
+    assert (rise.duration_s, rise.warmup_s) == (45.0, 0.0)
+    day = stage("--rate", "sine:1..9@1m", "--duration", "5m")
+    assert (day.duration_s, day.warmup_s) == (300.0, 0.0)
+    assert stage("--rate", "1..100@45s", "--warmup", "2s").warmup_s == 2.0
+    assert stage("--rate", "1..100@45s+100").duration_s == 30.0, "this one never ends"
+
+
+def test_bursts_and_traces_are_a_load_by_themselves():
+    burst = stage("--arrivals", "burst:10@1s")
+    assert (burst.concurrency, burst.rate, burst.arrivals.burst_size, burst.duration_s) == (None, None, 10, 30.0)
+    trace = stage("--arrivals", f"trace:{__file__}")
+    assert (trace.duration_s, trace.requests, trace.warmup_s) == (None, None, 0.0)
+    assert stage("--arrivals", f"trace:{__file__}", "--duration", "5s").duration_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("--rate", "5", "--concurrency", "5"),
+            "--concurrency, --rate: give one of the two, a stage is closed loop or open loop",
+        ),
+        (
+            ("--rate", "5", "--arrivals", "burst:2@1s"),
+            "--rate, --arrivals: burst brings its own rate; give one of the two",
+        ),
+        (
+            ("--concurrency", "5", "--arrivals", "burst:2@1s"),
+            "--arrivals: a stage with --concurrency sends when a place is free; arrivals go with --rate",
+        ),
+        (
+            ("--concurrency", "5", "--arrivals", "poisson"),
+            "--arrivals: a stage with --concurrency sends when a place is free; arrivals go with --rate",
+        ),
+        (("--arrivals", "poisson"), "--arrivals: poisson needs a rate; give --rate with it"),
+        (
+            ("--requests", "5", "--turns", "3"),
+            "--requests: with --turns a stage counts whole sessions; give --sessions instead",
+        ),
+        (("--sessions", "5"), "--sessions: there are sessions with --turns only; give that, or --requests"),
+        (
+            ("--requests", "5", "--duration", "3s"),
+            "--requests, --duration: give one of the two, a stage ends by its requests or by its time",
+        ),
+        (
+            ("--sessions", "5", "--duration", "3s", "--turns", "3"),
+            "--sessions, --duration: give one of the two, a stage ends by its sessions or by its time",
+        ),
+        (
+            ("--rate", "1..5@9s", "--requests", "5"),
+            "--requests: a load that changes over time ends with it, or by --duration",
+        ),
+        (
+            ("--warmup", "1s", "--warmup-requests", "5"),
+            "--warmup, --warmup-requests: give one of the two, a warm-up ends by time or by number",
+        ),
+        (
+            ("--max-in-flight", "5"),
+            "--max-in-flight: this is for the open loop, where requests are due; give --rate with it",
+        ),
+        (
+            ("--concurrency", "3", "--late", "drop:1s"),
+            "--late: this is for the open loop, where requests are due; give --rate with it",
+        ),
+        (
+            ("--rate", "5", "--think", "2s"),
+            "--think: requests of an open loop wait for nobody; allowed with --concurrency or with --turns",
+        ),
+        (("--history", "recorded"), "--history: recorded is for sessions; give --turns too"),
+        (("--spin", "--transport", "aiohttp"), "--spin: this is for the kernel transport, which has no proxies"),
+        (("--retry", "101"), "--retry: 101 is too large; allowed are whole numbers up to 100"),
+        (
+            ("--concurrency", ","),
+            "--concurrency: no level given; allowed is a number, a profile, or a list of them, as in 1,8,64",
+        ),
+        (("--concurrency", "4, 0"), "--concurrency: 0 is too small; allowed are whole numbers from 1"),
+    ],
+    ids=str,
+)
+def test_flags_that_do_not_go_together_are_refused(arguments, sentence):
+    assert refusal(*arguments) == sentence
 
 
 def test_each_run_has_a_seed_of_its_own_unless_one_is_given():
@@ -85,6 +250,8 @@ def test_the_url_may_come_from_the_environment_and_the_flag_wins():
     assert asked("--url", URL, OPENAI_BASE_URL="http://env").url == URL
     with pytest.raises(UsageError, match=r"^--url: not given, and OPENAI_BASE_URL is not set; allowed is http"):
         asked()
+    with pytest.raises(UsageError, match=r"^OPENAI_BASE_URL: 'env' has no scheme or host \(did you mean http://env\?"):
+        asked(OPENAI_BASE_URL="env")
 
 
 def test_the_key_comes_from_the_environment_alone(monkeypatch):
@@ -98,29 +265,103 @@ def test_the_key_comes_from_the_environment_alone(monkeypatch):
         asked("--url", URL, "--api-key", "sk-1")
 
 
-@pytest.mark.parametrize("workers", ["many", "-1", "1.5", ""])
-def test_workers_are_a_number_or_auto(workers):
-    assert asked("--url", URL, "--workers", "auto").workers is None
-    with pytest.raises(UsageError, match=r"^--workers: .* allowed is auto or a whole number from 1"):
-        asked("--url", URL, "--workers", workers)
-
-
 @pytest.mark.parametrize(
     ("flag", "value", "words"),
     [
+        ("--concurrency", "1,x", "'x' is no number"),
+        ("--concurrency", "1;2", "allowed is for example 1,8,64"),
+        ("--concurrency", "-3", "-3 is too small"),
+        ("--concurrency", "1.5", "1.5 is no whole number"),
+        ("--rate", "fast", "'fast' is no number"),
+        ("--rate", "0", "must be above 0"),
+        ("--rate", "1..5", "needs a time, as in 1..5@60s"),
+        ("--arrivals", "uniform", "allowed is constant, poisson"),
         ("--duration", "0s", "too short"),
         ("--duration", "30", "is no duration"),
         ("--warmup", "-1s", "is no duration"),
         ("--timeout", "0", "too short"),
-        ("--requests", "many", "not a valid integer"),
-        ("--api", "images", "'chat', 'completions'"),
+        ("--requests", "many", "'many' is not a valid integer"),
+        ("--requests", "9" * 5000, "is not a valid integer"),
+        ("--seed", "9" * 999, "the number is too large"),
+        ("--api", "images", "'images' is not one of 'chat', 'completions'"),
         ("--transport", "udp", "'auto', 'kernel', 'aiohttp'"),
-        ("--tls-ca", "/no/such/file", "does not exist"),
+        ("--tls-ca", "/no/such/file", "https"),
+        ("--late", "drop", "allowed is send or drop:DURATION, as in drop:50ms"),
+        ("--late", "drop:fast", "is no duration"),
+        ("--late", "never", "'never' is not known"),
+        ("--think", "5", "is no duration"),
+        ("--turns", "2s", "is no number"),
+        ("--turns", "0", "is no count"),
+        ("--cancel", "200%@5", "is no share"),
+        ("--workers", "many", "allowed is auto or a whole number from 1"),
+        ("--workers", "1.5", "allowed is auto or a whole number from 1"),
+        ("--workers", "", "allowed is auto or a whole number from 1"),
+        ("--workers", "-1", "-1 is too small"),
+        *[
+            ("--cpus", text, "is no list of CPUs; allowed is for example 1-3,6")
+            for text in ("", "3-1", "-1", "1,,2", "1-2-3")
+        ],
+        ("--slo", "", "is no objective"),
+        ("--slo", "ttft", "is no objective"),
+        ("--slo", "speed=1s", "ttft, tpot, itl, e2e"),
+        ("--slo", "ttft=fast", "is no duration"),
+        ("--slo", "ttft=0", "must be above 0"),
+        ("--slo", "ttft:p0=1s", "is no percentile"),
+        ("--slo", "ttft:p101=1s", "is no percentile"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused_by_the_name_of_its_flag(flag, value, words):
-    with pytest.raises(click.BadParameter) as caught:
-        asked("--url", URL, flag, value)
-    assert flag in caught.value.format_message()
-    assert words in caught.value.format_message()
-    assert caught.value.exit_code == 2
+    said = refusal(flag, value)
+    assert flag in said.split(": ")[0]
+    assert words in said
+    assert len(said) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("0", (0,)), ("1-3,6", (1, 2, 3, 6)), (" 2 , 0-1", (2, 0, 1)), ("1,1-2", (1, 1, 2))]
+)
+def test_cpus_are_numbers_and_ranges(text, cpus):
+    assert asked("--url", URL, "--cpus", text).cpus == cpus
+
+
+def test_an_objective_is_a_metric_perhaps_a_percentile_and_a_duration():
+    assert asked("--url", URL, "--slo", "ttft=500ms, tpot:p95=50ms,itl:p99.9=2s,e2e=1m").slo == {
+        "ttft": {"percentile": None, "limit_ms": 500.0},
+        "tpot": {"percentile": 95.0, "limit_ms": 50.0},
+        "itl": {"percentile": 99.9, "limit_ms": 2000.0},
+        "e2e": {"percentile": None, "limit_ms": 60000.0},
+    }
+
+
+def test_flags_win_over_the_file(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'url = "{URL}"\nmodel = "m"\nduration = "7s"\nignore_eos = true\n[[stage]]\nrate = 3\n[[stage]]\ndrain = "1s"'
+    )
+    spec = asked("--spec", str(file), "--model", "other", "--requests", "9", "--no-ignore-eos", "--drain", "2s")
+    assert (spec.url, spec.model, spec.ignore_eos) == (URL, "other", False)
+    assert [(one.requests, one.duration_s, one.drain_s) for one in spec.stages] == [(9, None, 2.0)] * 2
+    assert asked("--spec", str(file), "--url", "http://h").url == "http://h"
+    assert asked("--spec", str(file), OPENAI_BASE_URL="http://env").url == URL
+    (level,) = asked("--spec", str(file), "--concurrency", "5").stages
+    assert (level.concurrency.first, level.duration_s, level.drain_s) == (5, 7.0, 60.0), (
+        "the stages are replaced as a whole"
+    )
+
+
+def test_a_run_is_made_again_from_its_run_json(tmp_path):
+    made = asked(
+        "--url", URL, "--rate", "5,9", "--duration", "9s", "--cancel", "20", "--late", "drop:1s", "--timeout", "8m"
+    )
+    (tmp_path / "run.json").write_text(json.dumps({"schema": 1, "spec": made.to_json(), "ended": None}))
+    assert asked("--spec", str(tmp_path)) == asked("--spec", str(tmp_path / "run.json")) == made
+    (slower,) = asked("--spec", str(tmp_path), "--rate", "2").stages
+    assert (slower.rate.first, slower.duration_s, slower.late_drop_s) == (2, 9.0, 1.0)
+
+
+def test_help_names_every_setting_and_its_default():
+    words = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
+    for setting in SETTINGS.values():
+        assert (f"--{setting.name.replace('_', '-')}" in words) == (setting.name != "name")
+        if isinstance(setting.default, str):
+            assert f"[default: {setting.default}]" in words

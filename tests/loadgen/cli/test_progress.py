@@ -5,6 +5,7 @@ import pytest
 from asked import spec
 from rich.console import Console
 
+from loadgen import planner
 from loadgen.cli import progress
 from loadgen.cli.progress import Progress
 from loadgen.coordinator import StageNow
@@ -17,12 +18,16 @@ START = StageNow(
     sent=0,
     completed=0,
     failed=0,
+    cancelled=0,
+    offered=0,
+    dropped=0,
     events=0,
     reads=0,
     decoded_reads=0,
     ttft_p50_ns=None,
     tpot_p50_ns=None,
     lag_ns=0,
+    lateness_ns=0,
     cpu_ns=(0, 0),
     draining=False,
 )
@@ -41,7 +46,12 @@ BUSY = replace(
     lag_ns=35_000,
     cpu_ns=(1_000_000_000, 1_200_000_000),
 )
-NAMES = ["concurrency 1", "concurrency 64"]
+
+
+def planned(**changes):
+    """The two stages of a run, as in run.json."""
+    asked = spec(concurrency=(1, 64), **changes)
+    return planner.stages(asked, planner.schedules(asked))
 
 
 class Clock:
@@ -60,7 +70,7 @@ def clock(monkeypatch):
 def shown(*looks, asked=None, terminal=False, clock=None, apart_s=0.5, width=200) -> str:
     """What was written to the console by these looks, this far apart."""
     out = io.StringIO()
-    with Progress(asked or spec(), NAMES, Console(file=out, force_terminal=terminal, width=width)) as watch:
+    with Progress(asked or planned(), Console(file=out, force_terminal=terminal, width=width)) as watch:
         for look in looks:
             watch(look)
             if clock is not None:
@@ -70,7 +80,7 @@ def shown(*looks, asked=None, terminal=False, clock=None, apart_s=0.5, width=200
 
 @pytest.mark.parametrize("terminal", [False, True])
 @pytest.mark.parametrize(
-    "asked", [spec(), spec(requests=None, duration_s=30.0, warmup_s=3.0)], ids=["requests", "duration"]
+    "asked", [planned(), planned(requests=None, duration_s=30.0, warmup_s=3.0)], ids=["requests", "duration"]
 )
 def test_nothing_is_divided_by_zero_at_the_start(asked, terminal, clock):
     now = replace(START, sent=1)
@@ -110,7 +120,7 @@ def test_a_new_stage_has_a_line_at_once(clock):
 
 
 def test_the_phase_is_told():
-    asked = spec(requests=None, duration_s=30.0, warmup_s=3.0)
+    asked = planned(requests=None, duration_s=30.0, warmup_s=3.0)
     for now, words in (
         (replace(BUSY, elapsed_s=1.0), "1 s warm-up "),
         (replace(BUSY, elapsed_s=10.0), "10 s "),
@@ -120,12 +130,29 @@ def test_the_phase_is_told():
         assert f"elapsed {words}" in shown(now, asked=asked)
 
 
+def test_an_open_loop_shows_what_was_offered_and_how_late():
+    asked = spec(rate=(5.0,), duration_s=30.0)
+    stages = planner.stages(asked, planner.schedules(asked)) * 2
+    said = shown(replace(BUSY, offered=170, dropped=6, cancelled=2, lateness_ns=45_000), asked=stages)
+    for words in ("rate 5/s", "offered 170", "dropped 6", "cancelled 2", "late 0.045 ms"):
+        assert words in said
+    assert "dropped" not in shown(BUSY, asked=stages)
+    assert "offered" not in shown(BUSY)
+
+
+def test_a_ramp_is_a_phase_too():
+    asked = planned(requests=None, duration_s=30.0, warmup_s=3.0, ramp_up_s=4.0)
+    assert "4 s warm-up" in shown(BUSY, asked=asked)
+    assert "2 s ramp-up" in shown(replace(BUSY, elapsed_s=2.0), asked=asked)
+    assert "left 70 s" in shown(BUSY, asked=asked)
+
+
 def test_what_is_left_counts_the_stages_to_come():
-    by_time = spec(requests=None, duration_s=30.0, warmup_s=3.0)
+    by_time = planned(requests=None, duration_s=30.0, warmup_s=3.0)
     assert "left 62 s" in shown(replace(BUSY, elapsed_s=4.0), asked=by_time)
     assert "left 29 s" in shown(replace(BUSY, elapsed_s=4.0, stage=1), asked=by_time)
     assert "left 33 s" in shown(replace(BUSY, elapsed_s=40.0), asked=by_time)
-    by_number = spec(requests=300)
+    by_number = planned(requests=300)
     assert "left 20 s" in shown(replace(BUSY, elapsed_s=4.0), asked=by_number)
     assert "left 8 s" in shown(replace(BUSY, elapsed_s=4.0, stage=1), asked=by_number)
     assert "left -" in shown(replace(START, sent=1, elapsed_s=1.0), asked=by_number)
@@ -133,5 +160,5 @@ def test_what_is_left_counts_the_stages_to_come():
 
 def test_a_word_that_stays_is_printed_as_it_is():
     out = io.StringIO()
-    Progress(spec(), NAMES, Console(file=out, width=20)).say("[bold]Interrupted[/]: a sentence longer than the console")
+    Progress(planned(), Console(file=out, width=20)).say("[bold]Interrupted[/]: a sentence longer than the console")
     assert out.getvalue() == "[bold]Interrupted[/]: a sentence longer than the console\n"

@@ -143,6 +143,33 @@ def test_the_request_asks_for_a_stream_with_usage():
     assert "ignore_eos" not in chat.body(Ask("m", "p", 1, ignore_eos=False))
 
 
+def test_what_was_said_before_stands_before_the_prompt():
+    ask = Ask("m", "third", 16, False, "Be brief.", (("first", "one"), ("second", "two")))
+    assert [(message["role"], message["content"]) for message in chat.body(ask)["messages"]] == [
+        ("system", "Be brief."),
+        ("user", "first"),
+        ("assistant", "one"),
+        ("user", "second"),
+        ("assistant", "two"),
+        ("user", "third"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("delta", "said"),
+    [
+        ({"content": "Hel"}, "Hel"),
+        ({"role": "assistant", "content": " "}, " "),
+        ({"content": None, "refusal": "I cannot"}, "I cannot"),
+        ({"content": "", "refusal": "No"}, "No"),
+        ({"content": "a", "reasoning": "hm"}, "a"),
+    ],
+)
+def test_the_text_of_a_content_event(delta, said):
+    assert chat.read(chunk(delta), Answer()) == CONTENT
+    assert chat.text(chunk(delta)) == said
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: (
@@ -179,7 +206,11 @@ json_values = st.recursive(
 def test_hostile_types_raise_nothing_but_malformed(value):
     answer = Answer()
     with contextlib.suppress(MALFORMED):
-        assert chat.read(json.dumps(value).encode(), answer) in (NOTHING, CONTENT, REASONING, TOOL)
+        payload = json.dumps(value).encode()
+        kind = chat.read(payload, answer)
+        assert kind in (NOTHING, CONTENT, REASONING, TOOL)
+        if kind == CONTENT:
+            chat.text(payload)
     for n in counts(answer):
         assert n is None or 0 <= n < 1 << 31
     for text in (answer.response_id, answer.finish_reason, answer.error_words):

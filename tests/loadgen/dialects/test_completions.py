@@ -51,6 +51,22 @@ def test_the_request_carries_the_plain_prompt():
     assert (body["prompt"], body["max_tokens"], body["stream"]) == ("Once", 16, True)
 
 
+def test_what_was_said_before_stands_before_the_prompt():
+    ask = Ask("m", "third", 16, False, "Be brief.", (("first", " one"), ("second", " two")))
+    assert completions.body(ask)["prompt"] == "Be brief.\n\nfirst one\n\nsecond two\n\nthird"
+
+
+def test_a_turn_begins_with_the_turn_before_and_its_answer():
+    """What a prefix cache has to find."""
+    before = completions.body(Ask("m", "first", 16, False, "Be brief."))["prompt"]
+    after = completions.body(Ask("m", "second", 16, False, "Be brief.", (("first", " one"),)))["prompt"]
+    assert after.startswith(before + " one")
+
+
+def test_the_text_of_a_content_event():
+    assert completions.text(chunk("Hel")) == "Hel"
+
+
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -17,6 +17,7 @@ from loadgen.errors import ERROR_CLASSES
 from loadgen.plan import Limits, Target
 from loadgen.worker.decoding import Decoder
 from loadgen.worker.exchange import Exchange
+from loadgen.worker.pacer import Pacer
 from loadgen.worker.portable import Portable
 from loadgen.worker.receiver import Receiver
 from loadgen.worker.stamps import StampClock
@@ -79,6 +80,8 @@ class Peer:
     async def send(self, *pieces: bytes) -> None:
         """Write pieces, each with the time just before it was written, each in a turn of the loop of its own."""
         for piece in pieces:
+            if self.writer.is_closing():  # the client is gone; uvloop would raise a RuntimeError
+                raise ConnectionResetError
             self.sent_ns.append(monotonic_ns())
             self.writer.write(piece)
             await asyncio.sleep(0)
@@ -169,10 +172,12 @@ class Client:
     def __init__(self, transport: str, target: Target, limits: Limits = LIMITS) -> None:
         self.clock = StampClock()
         self.decoder = Decoder(chat, self.clock, self._decoded)
-        self.transport = TRANSPORTS[transport](target, limits)
+        self.pacer = Pacer()
+        self.transport = TRANSPORTS[transport](target, limits, self.pacer)
         self.transport.on_end = self._ended
         self.transport.on_segment = self._segment
         self.transport.decode_one = self.decoder.decode_one
+        self.transport.decode_now = self.decoder.decode_now
         self.ends: list[Exchange] = []
         self.segments = 0
         self.callback_failures: list[dict[str, Any]] = []
@@ -183,6 +188,7 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.pacer.close()
         self.transport.close()
         await asyncio.sleep(0)
         assert not self.callback_failures, self.callback_failures
@@ -209,9 +215,11 @@ class Client:
     def _decoded(self, exchange: Exchange) -> None:
         self._decodings[exchange.request_id].set_result(exchange)
 
-    def submit(self, slot: int = 0, data: bytes | None = None) -> Exchange:
-        """Submit a request, without waiting."""
+    def submit(self, slot: int = 0, data: bytes | None = None, **fields: Any) -> Exchange:
+        """Submit a request, without waiting; `fields` are the exchange's."""
         exchange = Exchange(len(self._decodings), 0, slot, data or request(), monotonic_ns())
+        for name, value in fields.items():
+            setattr(exchange, name, value)
         self._decodings[exchange.request_id] = asyncio.get_running_loop().create_future()
         self.transport.submit(exchange)
         return exchange
@@ -223,9 +231,9 @@ class Client:
         assert self.ends.count(exchange) == 1
         return exchange
 
-    async def ask(self, slot: int = 0, data: bytes | None = None) -> Exchange:
+    async def ask(self, slot: int = 0, data: bytes | None = None, **fields: Any) -> Exchange:
         """Submit a request and wait until it is done with."""
-        return await self.decoded(self.submit(slot, data))
+        return await self.decoded(self.submit(slot, data, **fields))
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,6 +65,10 @@ def test_a_row_says_all_that_the_exchange_knew(tmp_path):
         exchange(
             7,
             [5000, 6000, 6000],
+            session_id=(1 << 63) + 5,
+            turn=2,
+            intended_ns=900,
+            retries=3,
             connect_ns=17,
             first_byte_ns=4000,
             last_byte_ns=7000,
@@ -91,9 +96,9 @@ def test_a_row_says_all_that_the_exchange_knew(tmp_path):
         "request_id": 7,
         "stage": 1,
         "worker": 3,
-        "session_id": None,
-        "turn": None,
-        "intended_ns": None,
+        "session_id": (1 << 63) + 5,
+        "turn": 2,
+        "intended_ns": 900,
         "sent_ns": 1007,
         "connect_ns": 17,
         "first_byte_ns": 4000,
@@ -115,11 +120,51 @@ def test_a_row_says_all_that_the_exchange_knew(tmp_path):
         "response_bytes": 1234,
         "response_id": "c-1",
         "ended_ns": 8000,
+        "retries": 3,
     }
     assert bare["event_ns"] == []
     assert bare["error"] == "connect-refused"
     nothing = ("event_kind", "event_tokens", "first_byte_ns", "last_byte_ns", "connect_ns", "status", "response_id")
-    assert {bare[name] for name in nothing} == {None}
+    assert {bare[name] for name in (*nothing, "session_id", "turn", "intended_ns")} == {None}
+    assert bare["retries"] == 0
+
+
+def test_a_dropped_arrival_is_a_row_without_a_response(tmp_path):
+    writer = CaptureWriter(str(tmp_path / "c"), 3, FACTS)
+    dropped = Exchange(9, 1, -1, b"", 5000)
+    dropped.intended_ns, dropped.sent_ns, dropped.ended_ns, dropped.error = 4000, 5000, 5000, "dropped"
+    writer.append(dropped)
+    writer.close({})
+    ((row,), _) = read(tmp_path / "c")
+    assert (row["intended_ns"], row["sent_ns"], row["ended_ns"], row["error"]) == (4000, 5000, 5000, "dropped")
+    assert (row["event_ns"], row["status"], row["request_bytes"], row["response_bytes"]) == ([], None, 0, 0)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 10])
+def test_a_batch_can_be_written_in_pieces_while_the_next_gathers(tmp_path, n_rows):
+    writer = CaptureWriter(str(tmp_path / "c"), 0, FACTS)
+    for number in range(n_rows):
+        writer.append(exchange(number, [number] * 3))
+    assert not writer.is_writing
+    writer.begin({"sent": n_rows})
+    pieces = 0
+    while writer.is_writing:
+        writer.append(exchange(n_rows + pieces, []))
+        writer.step()
+        pieces += 1
+    assert pieces > 1
+    writer.finish()  # a thread has the last of it
+    rows, watches = read(tmp_path / "c")
+    assert [row["request_id"] for row in rows] == list(range(n_rows))
+    assert watches == [{"sent": n_rows}]
+    writer.step()  # nothing to do
+    writer.begin({"sent": n_rows + pieces})
+    writer.step()
+    writer.begin({"sent": -1})  # the one before is finished first
+    writer.close({})
+    rows, watches = read(tmp_path / "c")
+    assert [row["request_id"] for row in rows] == list(range(n_rows + pieces))
+    assert [watch["sent"] for watch in watches[:3]] == [n_rows, n_rows + pieces, -1]
 
 
 def test_the_files_metadata_is_what_it_was_given(tmp_path):

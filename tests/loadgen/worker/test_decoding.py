@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.dialects import chat
+from loadgen.dialects import chat, completions
 from loadgen.dialects.answer import CONTENT, MAX_WORDS, REASONING
 from loadgen.errors import ERROR_CLASSES
 from loadgen.worker.decoding import Decoder, event_tokens
@@ -38,11 +38,13 @@ def ended(
     error: str | None = None,
     segment_ends: tuple[int, ...] = (),
     dialect=chat,
+    quoted: bool = False,
 ) -> Exchange:
     """Decode a response whose body came in these reads, read i at (i + 1) * 1,000 ns; a segment ends behind each of
     `segment_ends` (numbers of reads), and at the end."""
     exchange = Exchange(1, 0, 0, b"", 0)
     exchange.status, exchange.content_type, exchange.content_encoding = status, content_type, content_encoding
+    exchange.texts = [] if quoted else None
     done: list[Exchange] = []
     decoder = Decoder(dialect, StampClock(), done.append)
     borders = [0, *sorted(set(segment_ends)), len(reads)]
@@ -197,8 +199,38 @@ def test_a_failure_of_our_own_costs_one_request_and_says_so():
     def broken(_payload, _answer):
         raise RuntimeError("our bug")
 
-    exchange = ended(delta(content="a"), DONE, dialect=SimpleNamespace(read=broken, TEXT_MARK=chat.TEXT_MARK))
+    dialect = SimpleNamespace(read=broken, text=chat.text, TEXT_MARK=chat.TEXT_MARK)
+    exchange = ended(delta(content="a"), DONE, dialect=dialect)
     assert (exchange.error, exchange.words) == ("decode-failed", "RuntimeError: our bug")
+
+
+def test_a_failure_of_our_own_in_mid_stream_is_not_forgotten_at_its_end():
+    def broken(payload, answer):
+        if b"never" in payload:
+            raise RuntimeError("our bug")
+        return chat.read(payload, answer)
+
+    dialect = SimpleNamespace(read=broken, text=chat.text, TEXT_MARK=chat.TEXT_MARK)
+    reads = (delta(content="never"), delta(content="b"), FINISH, DONE)
+    exchange = ended(*reads, segment_ends=(1, 2), dialect=dialect)
+    assert (exchange.error, exchange.words) == ("decode-failed", "RuntimeError: our bug")
+
+
+@pytest.mark.parametrize(("times", "stamp_ns"), [([], 5_000), ([9_000], 9_000)])
+def test_an_event_that_the_end_completes_is_stamped_by_the_last_read(times, stamp_ns):
+    exchange = Exchange(1, 0, 0, b"", 0)
+    exchange.status = 200
+    decoder = Decoder(chat, StampClock(), lambda _: None)
+    last = delta("length", content="b").removesuffix(b"\n")
+    exchange.segments.append(Segment([delta(content="a"), last], [2], bytearray(NO_STAMP), array("q", [5_000])))
+    decoder.on_segment(exchange)
+    decoder.decode_one()
+    assert stamps(exchange) == [5_000]
+    exchange.segments.append(Segment([], [0] * len(times), bytearray(NO_STAMP * len(times)), array("q", times)))
+    exchange.ended = True
+    decoder.on_segment(exchange)
+    decoder.decode_one()
+    assert (exchange.error, stamps(exchange)) == (None, [5_000, stamp_ns])
 
 
 # tokens in an event
@@ -221,3 +253,94 @@ def test_tokens_in_an_event_come_from_continuous_usage():
 def test_tokens_in_an_event_are_unknown_unless_every_event_said_so(counts):
     chunks = [delta(content="a", usage=None if n is None else usage(n)) for n in counts]
     assert event_tokens(ended(*chunks, FINISH, DONE)) is None
+
+
+# tokens so far, for a user who leaves
+
+
+def test_what_has_come_can_be_decoded_at_once():
+    exchange = Exchange(1, 0, 0, b"", 0)
+    exchange.status = 200
+    done: list[Exchange] = []
+    decoder = Decoder(chat, StampClock(), done.append)
+    seen = []
+    a, b = delta(content="a"), delta(content="b")
+    for i, data in enumerate([ROLE, a, b[:9], b[9:] + delta(reasoning_content="c"), delta(), FINISH, DONE]):
+        exchange.segments.append(Segment([data], [1], bytearray(NO_STAMP), array("q", [i])))
+        if i % 2:
+            decoder.on_segment(exchange)  # a handover that waits for its turn
+        seen.append(decoder.decode_now(exchange))
+    assert seen == [0, 1, 1, 3, 3, 3, 3]
+    exchange.ended = True
+    exchange.segments.append(Segment([], [], bytearray(), array("q")))
+    decoder.on_segment(exchange)
+    while decoder.decode_one():
+        pass
+    assert done == [exchange]
+    assert (exchange.error, list(exchange.kinds)) == (None, [CONTENT, CONTENT, REASONING])
+
+
+def test_the_servers_own_count_of_tokens_goes_before_the_events():
+    exchange = Exchange(1, 0, 0, b"", 0)
+    exchange.status = 200
+    decoder = Decoder(chat, StampClock(), lambda _: None)
+    data = delta(content="abc", usage=usage(5))
+    exchange.segments.append(Segment([data], [1], bytearray(NO_STAMP), array("q", [0])))
+    assert decoder.decode_now(exchange) == 5
+
+
+def test_a_failure_of_our_own_in_the_middle_ends_no_worker():
+    def broken(_payload, _answer):
+        raise RuntimeError("our bug")
+
+    exchange = Exchange(1, 0, 0, b"", 0)
+    exchange.status = 200
+    decoder = Decoder(
+        SimpleNamespace(read=broken, text=chat.text, TEXT_MARK=chat.TEXT_MARK), StampClock(), lambda _: None
+    )
+    exchange.segments.append(Segment([delta(content="a")], [1], bytearray(NO_STAMP), array("q", [0])))
+    assert decoder.decode_now(exchange) == 0
+    exchange.ended = True
+    exchange.error = "cancelled"
+    decoder.on_segment(exchange)
+    decoder.decode_one()
+    assert exchange.error == "decode-failed"
+
+
+# what the next turn quotes
+
+
+def test_the_answer_is_quoted_without_the_reasoning():
+    exchange = ended(
+        ROLE, delta(reasoning_content="hm"), delta(content="Hel"), delta(content="lo"), FINISH, DONE, quoted=True
+    )
+    assert exchange.texts == ["Hel", "lo"]
+
+
+def test_nothing_is_kept_of_an_answer_that_nobody_quotes():
+    assert ended(delta(content="a"), FINISH, DONE).texts is None
+
+
+def test_a_refusal_is_an_answer_too():
+    assert ended(delta(refusal="I can"), delta(refusal="not."), FINISH, DONE, quoted=True).texts == ["I can", "not."]
+
+
+@given(
+    texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), min_size=1, max_size=40),
+    escaped=st.booleans(),
+    dialect=st.sampled_from([chat, completions]),
+    cuts=st.lists(st.integers(0, 3000), max_size=20),
+    segment_ends=st.lists(st.integers(1, 19), max_size=3),
+)
+def test_the_answer_is_quoted_to_the_letter(texts, escaped, dialect, cuts, segment_ends):
+    """Most events are known by their frame and not parsed: the text is the same."""
+
+    def chunk(text: str) -> bytes:
+        choice = {"index": 0, "delta": {"content": text}} if dialect is chat else {"index": 0, "text": text}
+        return b"data: " + json.dumps({"id": "c1", "choices": [choice]}, ensure_ascii=escaped).encode() + b"\n\n"
+
+    reads = cut(b"".join(map(chunk, texts)) + DONE, cuts)
+    ends = tuple(end for end in segment_ends if end < len(reads))
+    exchange = ended(*reads, segment_ends=ends, dialect=dialect, quoted=True)
+    assert (exchange.error, "".join(exchange.texts)) == (None, "".join(texts))
+    assert len(exchange.kinds) == len(texts)

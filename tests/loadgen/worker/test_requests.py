@@ -1,16 +1,25 @@
+import json
+from types import ModuleType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.plan import PromptPool
+from loadgen.dialects import chat, completions
+from loadgen.plan import PromptPool, Talk
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
 
 WORDS = tuple(f"w{i:02} ".encode() for i in range(64))
 BODIES = tuple((b'{"prompt":"', b'text %d"}' % i) for i in range(5))
 
 
-def maker(nonce_words: int = 7, seed: int = 0, vocabulary: tuple[bytes, ...] = WORDS) -> RequestMaker:
-    return RequestMaker(PromptPool(b"POST / HTTP/1.1", BODIES, vocabulary, nonce_words, seed))
+TALK = Talk("m", "Be brief.", 16, True, tuple(f"say {i}" for i in range(5)), ("I see.", "Well."))
+
+
+def maker(
+    nonce_words: int = 7, seed: int = 0, vocabulary: tuple[bytes, ...] = WORDS, dialect: ModuleType = chat
+) -> RequestMaker:
+    return RequestMaker(PromptPool(b"POST / HTTP/1.1", BODIES, vocabulary, nonce_words, seed, TALK), dialect)
 
 
 @given(st.integers(0, (1 << 63) - 1), st.lists(st.integers(0, (1 << 42) - 1), unique=True, max_size=200))
@@ -47,3 +56,36 @@ def test_a_request_is_the_same_in_every_worker():
 def test_a_vocabulary_that_is_no_power_of_two_is_refused():
     with pytest.raises(ValueError, match="must hold a power of two of words, not 63"):
         maker(vocabulary=WORDS[:63])
+
+
+# sessions
+
+# No JSON that the decoder takes holds half a character.
+TEXTS = st.text(st.characters(codec="utf-8"))
+HISTORIES = st.lists(st.tuples(TEXTS, TEXTS), max_size=4)
+
+
+@given(number=st.integers(0, (1 << 42) - 1), history=HISTORIES, dialect=st.sampled_from([chat, completions]))
+def test_a_later_turn_is_whole_and_says_what_its_head_says(number, history, dialect):
+    made = maker(dialect=dialect)
+    head, _, body = made.turn(number, history).partition(b"\r\n\r\n")
+    assert head == b"POST / HTTP/1.1\r\nContent-Length: %d" % len(body)
+    asked = json.loads(body)
+    assert (asked["model"], asked["max_tokens"], asked["stream"], asked["ignore_eos"]) == ("m", 16, True, True)
+    if dialect is chat:
+        contents = [message["content"] for message in asked["messages"]]
+        assert contents == ["Be brief.", *(text for pair in history for text in pair), made.prompt(number)]
+    else:
+        said = [question + answered for question, answered in history]
+        assert asked["prompt"] == "\n\n".join(["Be brief.", *said, made.prompt(number)])
+
+
+@given(number=st.integers(0, (1 << 42) - 1))
+def test_what_a_user_says_opens_with_the_nonce_that_the_request_had(number):
+    made = maker()
+    assert made.prompt(number) == made.nonce(number).decode() + f"say {number % 5}"
+    assert made.nonce(number) in made.request(number)
+
+
+def test_recorded_answers_go_round():
+    assert [maker().answer(number) for number in range(3)] == ["I see.", "Well.", "I see."]

@@ -1,0 +1,115 @@
+"""`loadgen plan`: what a run would do, without doing it."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loadgen.cli.durations import DurationType
+from loadgen.cli.options import load_options, spec_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from loadgen.forecast import Forecast
+
+NS_PER_S = 1_000_000_000
+FIRST_ARRIVALS = 5
+
+
+@click.command(short_help="Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.")
+@load_options
+@click.option("--expect-ttft", type=DurationType(0), default="500ms", show_default=True, help="TTFT to reckon with.")
+@click.option("--expect-tpot", type=DurationType(0), default="20ms", show_default=True, help="TPOT to reckon with.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> None:
+    """Say what `loadgen run` with the same flags would do. Nothing is called, and nothing is written.
+
+    Arrivals come from the schedule and are exact; what depends on the endpoint is reckoned with --expect-ttft and
+    --expect-tpot and marked with a ~.
+    """
+    from loadgen import host, planner, run
+    from loadgen.forecast import Expected, forecast
+
+    spec = spec_of(flags)
+    planned = planner.schedules(spec)
+    workers = len(run.cores(spec, planned))
+    plans = [planner.worker_stages(spec, planned, worker, workers, run.most_connections()) for worker in range(workers)]
+    where = planner.target(spec)
+    pool = planner.pool(spec, spec.model or "model", planner.head(where, None))
+    told = forecast(spec, planned, plans, pool, Expected(expect_ttft / NS_PER_S, expect_tpot / NS_PER_S))
+    stages = planner.stages(spec, planned)
+    first_s = [
+        [] if made.due_ns is None else [int(due_ns) / NS_PER_S for due_ns in made.due_ns[:FIRST_ARRIVALS]]
+        for made in planned
+    ]
+    ports = host.ephemeral_ports()
+    if as_json:
+        import orjson
+
+        facts = {
+            "spec": spec.to_json(),
+            "workers": workers,
+            "stages": [
+                {**stage, **one.to_json(), "first_arrivals_s": first}
+                for stage, one, first in zip(stages, told.stages, first_s, strict=True)
+            ],
+            "sending_s": told.total_s,
+            "connections": told.connections,
+            "ports": ports,
+            "descriptors": host.descriptor_limit(),
+            "memory_bytes": told.memory_bytes,
+            "disk_bytes": told.disk_bytes,
+        }
+        click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
+        return
+
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(stages, told), highlight=False)
+    for stage, first in zip(stages, first_s, strict=True):
+        if first:
+            times = ", ".join(f"{due_s:.4f}" for due_s in first)
+            console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
+    for line in _lines(told, workers, ports, host.descriptor_limit()):
+        console.print(line, highlight=False, markup=False)
+
+
+def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("load", overflow="fold", max_width=24)
+    for title in ("sends for", "arrivals", "requests", "input\ntokens", "output\ntokens", "connec-\ntions"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for stage, one in zip(stages, told.stages, strict=True):
+        about = "" if one.is_exact else "~"
+        guessed_time = "~" if stage["duration_s"] is None else ""
+        guessed_connections = "~" if one.arrivals is not None else ""
+        table.add_row(
+            stage["name"],
+            f"{guessed_time}{one.sending_s:,.1f} s",
+            "-" if one.arrivals is None else f"{one.arrivals:,}",
+            f"{about}{one.requests:,}",
+            f"{about}{one.input_tokens:,}",
+            f"{about}{one.output_tokens:,}",
+            f"{guessed_connections}{one.connections:,}",
+        )
+    return table
+
+
+def _lines(told: "Forecast", workers: int, ports: int | None, descriptors: int) -> list[str]:
+    lines = [
+        f"{told.total_s:,.0f} s of sending by {workers} worker{'s' if workers > 1 else ''}, "
+        f"{told.memory_bytes / 1e6:,.0f} MB of memory, {told.disk_bytes / 1e6:,.1f} MB of capture"
+    ]
+    limits = f"descriptors: {descriptors:,} a worker"
+    if ports is not None:
+        limits = f"ports: {told.connections:,} of {ports:,} to one address; {limits}"
+    lines.append(limits)
+    if ports is not None and told.connections > ports:
+        lines.append(
+            "more connections than ports: widen net.ipv4.ip_local_port_range, or load from several addresses or machines"
+        )
+    return lines

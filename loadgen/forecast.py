@@ -1,0 +1,124 @@
+"""What a run would do, worked out before it is done: requests, tokens, connections, ports, memory, disk.
+
+Arrivals of an open loop are known exactly, for they are the schedule. How many requests a closed loop gets through, and how
+many an open loop has in flight, depends on the endpoint: there the forecast assumes a TTFT and a TPOT, and says so
+(Little's law: in flight = arrivals a second x seconds each).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loadgen.clock import NS_PER_S
+from loadgen.plan import ClosedLoad, PromptPool, StagePlan
+from loadgen.schedule.stage import Schedule
+from loadgen.spec import Spec, StageSpec
+
+# Measured on Linux, CPython 3.11 (benchmarks/README.md): a worker at rest, and what each connection with a stream adds.
+WORKER_BYTES: Final = 90_000_000
+CONNECTION_BYTES: Final = 30_000
+ARRIVAL_BYTES: Final = 8
+
+# Of a capture, compressed: a row, and each of its events.
+ROW_BYTES: Final = 70
+EVENT_BYTES: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the endpoint is taken to do."""
+
+    ttft_s: float
+    tpot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageForecast:
+    """One stage; tokens are those asked for, an answer may be shorter."""
+
+    sending_s: float
+    arrivals: int | None
+    """Units that come; None in closed loop."""
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    connections: int
+    is_exact: bool
+    """Whether `requests` follows from the plan alone."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The whole run. Memory is of all workers together, disk of the capture."""
+
+    stages: list[StageForecast]
+    connections: int
+    memory_bytes: int
+    disk_bytes: int
+
+    @property
+    def total_s(self) -> float:
+        """All sending, drains left out."""
+        return sum(stage.sending_s for stage in self.stages)
+
+
+def forecast(
+    spec: Spec, planned: Sequence[Schedule], plans: Sequence[Sequence[StagePlan]], pool: PromptPool, expected: Expected
+) -> Forecast:
+    """The forecast of a run; `plans` holds each worker's stages."""
+    stages = [_stage(spec, stage, made, expected) for stage, made in zip(spec.stages, planned, strict=True)]
+    connections = max(stage.connections for stage in stages)
+    pool_bytes = sum(len(before) + len(after) + len(pool.head) for before, after in pool.bodies)
+    arrivals = sum(
+        len(plan.load.due_ns) for worker in plans for plan in worker if not isinstance(plan.load, ClosedLoad)
+    )
+    return Forecast(
+        stages=stages,
+        connections=connections,
+        memory_bytes=len(plans) * (WORKER_BYTES + pool_bytes)
+        + connections * CONNECTION_BYTES
+        + arrivals * ARRIVAL_BYTES,
+        disk_bytes=sum(stage.requests * ROW_BYTES + stage.output_tokens * EVENT_BYTES for stage in stages),
+    )
+
+
+def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected) -> StageForecast:
+    turns = spec.turns.mean if spec.turns is not None else 1.0
+    think_s = spec.think.mean / NS_PER_S if spec.think is not None else 0.0
+    request_s = expected.ttft_s + expected.tpot_s * max(spec.output_tokens - 1, 0)
+    # A session thinks between its turns, a slot without sessions between its requests.
+    unit_s = turns * request_s + (turns - 1) * think_s if spec.turns is not None else request_s
+    sending_s = (made.warmup_ns + (made.duration_ns or 0)) / NS_PER_S
+    arrivals: int | None = None
+    if made.due_ns is not None:
+        arrivals = len(made.due_ns)
+        units, is_exact = float(arrivals), spec.turns is None
+        connections = round(min(stage.max_in_flight or arrivals, made.value * unit_s + 1, arrivals))
+    else:
+        rest_s = think_s if spec.turns is None else 0.0
+        bound = stage.requests if stage.requests is not None else stage.sessions
+        if bound is not None:
+            units, is_exact = float(bound + (stage.warmup_requests if stage.requests is not None else 0)), True
+            sending_s += units * (unit_s + rest_s) / made.value
+        else:
+            units, is_exact = sending_s * made.value / (unit_s + rest_s), False
+        connections = made.most_in_flight
+    requests = round(units * turns)
+    return StageForecast(
+        sending_s=sending_s,
+        arrivals=arrivals,
+        requests=requests,
+        input_tokens=requests * (spec.prefix_tokens + _input_tokens(spec, turns)),
+        output_tokens=requests * spec.output_tokens,
+        connections=connections,
+        is_exact=is_exact,
+    )
+
+
+def _input_tokens(spec: Spec, turns: float) -> int:
+    """Of a request, on average: turn k of a session repeats the k before it, with their answers."""
+    return round(spec.input_tokens + (turns - 1) / 2 * (spec.input_tokens + spec.output_tokens))

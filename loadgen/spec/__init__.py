@@ -1,0 +1,210 @@
+"""What the user asked for: one frozen value, checked at the door.
+
+Built from flags and a spec file (settings.py, spec_file.py) and written, resolved, to run.json, from where the same run
+can be made again. Past this door there are only values.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from typing import Any, Final
+
+from loadgen.distribution import Distribution, parse_distribution
+from loadgen.durations import MOST_NS
+from loadgen.schedule.arrivals import Process, parse_process
+from loadgen.schedule.profile import Profile, parse_profile
+
+APIS: Final = ("chat", "completions")
+TRANSPORTS: Final = ("auto", "kernel", "aiohttp")
+HISTORIES: Final = ("real", "recorded")
+SLO_METRICS: Final = ("ttft", "tpot", "itl", "e2e")
+
+# These bring their own times: no rate goes with them, and no ramp.
+TIMED_ARRIVALS: Final = ("burst", "trace")
+
+# What the ids of requests (32 bits in a stage) and the nonces that open the prompts can tell apart.
+MOST_REQUESTS: Final = 1 << 32
+MOST_STAGES: Final = 1024
+
+# More than any machine has descriptors for; how many this one has is asked later.
+MOST_CONCURRENCY: Final = 1 << 20
+
+# More than a machine can send.
+MOST_RATE: Final = 1_000_000
+
+# Ten times the longest context there is; a typing error must not fill the memory with prompts.
+MOST_INPUT_TOKENS: Final = 10_000_000
+MOST_OUTPUT_TOKENS: Final = (1 << 31) - 1
+
+MOST_TURNS: Final = 1000
+"""Of a session. Where a distribution has no end, what it draws beyond is cut to this."""
+MOST_RETRIES: Final = 100
+MOST_S: Final = MOST_NS / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """One level of load: closed loop with `concurrency`, open loop with `arrivals` and, but for burst and trace, `rate`.
+
+    It ends by one of requests, sessions and duration_s; a trace may have none of them, and ends where the file does.
+    """
+
+    name: str | None
+    concurrency: Profile | None
+    rate: Profile | None
+    """Arrivals a second."""
+    arrivals: Process | None
+    requests: int | None
+    sessions: int | None
+    duration_s: float | None
+    ramp_up_s: float
+    warmup_s: float
+    warmup_requests: int
+    drain_s: float
+    max_in_flight: int | None
+    late_drop_s: float | None
+    """None: late requests are sent, however late."""
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Whether requests are due at times of their own, not when the one before has ended."""
+        return self.concurrency is None
+
+    @property
+    def load(self) -> Profile | None:
+        """Concurrency or rate over time; None where the arrivals bring their own times."""
+        return self.rate if self.concurrency is None else self.concurrency
+
+    @property
+    def is_over_time(self) -> bool:
+        """Whether the load is a course of its own, and no level that is held for as long as one likes."""
+        if self.load is None:
+            return self.arrivals is not None and self.arrivals.kind == "trace"
+        return self.load.length_ns is not None or not self.load.is_constant
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Users who leave: this share of the requests, after so many output events (unit "count") or so long ("duration")."""
+
+    share: float
+    after: Distribution
+
+    @property
+    def text(self) -> str:
+        """As --cancel takes it."""
+        return self.after.text if self.share == 1 else f"{plain(self.share)}@{self.after.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One run, as asked for. Durations in seconds, as a reader of run.json expects them."""
+
+    url: str
+    model: str | None
+    api: str
+    stages: tuple[StageSpec, ...]
+    input_tokens: int
+    output_tokens: int
+    prefix_tokens: int
+    """Of a system prompt that all requests share."""
+    turns: Distribution | None
+    """None: requests of one turn each, no sessions."""
+    history: str
+    think: Distribution | None
+    cancel: Cancel | None
+    retries: int
+    ignore_eos: bool
+    seed: int
+    workers: int | None
+    """None: as many as the cores give."""
+    cpus: tuple[int, ...] | None
+    transport: str
+    spin: bool
+    tls_ca: str | None
+    insecure: bool
+    proxy: str | None
+    connect_timeout_s: float
+    first_byte_timeout_s: float
+    idle_timeout_s: float
+    timeout_s: float
+    slo: dict[str, dict[str, float | None]] | None
+    """Per metric of SLO_METRICS: {"percentile": 0..100 or None, "limit_ms"}."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""
+        values = {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
+        values["stages"] = [
+            {field.name: _to_json(getattr(stage, field.name)) for field in fields(stage)} for stage in self.stages
+        ]
+        values["proxy"] = _without_password(self.proxy)
+        return values
+
+
+def most_turns(spec: Spec) -> int:
+    """The most turns that a session of this spec can have."""
+    if spec.turns is None:
+        return 1
+    return MOST_TURNS if spec.turns.most is None else spec.turns.most
+
+
+def spec_of_json(values: dict[str, Any]) -> Spec:
+    """The spec that to_json() wrote. What a user may have edited goes through spec_file instead, which checks it."""
+
+    def profile(value: int | float | str | None) -> Profile | None:
+        return None if value is None else parse_profile(plain(value))
+
+    stages = tuple(
+        StageSpec(
+            **row
+            | {
+                "concurrency": profile(row["concurrency"]),
+                "rate": profile(row["rate"]),
+                "arrivals": None if row["arrivals"] is None else parse_process(row["arrivals"]),
+            }
+        )
+        for row in values["stages"]
+    )
+    return Spec(
+        **values
+        | {
+            "stages": stages,
+            "turns": None if values["turns"] is None else parse_distribution(values["turns"], "count"),
+            "think": None if values["think"] is None else parse_distribution(values["think"], "duration"),
+            "cancel": None if values["cancel"] is None else parse_cancel(values["cancel"]),
+            "cpus": None if values["cpus"] is None else tuple(values["cpus"]),
+        }
+    )
+
+
+def parse_cancel(text: str) -> Cancel:
+    """[SHARE%@]AFTER, as in 20, exp:3s, 30%@20 or 0.3@uniform:1s..5s. ValueError, worded for the user."""
+    share, at, after = text.rpartition("@")
+    written = re.fullmatch(r"([0-9]*\.?[0-9]+)(%?)", share.strip()) if at else re.fullmatch("(1)()", "1")
+    part = 0.0 if written is None else float(Decimal(written[1]) / (100 if written[2] else 1))
+    if not 0 < part <= 1:
+        raise ValueError(f"{share!r} is no share of the requests; allowed is above 0 and up to 1 or 100%, as in 30%@20")
+    is_time = re.search(r"[0-9.] ?(?:ns|us|ms|s|m|h)(?![a-z])", after) is not None
+    return Cancel(part, parse_distribution(after, "duration" if is_time else "count"))
+
+
+def default_warmup_s(duration_s: float | None, *, over_time: bool = False) -> float:
+    """A tenth of the measured time, at most 10 s; none where requests are counted or the load changes over time."""
+    return 0.0 if duration_s is None or over_time else min(duration_s / 10, 10.0)
+
+
+def plain(value: float | str) -> str:
+    """A number as compact texts write it, without an exponent and exact: 1e-07 -> 0.0000001."""
+    return value if isinstance(value, str) else format(Decimal(repr(value)), "f")
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, Profile) and len(value.segments) == 1 and value.length_ns is None:
+        return int(value.first) if value.first.is_integer() else value.first
+    return getattr(value, "text", value)
+
+
+def _without_password(url: str | None) -> str | None:
+    return url if url is None else re.sub(r"//[^/@]*@", "//***@", url)

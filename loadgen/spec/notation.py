@@ -1,0 +1,203 @@
+"""How values are written, on the command line and in a spec file: text or a TOML value in, the value or a ValueError out.
+
+The ValueError is worded for the user, who is told the field's name before it. Whether values go together, and whether they
+are in range, is asked later (refusals.py).
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from loadgen.distribution import Distribution, parse_distribution
+from loadgen.durations import duration_ns
+from loadgen.schedule.arrivals import Process, parse_process
+from loadgen.schedule.profile import Profile, parse_profile
+from loadgen.spec import SLO_METRICS, Cancel, parse_cancel, plain
+
+NS_PER_S: Final = 1_000_000_000
+
+
+def read_text(raw: object) -> str:
+    """Any text."""
+    if not isinstance(raw, str):
+        raise ValueError(f"{shown(raw)} is no text; allowed is text in quotation marks")
+    return raw
+
+
+def read_switch(raw: object) -> bool:
+    """On or off."""
+    if not isinstance(raw, bool):
+        raise ValueError(f"{shown(raw)} is neither true nor false")
+    return raw
+
+
+def read_whole(raw: object) -> int:
+    """A whole number."""
+    try:
+        number = int(raw) if isinstance(raw, str) else raw
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError(f"{shown(raw)} is not a valid integer; allowed are whole numbers")
+    if number.bit_length() > 128:
+        raise ValueError("the number is too large")
+    return number
+
+
+def read_duration_s(raw: object) -> float:
+    """ "1.5s" -> 1.5."""
+    if isinstance(raw, str):
+        return duration_ns(raw) / NS_PER_S
+    raise ValueError(f'{shown(raw)} is no duration; write a number and a unit, as in "50ms" or "1.5s"')
+
+
+def read_seconds(raw: object) -> float:
+    """A number of seconds, as keys that end in _s have it."""
+    return float(_number(raw, "a number of seconds"))
+
+
+def read_levels(raw: object) -> tuple[Profile, ...]:
+    """ "1,8,64" or [1, 8, 64]: values or profiles of a load, a stage each."""
+    try:
+        levels = tuple(_level(part) for part in _parts(raw))
+    except ValueError as error:
+        raise ValueError(f"{error} (allowed is for example 1,8,64 too)") from None
+    if not levels:
+        raise ValueError("no level given; allowed is a number, a profile, or a list of them, as in 1,8,64")
+    return levels
+
+
+def read_concurrency(raw: object) -> tuple[Profile, ...]:
+    """Levels in whole numbers."""
+    for part in _parts(raw):
+        words = shown(part).strip("'")
+        if re.fullmatch("0+|-[0-9]{1,18}", words):
+            raise ValueError(f"{words} is too small; allowed are whole numbers from 1")
+    return read_levels(raw)
+
+
+def _parts(raw: Any) -> list[Any]:
+    parts = raw if isinstance(raw, list) else raw.split(",") if isinstance(raw, str) else [raw]
+    stripped = [part.strip() if isinstance(part, str) else part for part in parts]
+    return [part for part in stripped if part != ""]
+
+
+def _level(raw: object) -> Profile:
+    return parse_profile(raw if isinstance(raw, str) else plain(_number(raw, "a number, a profile or a list of them")))
+
+
+def read_arrivals(raw: object) -> Process:
+    """How arrivals follow each other."""
+    return parse_process(read_text(raw))
+
+
+def read_think(raw: object) -> Distribution:
+    """A distribution of durations."""
+    return parse_distribution(read_text(raw), "duration")
+
+
+def read_turns(raw: object) -> Distribution:
+    """A distribution of counts."""
+    return parse_distribution(raw if isinstance(raw, str) else str(read_whole(raw)), "count")
+
+
+def read_cancel(raw: object) -> Cancel:
+    """Who leaves, and after what."""
+    return parse_cancel(raw if isinstance(raw, str) else str(read_whole(raw)))
+
+
+def read_late(raw: object) -> float | None:
+    """ "send" -> None, "drop:50ms" -> 0.05."""
+    text = read_text(raw).strip()
+    if text == "send":
+        return None
+    kind, _, limit = text.partition(":")
+    if kind != "drop" or not limit:
+        raise ValueError(f"{raw!r} is not known; allowed is send or drop:DURATION, as in drop:50ms")
+    return read_duration_s(limit)
+
+
+def read_workers(raw: object) -> int | None:
+    """A number, or None for as many as the cores give."""
+    if raw == "auto":
+        return None
+    try:
+        return read_whole(raw)
+    except ValueError:
+        raise ValueError(f"{shown(raw)} is no number of workers; allowed is auto or a whole number from 1") from None
+
+
+def read_cpus(raw: object) -> tuple[int, ...]:
+    """ "1-3,6" or [1, 2, 3, 6] -> (1, 2, 3, 6). A core that is named twice is to be shared by two workers."""
+    listed = raw if isinstance(raw, list) else [raw]
+    text = raw if isinstance(raw, str) else ",".join(str(read_whole(cpu)) for cpu in listed)
+    cpus: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,6})(?:-([0-9]{1,6}))?\s*", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise ValueError(f"{shown(raw)} is no list of CPUs; allowed is for example 1-3,6")
+        cpus += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return tuple(cpus)
+
+
+def read_slo(raw: object) -> dict[str, dict[str, float | None]]:
+    """ "ttft=500ms,tpot:p95=50ms" -> {"ttft": {"percentile": None, "limit_ms": 500.0}, ...}; run.json has it so already."""
+    if isinstance(raw, dict):
+        return {metric: _objective(metric, written) for metric, written in raw.items()}
+    objectives: dict[str, dict[str, float | None]] = {}
+    for part in read_text(raw).split(","):
+        match = re.fullmatch(r"\s*(\w+)(?::p(\d+(?:\.\d+)?))?\s*=\s*(\S+)\s*", part)
+        if match is None:
+            raise ValueError(_no_objective(part.strip()))
+        limit_ms = duration_ns(match[3]) / 1e6 if match[1] in SLO_METRICS else 0.0
+        percentile = None if match[2] is None else float(match[2])
+        objectives[match[1]] = _objective(match[1], {"percentile": percentile, "limit_ms": limit_ms})
+    return objectives
+
+
+def _objective(metric: str, written: object) -> dict[str, float | None]:
+    if metric not in SLO_METRICS or not isinstance(written, dict) or not written.keys() <= {"percentile", "limit_ms"}:
+        raise ValueError(_no_objective(metric))
+    percentile = written.get("percentile")
+    percentile = None if percentile is None else float(_number(percentile, "a percentile"))
+    if percentile is not None and not 0 < percentile <= 100:
+        raise ValueError(f"p{percentile:g} is no percentile; allowed is above 0 and up to 100")
+    limit_ms = float(_number(written.get("limit_ms"), "a limit in ms"))
+    if limit_ms <= 0:
+        raise ValueError(f"the limit of {metric} must be above 0")
+    return {"percentile": percentile, "limit_ms": limit_ms}
+
+
+def _no_objective(written: str) -> str:
+    metrics = ", ".join(SLO_METRICS)
+    return f"{written!r} is no objective; allowed is METRIC[:pNN]=DURATION with {metrics}, as in ttft:p99=500ms"
+
+
+def one_of(allowed: tuple[str, ...]) -> Callable[[object], str]:
+    """A reader that takes these words alone."""
+
+    def read(raw: object) -> str:
+        if not isinstance(raw, str) or raw not in allowed:
+            raise ValueError(f"{shown(raw)} is not one of {', '.join(map(repr, allowed))}")
+        return raw
+
+    return read
+
+
+def _number(raw: object, what: str) -> int | float:
+    # The bounds: beyond, an int is no float any more, and nothing here is counted in such numbers.
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not -1e300 < raw < 1e300:
+        raise ValueError(f"{shown(raw)} is not {what}")
+    return raw
+
+
+def shown(raw: object) -> str:
+    """What was written, for a sentence: not a page of it, and no integer that Python refuses to write out."""
+    if isinstance(raw, int) and raw.bit_length() > 128:
+        return "a number of so many digits"
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    if isinstance(raw, list | dict):
+        return "a list" if isinstance(raw, list) else "a table"
+    words = repr(raw) if isinstance(raw, str) else str(raw)
+    return words if len(words) <= 80 else f"{words[:80]}..."

@@ -1,0 +1,201 @@
+"""The settings that make up a spec: each is defined once here, for the command line and for the spec file alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loadgen.spec import APIS, HISTORIES, TRANSPORTS
+from loadgen.spec.notation import (
+    one_of,
+    read_arrivals,
+    read_cancel,
+    read_concurrency,
+    read_cpus,
+    read_duration_s,
+    read_late,
+    read_levels,
+    read_seconds,
+    read_slo,
+    read_switch,
+    read_text,
+    read_think,
+    read_turns,
+    read_whole,
+    read_workers,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `name` is its key in a spec file and, with dashes, its flag."""
+
+    name: str
+    read: Callable[[Any], Any]
+    """ValueError, worded for the user, for what it cannot read (notation.py)."""
+    help: str = ""
+    """Without one it is no flag."""
+    default: str | bool | None = None
+    """As it would be written; None where there is none, or where it depends on others."""
+    metavar: str | None = None
+    of_stage: bool = False
+    """May stand in a [[stage]] too."""
+    field: str = ""
+    """Its name in a Spec and in run.json; "" where that is the same."""
+    read_field: Callable[[Any], Any] | None = None
+    """Where run.json writes the value in another way."""
+
+    @property
+    def default_value(self) -> Any:
+        """What a Spec has where nobody says anything."""
+        return None if self.default is None else self.read(self.default)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is on or off."""
+        return isinstance(self.default, bool)
+
+
+def _duration(name: str, **more: Any) -> Setting:
+    return Setting(name, read_duration_s, field=f"{name}_s", read_field=read_seconds, metavar="TIME", **more)
+
+
+def _choice(name: str, allowed: tuple[str, ...], **more: Any) -> Setting:
+    return Setting(name, one_of(allowed), metavar="|".join(allowed), default=allowed[0], **more)
+
+
+SETTINGS: Final = {
+    setting.name: setting
+    for setting in (
+        Setting(
+            "url",
+            read_text,
+            "Base URL (http://host:8000, https://host/v1) or whole path. [env: OPENAI_BASE_URL]",
+        ),
+        Setting("model", read_text, "Model name; default: the first one that the endpoint lists."),
+        _choice("api", APIS, help="What the endpoint speaks."),
+        Setting("name", read_text, of_stage=True),
+        Setting(
+            "concurrency",
+            read_concurrency,
+            "Closed loop: requests (or sessions) in flight, a number or a PROFILE; a list is a stage each "
+            "(default: 1 without --rate). Replaces the stages of --spec.",
+            metavar="N|PROFILE[,...]",
+            of_stage=True,
+        ),
+        Setting(
+            "rate",
+            read_levels,
+            "Open loop: arrivals a second, a number or a PROFILE; a list is a stage each. Replaces the stages of --spec. "
+            "A PROFILE is 20@30s, 1..100@60s, exp:1..100@60s, sine:10..100@60s, or several joined by +.",
+            metavar="R|PROFILE[,...]",
+            of_stage=True,
+        ),
+        Setting(
+            "arrivals",
+            read_arrivals,
+            "How arrivals follow each other: constant, poisson, gamma:CV; or, without --rate, burst:N@PERIOD, trace:FILE "
+            "(a time in seconds a line) (default: poisson).",
+            metavar="KIND",
+            of_stage=True,
+        ),
+        Setting("requests", read_whole, "End a stage after this many requests.", metavar="M", of_stage=True),
+        Setting(
+            "sessions", read_whole, "End a stage after this many sessions (with --turns).", metavar="M", of_stage=True
+        ),
+        _duration(
+            "duration",
+            help="End a stage after this time (default: the length of its PROFILE or trace; 30s without --requests).",
+            of_stage=True,
+        ),
+        _duration(
+            "ramp_up", help="Rise from 0 to the load in this time, before the warm-up.", default="0s", of_stage=True
+        ),
+        _duration(
+            "warmup",
+            help="Load before the measured window (default: a tenth of --duration, at most 10s; 0 with --requests, "
+            "--sessions or a load that changes over time).",
+            of_stage=True,
+        ),
+        Setting(
+            "warmup_requests",
+            read_whole,
+            "Warm up by this many requests instead of a time.",
+            metavar="N",
+            of_stage=True,
+        ),
+        _duration(
+            "drain", help="How long requests in flight may go on after the last send.", default="60s", of_stage=True
+        ),
+        Setting(
+            "max_in_flight",
+            read_whole,
+            "Open loop: arrivals beyond this many in flight wait, and the wait counts.",
+            metavar="N",
+            of_stage=True,
+        ),
+        Setting(
+            "late",
+            read_late,
+            "Open loop: send what is late, or drop what would be later than this, and count it.",
+            default="send",
+            metavar="send|drop:TIME",
+            of_stage=True,
+            field="late_drop_s",
+            read_field=read_seconds,
+        ),
+        Setting("input_tokens", read_whole, "Words of the synthetic prompt, about a token each.", "512", "N"),
+        Setting("output_tokens", read_whole, "max_tokens of each request.", "128", "N"),
+        Setting("prefix_tokens", read_whole, "Words of a system prompt that all requests share.", "0", "N"),
+        Setting(
+            "turns",
+            read_turns,
+            "Sessions of this many turns, a number or a DIST such as uniform:2..6 or exp:4.",
+            metavar="N|DIST",
+        ),
+        _choice(
+            "history",
+            HISTORIES,
+            help="With --turns: later turns hold the model's own answers, or prepared ones.",
+        ),
+        Setting(
+            "think",
+            read_think,
+            "A user's pause before the next request: 2s, uniform:1s..5s, exp:2s, normal:2s,500ms or lognormal:2s,0.5 "
+            "(closed loop, or between the turns of a session).",
+            metavar="DIST",
+        ),
+        Setting(
+            "cancel",
+            read_cancel,
+            "Leave after so many tokens (20, uniform:10..50) or so long (2s, exp:3s); 30%@20 for a share of the requests.",
+            metavar="[SHARE%@]AFTER",
+        ),
+        Setting(
+            "retry",
+            read_whole,
+            "Try again up to N times after a 429 or 503, honouring Retry-After.",
+            "0",
+            "N",
+            field="retries",
+        ),
+        Setting("ignore_eos", read_switch, "Ask the server to go on to max_tokens (vLLM, SGLang).", False),
+        Setting(
+            "seed",
+            read_whole,
+            "Of arrivals, prompts and lengths; default: a new one each run, so that no prefix cache knows the prompts.",
+            metavar="N",
+        ),
+        Setting("workers", read_workers, "Worker processes, one a core.", "auto", "N|auto"),
+        Setting("cpus", read_cpus, "The cores that workers may be pinned to, as in 1-3,6.", metavar="LIST"),
+        _choice("transport", TRANSPORTS, help="How bytes are received and stamped."),
+        Setting("spin", read_switch, "Busy-wait for due times (kernel transport, cores of its own).", False),
+        Setting("tls_ca", read_text, "Certificates to trust.", metavar="FILE"),
+        Setting("insecure", read_switch, "Do not verify the server's certificate.", False),
+        Setting("proxy", read_text, "HTTP proxy (aiohttp transport).", metavar="URL"),
+        _duration("connect_timeout", help="Limit on connecting.", default="10s"),
+        _duration("first_byte_timeout", help="Limit on the wait for the first byte.", default="10m"),
+        _duration("idle_timeout", help="Limit on silence in a stream.", default="2m"),
+        _duration("timeout", help="Limit on a whole response.", default="20m"),
+        Setting("slo", read_slo, "Objectives for goodput, as in ttft=500ms,tpot=50ms (also itl, e2e).", metavar="LIST"),
+    )
+}
