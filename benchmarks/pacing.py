@@ -9,18 +9,24 @@ times at which it read them, all workers together.
     python benchmarks/pacing.py steady [--rate 200] [--seconds 30] [--workers 1,2]
     python benchmarks/pacing.py freeze
 
-lateness  one worker, constant and Poisson arrivals, without streams to speak of (1 token) and with 20,000 tokens/s (20).
+lateness  floor: how late a bare clock_nanosleep to absolute times comes back on the same core, just before and just after: what
+          this machine, shared as it is, does to anything that waits for a time.
+          one worker, constant and Poisson arrivals, without streams to speak of (1 token) and with 20,000 tokens/s (20).
 law       Poisson: the Kolmogorov-Smirnov distance of the gaps from the exponential against its 1 % point.
 steady    constant: the most that any 5 s differ from the rate.
 freeze    a server that stops for 1.4 s in 30 s at 100/s, with room for 16 requests in flight: what the two TTFTs say.
 """
 
 import argparse
+import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -53,6 +59,7 @@ def lateness(chosen: argparse.Namespace) -> None:
     """Rows of the lateness of every send."""
     for tokens in chosen.tokens.split(","):
         for arrivals in ("constant", "poisson"):
+            before = _floor()
             with (
                 simulator("--step", "20ms") as served,
                 loadgen_run(
@@ -74,7 +81,13 @@ def lateness(chosen: argparse.Namespace) -> None:
                     "lateness_us": figures(late_us),
                     "cpu_share": stage["client"]["cpu_share"],
                 }
-                save("pacing", row)
+            save("pacing", row | {"floor_us": [before, _floor()]})
+
+
+def _floor() -> Any:
+    """The bare wake-ups, in a process of their own on the client's core."""
+    command = [sys.executable, str(Path(__file__).with_name("wakeups.py")), str(CLIENT_CORE)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def law(chosen: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.errors import RunError
 from loadgen.plan import ClosedLoad, WorkerPlan
 
-LOOK_S: Final = 0.02
+LOOK_S: Final = 0.05
 """Between two looks at the board."""
 
 TICK_S: Final = 0.5

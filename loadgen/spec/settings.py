@@ -186,7 +186,12 @@ SETTINGS: Final = {
             metavar="N",
         ),
         Setting("workers", read_workers, "Worker processes, one a core.", "auto", "N|auto"),
-        Setting("cpus", read_cpus, "The cores that workers may be pinned to, as in 1-3,6.", metavar="LIST"),
+        Setting(
+            "cpus",
+            read_cpus,
+            "The cores that workers may be pinned to, as in 1-3,6; one that is named twice takes two.",
+            metavar="LIST",
+        ),
         _choice("transport", TRANSPORTS, help="How bytes are received and stamped."),
         Setting("spin", read_switch, "Busy-wait for due times (kernel transport, cores of its own).", False),
         Setting("tls_ca", read_text, "Certificates to trust.", metavar="FILE"),

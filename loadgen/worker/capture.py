@@ -5,6 +5,7 @@ worker loses a second at most and no batch is so large that writing it stalls th
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -110,7 +111,8 @@ class CaptureWriter:
 
 
 def _give_way() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+    if sys.platform == "linux":  # elsewhere a thread's number is no process's, or another's
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _event_ns(exchanges: list[Exchange], _worker: int) -> pa.Array:
