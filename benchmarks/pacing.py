@@ -5,11 +5,11 @@ request. Lateness = sent - due. The law of the arrivals is tested where they mat
 times at which it read them, all workers together.
 
     python benchmarks/pacing.py lateness [--seconds 30] [--rate 1000] [--tokens 1,20] [--spin]
-    python benchmarks/pacing.py law [--rate 200] [--seconds 10] [--seeds 10] [--workers 1,2,4]
+    python benchmarks/pacing.py law [--rate 50] [--seconds 10] [--seeds 10] [--workers 1,2,4]
     python benchmarks/pacing.py steady [--rate 200] [--seconds 30] [--workers 1,2]
     python benchmarks/pacing.py freeze
 
-lateness  floor: how late a bare clock_nanosleep to absolute times comes back on the same core, just before and just after: what
+lateness  floor: how late a bare clock_nanosleep to absolute times comes back on the same core, just before and after: what
           this machine, shared as it is, does to anything that waits for a time.
           one worker, constant and Poisson arrivals, without streams to speak of (1 token) and with 20,000 tokens/s (20).
 law       Poisson: the Kolmogorov-Smirnov distance of the gaps from the exponential against its 1 % point.
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--workers")
     chosen = parser.parse_args()
-    defaults = {"lateness": (1000, 30, ""), "law": (200, 10, "1,2,4"), "steady": (200, 30, "1,2"), "freeze": (0, 0, "")}
+    defaults = {"lateness": (1000, 30, ""), "law": (50, 10, "1,2,4"), "steady": (200, 30, "1,2"), "freeze": (0, 0, "")}
     rate, seconds, workers = defaults[chosen.case]
     chosen.rate, chosen.seconds = chosen.rate or rate, chosen.seconds or seconds
     chosen.workers = chosen.workers or workers

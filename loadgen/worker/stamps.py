@@ -46,7 +46,7 @@ class StampClock:
         """(stamp_ns, lag_ns, unstamped): int64 arrays, one entry a read, CLOCK_MONOTONIC; the count without a stamp.
 
         `stamps` holds 16 bytes a read (seconds, nanoseconds), zeros where the kernel gave none: there the stamp is the
-        time of the read itself, and its lag 0.
+        time of the read itself, or of what came behind it if that is earlier, and its lag 0.
         """
         pairs = np.frombuffer(stamps, np.int64).reshape(-1, 2)
         realtime_ns = pairs[:, 0] * NS_PER_S + pairs[:, 1]
@@ -61,6 +61,9 @@ class StampClock:
             self.watch()
             self._choose_offsets(realtime_ns, read_ns, stamp_ns, missing)
             lag_ns = read_ns - stamp_ns
+        if 0 < unstamped < len(missing):  # what came first lay there before what came next, whoever stamped it
+            no_later_ns = np.minimum.accumulate(stamp_ns[::-1])[::-1]
+            stamp_ns[missing] = no_later_ns[missing]
         # The offset is known to some 100 ns: a lag below zero is that error.
         np.maximum(lag_ns, 0, out=lag_ns)
         return stamp_ns, lag_ns, unstamped

@@ -272,3 +272,15 @@ def test_a_warm_up_by_requests_opens_the_window_when_they_have_ended(tmp_path):
     assert len(told) == 16
     before = [row for row in told if row["ended_ns"] <= stage["window"]["start_ns"]]
     assert len(before) == 6
+
+
+@pytest.mark.parametrize("how", [("--spin",), ("--transport", "aiohttp")], ids=" ".join)
+def test_the_schedule_is_kept_however_it_is_waited_for_and_sent(how, tmp_path):
+    with serve("--step", "5ms") as served:
+        stage = run(served, tmp_path / "run", "--rate", "100", "--duration", "1s", "--output-tokens", "3", *how)
+        served.stop()
+        arrived = len(served.truth())
+    told = rows(tmp_path / "run")
+    assert stage["requests"]["offered"] == stage["requests"]["completed"] == len(told) == arrived > 50
+    assert all(row["sent_ns"] >= row["intended_ns"] for row in told), "never early"
+    assert {len(row["event_ns"]) for row in told} == {3}

@@ -47,6 +47,22 @@ def test_a_read_without_a_stamp_is_stamped_by_itself_and_counted(wall):
     assert (stamp_ns.tolist(), lag_ns.tolist(), unstamped) == ([1_000, 2_000, 4_000], [0, 1_000, 0], 2)
 
 
+def test_a_read_without_a_stamp_is_no_later_than_what_came_behind_it(wall):
+    raw = bytearray(NO_STAMP * 2 + wall.stamp(1_500) + NO_STAMP)
+    stamp_ns, lag_ns, unstamped = StampClock().convert(raw, reads(1_000, 2_000, 3_000, 4_000))
+    assert (stamp_ns.tolist(), lag_ns.tolist(), unstamped) == ([1_000, 1_500, 1_500, 4_000], [0, 0, 1_500, 0], 3)
+
+
+@pytest.mark.parametrize("step_ns", [3 * NS_PER_S, -3 * NS_PER_S])
+def test_nor_is_it_moved_by_a_step_of_the_clock(wall, step_ns):
+    clock = StampClock()
+    wall.step(step_ns)
+    raw = bytearray(NO_STAMP + wall.stamp(4_500_000_000))
+    clock.watch()
+    stamp_ns, _, _ = clock.convert(raw, reads(4_400_000_000, 4_500_010_000))
+    assert stamp_ns.tolist() == [4_400_000_000, 4_500_000_000]
+
+
 def test_a_lag_below_zero_within_the_clocks_error_is_none(wall):
     _, lag_ns, _ = StampClock().convert(bytearray(wall.stamp(1_500)), reads(1_000))
     assert lag_ns.tolist() == [0]

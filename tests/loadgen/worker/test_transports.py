@@ -76,6 +76,12 @@ def test_an_error_status_keeps_the_servers_words(transport):
     assert (exchange.error, exchange.words, exchange.status) == ("http-429", "slow down", 429)
 
 
+def test_a_refusal_says_when_to_come_again(transport):
+    head = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7 \r\nContent-Length: 0\r\n\r\n"
+    exchange, _ = outcome(transport, answer_with(head))
+    assert (exchange.error, exchange.retry_after) == ("http-429", "7")
+
+
 def test_a_long_stream_is_handed_over_in_segments_and_loses_nothing(transport):
     events = tokens(20_000)
     assert sum(map(len, events)) > 1_000_000

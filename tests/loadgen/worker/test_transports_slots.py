@@ -17,7 +17,7 @@ from scripted import (
     until,
 )
 
-from loadgen.clock import NS_PER_S
+from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.plan import Limits, Target
 
 pytestmark = pytest.mark.parametrize("transport", list(TRANSPORTS))
@@ -148,6 +148,15 @@ def test_an_idle_connection_that_the_server_closed_is_noticed(transport, end):
         exchange = await client.ask()
         assert (exchange.error, exchange.reconnected) == (None, False)
         assert exchange.connect_ns > 0
+
+    play(transport, serve_for_ever, ask=ask)
+
+
+def test_an_end_that_was_read_and_not_looked_at_yet_is_noticed(transport):
+    async def ask(client: Client, _server: Server) -> None:
+        client.transport._connections[0].reads.append((monotonic_ns(), [], b""))
+        assert not client.transport.is_open(0)
+        assert (await client.ask()).connect_ns > 0
 
     play(transport, serve_for_ever, ask=ask)
 
