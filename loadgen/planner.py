@@ -210,7 +210,7 @@ def worker_stages(
             else _closed_load(stage, made, worker, workers),
             warmup_ns=made.warmup_ns,
             # The schedule of an open loop knows when its warm-up ends.
-            warmup_requests=0 if stage.is_open_loop else share(stage.warmup_requests, worker, workers),
+            warmup_requests=0 if stage.is_open_loop else _dealt(stage.warmup_requests, made, worker, workers),
             duration_ns=made.duration_ns,
             drain_ns=_ns(stage.drain_s),
         )
@@ -230,9 +230,14 @@ def _closed_load(stage: StageSpec, made: Schedule, worker: int, workers: int) ->
     units = stage.requests if stage.requests is not None else stage.sessions
     if units is not None:
         units += stage.warmup_requests if stage.requests is not None else 0
-        # By slot, not by worker: a worker with more slots is through with more of them in the same time.
-        units = units // all_slots * slots + share(units % all_slots, worker, workers)
+        units = _dealt(units, made, worker, workers)
     return ClosedLoad(tuple(levels), slots, all_slots, units)
+
+
+def _dealt(units: int, made: Schedule, worker: int, workers: int) -> int:
+    """By slot, not by worker: a worker with more slots is through with more of them in the same time."""
+    all_slots = made.most_in_flight
+    return units // all_slots * share(all_slots, worker, workers) + share(units % all_slots, worker, workers)
 
 
 def _open_load(stage: StageSpec, made: Schedule, worker: int, workers: int, most_connections: int) -> OpenLoad:

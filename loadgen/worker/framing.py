@@ -131,7 +131,7 @@ class FramedSlots(ABC, Generic[C]):
             await asyncio.wait(opening)
         while len(self._connections) < slots:
             self.add_slot()
-        self._share_buffer(max(slots, 1))
+        self._share_buffer(max(len(self._connections), 1))
         gate = asyncio.Semaphore(CONNECTING_AT_ONCE)
 
         async def open_one(connection: C) -> None:

@@ -116,9 +116,7 @@ class Worker:
             if numbers[b.STAGE] == b.LAST:
                 return
             # Also where it is none: the stage before may still be connecting its spare ones.
-            await self._transport.open(
-                plan.load.connections if isinstance(plan.load, OpenLoad) else plan.load.levels[0][1]
-            )
+            await self._transport.open(plan.load.connections if isinstance(plan.load, OpenLoad) else plan.load.slots)
             self._board.clear_stage(self._plan.worker)
             numbers[self._at + b.READY] = plan.stage + 1
             while numbers[b.START_STAGE] != plan.stage and numbers[b.STAGE] != b.LAST:

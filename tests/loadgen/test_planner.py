@@ -119,6 +119,14 @@ def test_the_levels_of_all_workers_add_up_to_the_profile_at_any_time(level, work
     assert sum(load.slots for load in plans) == made.most_in_flight
 
 
+@given(level=st.integers(1, 20), warmup=st.integers(1, 100), workers=st.integers(1, 9))
+def test_a_warm_up_is_dealt_to_those_who_have_slots(level, warmup, workers):
+    asked = spec(concurrency=(level,), requests=50, warmup_requests=warmup)
+    plans = [stages[0] for stages in stage_plans(asked, workers)]
+    assert sum(plan.warmup_requests for plan in plans) == warmup
+    assert all(plan.load.slots or not plan.warmup_requests for plan in plans)
+
+
 def test_places_are_dealt_and_connections_opened_before_there_is_need():
     asked = spec(rate=(100.0,), arrivals="constant", requests=None, duration_s=10.0, max_in_flight=31)
     loads = [stages[0].load for stages in stage_plans(asked, 2)]

@@ -283,6 +283,12 @@ def test_the_end_of_an_open_loops_window_lets_further_attempts_go_on():
     assert [(exchange.retries, exchange.error) for exchange in driven.rows] == [(1, None)]
 
 
+def test_who_waits_for_a_further_attempt_as_the_window_ends_makes_it():
+    driven = drive(open_plan([0], duration_ns=100 * NS_PER_MS), ByHand(NS_PER_MS, refused(1)), retries=1)
+    assert driven.stage.marks()["stop_ns"] < driven.transport.all[1].sent_ns
+    assert [(exchange.retries, exchange.error) for exchange in driven.rows] == [(1, None)]
+
+
 def test_a_turn_that_was_tried_again_is_followed_by_the_next():
     transport = ByHand(1, lambda exchange: "http-503" if exchange.turn == 1 and not exchange.retries else None)
     driven = drive(open_plan([0], duration_ns=60 * NS_PER_S), transport, turns="3", retries=1)
