@@ -56,8 +56,6 @@ class Stage:
             )
         else:
             self._load = ClosedLoop(plan.load, worker.worker, worker.workers, self.users, worker.users, pacer)
-            while transport.slots < plan.load.slots:  # those of later levels connect when they begin
-                transport.add_slot()
         self._most_turns = worker.users.most_turns
         self._has_sessions = worker.users.turns is not None
         self._warming = plan.warmup_requests

@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import asked
 import numpy as np
-import pyarrow as pa
 import pytest
 from asked import typed, until
 
@@ -31,10 +31,8 @@ def run(served: Served, run_dir: Path, *arguments: object, status: int = 0) -> d
 
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
-    """Every row, by pyarrow alone, in the order of the ids."""
-    tables = [pa.ipc.open_stream(path.read_bytes()).read_all() for path in run_dir.glob("capture/*.arrow")]
-    found = [row for table in tables for row in table.to_pylist()]
-    return sorted(found, key=lambda row: row["request_id"])
+    """Every row, in the order of the ids."""
+    return sorted(asked.rows(run_dir), key=lambda row: row["request_id"])
 
 
 def offsets_ns(run_dir: Path) -> list[int]:
@@ -102,11 +100,10 @@ def test_a_freeze_of_the_server_shows_from_the_due_time_and_hides_from_the_send(
     with serve("--step", "2ms") as served:
 
         def freeze() -> None:
-            until(lambda: list(tmp_path.glob("run/capture/*.arrow")), "a run")
-            time.sleep(10)
+            until(lambda: len(rows(tmp_path / "run")) > 500, "the run to be under way")
             frozen_ns.append(monotonic_ns())
             os.kill(served.pid, signal.SIGSTOP)
-            time.sleep(1.4)
+            time.sleep(1.4)  # the freeze itself
             frozen_ns.append(monotonic_ns())
             os.kill(served.pid, signal.SIGCONT)
 

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from asked import children, environment, gone, installed, typed, until
+from asked import children, environment, gone, installed, rows, typed, until
 
 from analysis.captures import open_capture
 from loadgen import host
@@ -29,19 +28,6 @@ CLOCKS_ERROR_NS = 100_000
 def quick() -> Iterator[Served]:
     with serve("--step", "2ms", "--ttft", "3ms") as simulator:
         yield simulator
-
-
-def rows(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of all captures, by pyarrow alone."""
-    found: list[dict[str, Any]] = []
-    for path in sorted(run_dir.glob("capture/*.arrow")):
-        with pa.OSFile(str(path)) as source:
-            try:
-                for batch in pa.ipc.open_stream(source):
-                    found += batch.to_pylist()
-            except (pa.ArrowInvalid, OSError):
-                continue
-    return found
 
 
 def sent(run_dir: Path) -> int:

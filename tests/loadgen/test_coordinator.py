@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from asked import children, environment, gone, installed, spec, typed, until
+from asked import children, environment, gone, installed, rows, spec, typed, until
 from canned import canned, refused_port, response
 
 from analysis.captures import Capture, open_capture
@@ -82,19 +81,6 @@ def nobody(_now: StageNow) -> None:
 def captures(folder: Path) -> list[Capture]:
     read = [open_capture(path) for path in sorted(folder.rglob("worker-*.arrow"))]
     return [capture for capture in read if capture is not None]
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of all whole batches, by pyarrow alone."""
-    found: list[dict[str, Any]] = []
-    for path in sorted(folder.rglob("worker-*.arrow")):
-        with pa.OSFile(str(path)) as source:
-            try:
-                for batch in pa.ipc.open_stream(source):
-                    found += batch.to_pylist()
-            except (pa.ArrowInvalid, OSError):
-                continue
-    return found
 
 
 @pytest.mark.skipif(len(host.usable_cores()) < 2, reason="two workers need two cores")

@@ -237,6 +237,9 @@ class Driven:
         transport.clock, transport.pacer = clock, self.pacer
         transport.on_segment = self.undecoded.append
         self.maker = RequestMaker(worker.pool, chat)
+        if isinstance(plan.load, ClosedLoad):  # the worker has opened them all before the stage
+            while transport.slots < plan.load.slots:
+                transport.add_slot()
         self.stage = Stage(
             plan,
             worker,
