@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.bootstrap import student_t
+
 CONFIDENCE: Final = 0.99
 """How sure a percentile has to be before it is shown as reliable."""
 
@@ -17,6 +19,9 @@ one block outlives the ticks and waves of an engine, without which neighbours wo
 
 FEWEST_BLOCKS: Final = 12
 """Six a half: with fewer, a deviation is hardly known."""
+
+SURE: Final = 0.999
+"""How sure it has to be that two halves differ: a steady run is doubted once in a thousand times."""
 
 NEGLIGIBLE_SHARE: Final = 0.05
 """Halves that differ by less are the same for every use that a load test is put to."""
@@ -78,21 +83,7 @@ def halves(series: Sequence[float] | NDArray[Any]) -> Halves | None:
     noise = float(noise_one + noise_two)
     if noise > 0:
         freedom = noise**2 / (noise_one**2 / (len(one) - 1) + noise_two**2 / (len(two) - 1))
-        t, t_limit = abs(second - first) / math.sqrt(noise), student_t(float(freedom))
+        t, t_limit = abs(second - first) / math.sqrt(noise), student_t(float(freedom), SURE)
     else:  # two constant halves: any difference is beyond the noise
-        t, t_limit = (1e9 if first != second else 0.0), student_t(len(means) - 2)
+        t, t_limit = (1e9 if first != second else 0.0), student_t(len(means) - 2, SURE)
     return Halves(first, second, change_share, t, t_limit, abs(change_share) > NEGLIGIBLE_SHARE and t > t_limit)
-
-
-def student_t(freedom: float) -> float:
-    """The two-sided 0.1 % point of Student's t, within 3 % from 5 degrees of freedom on.
-
-    Source: the Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5.
-    """
-    z = 3.290527  # the normal distribution's 0.1 % point
-    return (
-        z
-        + (z**3 + z) / (4 * freedom)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    )

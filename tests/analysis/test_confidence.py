@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import often
 
-from analysis.confidence import halves, sample_floor, student_t
+from analysis.confidence import halves, sample_floor
 
 
 @pytest.mark.parametrize(("percentile", "floor"), [(50, 11), (90, 64), (99, 662), (99.9, 6636)])
@@ -67,8 +67,3 @@ def test_too_short_a_series_is_not_judged():
 
 def test_nothing_twice_is_steady():
     assert not halves([0.0] * 60).differ
-
-
-@pytest.mark.parametrize(("freedom", "point"), [(5, 6.869), (8, 5.041), (18, 3.922), (100, 3.390)])
-def test_students_t_is_the_tables(freedom, point):
-    assert student_t(freedom) == pytest.approx(point, rel=0.03)

@@ -1,0 +1,102 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import often
+
+from analysis.bootstrap import (
+    block_bootstrap,
+    design_effect,
+    difference,
+    mean_of_repeats,
+    quantile_interval,
+    student_t,
+    wilson,
+)
+
+
+def correlated(rng, n, memory=0.9):
+    """An autoregressive series with mean 100: neighbours are alike, and n of them are worth n / 19."""
+    noise = rng.normal(0, 1, n)
+    values = np.empty(n)
+    values[0] = noise[0] / math.sqrt(1 - memory**2)
+    for i in range(1, n):
+        values[i] = memory * values[i - 1] + noise[i]
+    return 100 + values
+
+
+def covered(intervals, truth):
+    return sum(one.low <= truth <= one.high for one in intervals)
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says_though_neighbours_are_alike():
+    rng = np.random.default_rng(1)
+    series = [correlated(rng, 2000) for _ in range(150)]
+    held = covered([block_bootstrap(one, np.mean, draws=200) for one in series], 100)
+    naive = sum(abs(one.mean() - 100) <= 1.96 * one.std() / math.sqrt(len(one)) for one in series)
+    assert held >= 0.85 * len(series)
+    assert naive <= 0.6 * len(series)  # as one that takes them for independent does not
+
+
+def test_the_same_series_gives_the_same_interval():
+    series = np.random.default_rng(2).normal(5, 1, 300)
+    assert block_bootstrap(series, np.median) == block_bootstrap(series, np.median)
+
+
+def test_a_short_series_has_no_interval():
+    assert block_bootstrap([1.0] * 7, np.mean) is None
+    assert difference([1.0] * 7, [1.0] * 100, np.mean) is None
+    assert mean_of_repeats([3.0]) is None
+
+
+@pytest.mark.parametrize(("change", "differs"), [(0.0, False), (2.0, True)])
+def test_a_difference_is_seen_when_there_is_one(change, differs):
+    rng = np.random.default_rng(3)
+    found = difference(rng.normal(10, 1, 500), rng.normal(10 + change, 1, 500), np.mean, relative=True)
+    assert (not found.low <= 0 <= found.high) == differs
+
+
+def test_repeats_have_students_interval():
+    # three values 9, 10, 11: 4.303 x 1 / sqrt(3)
+    low_high = mean_of_repeats([9.0, 10.0, 11.0])
+    assert low_high.value == 10
+    assert low_high.high - 10 == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
+
+
+def test_what_is_independent_is_worth_itself_and_what_is_repeated_a_share():
+    rng = np.random.default_rng(4)
+    alone = rng.normal(0, 1, 4000)
+    assert design_effect(alone) < 2.5
+    assert design_effect(np.repeat(rng.normal(0, 1, 80), 50)) > 20
+
+
+@given(st.integers(0, 500), st.integers(1, 500))
+@often
+def test_wilsons_interval_holds_the_share_and_never_leaves_0_to_1(successes, n):
+    one = wilson(min(successes, n), n)
+    assert 0 <= one.low <= one.value <= one.high <= 1
+
+
+def test_wilsons_interval_is_the_published_one():
+    one = wilson(90, 100)
+    assert (one.low, one.high) == (pytest.approx(0.8256, abs=1e-4), pytest.approx(0.9448, abs=1e-4))
+
+
+def test_a_quantile_lies_between_its_order_statistics():
+    rng = np.random.default_rng(5)
+    found = [quantile_interval(rng.exponential(1, 2000), 99) for _ in range(200)]
+    assert covered(found, -math.log(0.01)) >= 0.88 * len(found)
+    assert quantile_interval([], 50) is None
+
+
+@pytest.mark.parametrize(
+    ("freedom", "confidence", "point"),
+    [
+        (5, 0.999, 6.869), (8, 0.999, 5.041), (18, 0.999, 3.922), (100, 0.999, 3.390),
+        (1, 0.95, 12.706), (2, 0.95, 4.303), (4, 0.95, 2.776), (5, 0.95, 2.571), (10, 0.95, 2.228), (30, 0.95, 2.042),
+    ],
+)  # fmt: skip
+def test_students_t_is_the_tables(freedom, confidence, point):
+    assert student_t(freedom, confidence) == pytest.approx(point, rel=0.03)
