@@ -7,6 +7,7 @@ down it, and its closing is how a worker learns that the coordinator is gone.
 import contextlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from loadgen import board as b
+from loadgen import host
+from loadgen.blotting import LEAST_SECRET, blotted
 from loadgen.board import Board
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.errors import RunError
@@ -97,6 +100,7 @@ class Coordinator:
 
     def __enter__(self) -> "Coordinator":
         self._spawned_ns = monotonic_ns()
+        self._out_of_memory_kills = host.out_of_memory_kills()
         for number, value in ((b.STAGE, b.NO_STAGE), (b.START_STAGE, b.NO_STAGE), (b.ORDER, b.RUN)):
             self._board.numbers[number] = value
         for log in self._logs:
@@ -107,7 +111,7 @@ class Coordinator:
                 stderr=log,
                 pass_fds=[self._board.fd],
                 process_group=0,  # Ctrl-C in the terminal is for the coordinator alone
-                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                env=self._environment(),
             )
             self._workers.append(worker)
         for worker, plan in zip(self._workers, self._plans, strict=True):
@@ -118,6 +122,12 @@ class Coordinator:
             except BrokenPipeError:  # it has died; waiting for it will tell why
                 continue
         return self
+
+    def _environment(self) -> dict[str, str]:
+        """A worker's: without the secrets, which come to it in its plan."""
+        secrets = {secret for plan in self._plans for secret in plan.secrets if len(secret) >= LEAST_SECRET}
+        harmless = {name: value for name, value in os.environ.items() if not any(s in value for s in secrets)}
+        return {**harmless, "PYTHONSAFEPATH": "1"}
 
     def __exit__(self, *_: object) -> None:
         self._board.numbers[b.STAGE] = b.LAST
@@ -221,7 +231,8 @@ class Coordinator:
         for number, (worker, log) in enumerate(zip(self._workers, self._logs, strict=True)):
             if worker.poll() is not None:
                 self._board.numbers[b.ORDER] = b.ABORT  # the others write what they have
-                raise RunError(f"worker {number} ended in mid-run ({_how(worker.returncode)}){_last_line(log)}")
+                words = blotted(_last_line(log), self._plans[number].secrets)
+                raise RunError(f"worker {number} ended in mid-run ({self._how(worker.returncode)}){words}")
             heard_ns = max(self._board.get(number, b.HEARTBEAT_NS), self._spawned_ns)
             if monotonic_ns() - heard_ns > SILENT_NS:
                 self._board.numbers[b.ORDER] = b.ABORT
@@ -229,9 +240,15 @@ class Coordinator:
                     f"worker {number} has been silent for {SILENT_NS // NS_PER_S} s: stopped, or starved of CPU"
                 )
 
-
-def _how(returncode: int) -> str:
-    return f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+    def _how(self, returncode: int) -> str:
+        """How a worker ended, from its exit status as Popen tells it."""
+        if returncode >= 0:
+            return f"exit status {returncode}"
+        words = f"killed by signal {-returncode}, {signal.Signals(-returncode).name}"
+        if -returncode == signal.SIGKILL:
+            ran_out = host.out_of_memory_kills() > self._out_of_memory_kills
+            words += ": the kernel had no memory left" if ran_out else ": by somebody, or by the kernel for its memory"
+        return words
 
 
 def _last_line(log: IO[bytes]) -> str:

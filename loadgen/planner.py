@@ -4,7 +4,7 @@ import random
 from array import array
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import orjson
 
@@ -272,6 +272,12 @@ def users(spec: Spec) -> UsersPlan:
     )
 
 
+def secrets(key: str | None, proxy: str | None) -> tuple[str, ...]:
+    """What must not be written anywhere: the key, and the proxy's password as it is written and as it is meant."""
+    password = urlsplit(proxy).password if proxy else None
+    return tuple(dict.fromkeys(word for word in (key, password, password and unquote(password)) if word))
+
+
 def worker_plans(
     spec: Spec,
     planned: Sequence[Schedule],
@@ -317,7 +323,7 @@ def worker_plans(
             pool=requests,
             capture_path=path,
             metadata=metadata,
-            secrets=(key,) if key else (),
+            secrets=secrets(key, spec.proxy),
             board_fd=board_fd,
         )
         for worker, (core, path) in enumerate(zip(cores, capture_paths, strict=True))

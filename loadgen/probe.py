@@ -12,6 +12,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
+from loadgen.blotting import LEAST_SECRET
 from loadgen.dialects import DIALECTS
 from loadgen.dialects.answer import CONTENT, Answer, Ask, words_of_error
 from loadgen.errors import EndpointError
@@ -81,11 +82,14 @@ async def _find_model(where: Target, api: str, key: str | None, connect_timeout_
         status, _, body = await _ask(session, where, "GET", url, None)
     try:
         models = orjson.loads(body)["data"] if status == 200 else []
-        return str(models[0]["id"])
+        model = str(models[0]["id"])
     except (ValueError, TypeError, KeyError, IndexError):
         raise EndpointError(
             "no-model", f"--model: not given, and {url} lists none (status {status}: {words_of_error(body)})"
         ) from None
+    if key and len(key) >= LEAST_SECRET and key in model:  # it would be written into every file of the run
+        raise EndpointError("no-model", f"--model: not given, and the first one that {url} lists quotes the API key")
+    return model
 
 
 async def _check(

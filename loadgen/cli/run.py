@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from loadgen.blotting import blotted
 from loadgen.cli.options import api_key, load_options, spec_of
 from loadgen.errors import EndpointError, LoadgenError, RunError
 
@@ -33,11 +34,13 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
     """
     from rich.console import Console
 
-    from loadgen import run
+    from loadgen import host, run
 
     spec = spec_of(flags)
     key = api_key()
     console = Console()
+    if key:
+        host.keep_memory_private()
     run_dir = out or run.default_directory(datetime.datetime.now())
     job = run.Run(spec, run_dir, key=key)  # what cannot be done here is refused before anything is called
     model = spec.model if no_check and spec.model else _checked_model(job, key, no_check=no_check)
@@ -57,10 +60,10 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
 
 def _checked_model(job: Any, key: str | None, *, no_check: bool) -> str:
     """The model that was asked for, or the first one listed; tried with one request."""
-    from loadgen import probe
+    from loadgen import planner, probe
 
     spec = job.spec
-    with kept_secret(key):
+    with kept_secret(*planner.secrets(key, spec.proxy)):
         model: str = spec.model or probe.find_model(job.where, spec.api, key, connect_timeout_s=spec.connect_timeout_s)
         if not no_check:
             probe.check(
@@ -90,10 +93,14 @@ def _make_load(job: Any, model: str, console: Any) -> str:
             with handling(on_interrupt):
                 outcome = coordinator.run(progress)
     except LoadgenError as error:
-        job.ended("failed", str(error))
-        return str(error)
-    job.ended(outcome.reason, outcome.words)
-    return outcome.words if outcome.reason == "failed" else ""
+        reason, words = "failed", str(error)
+    else:
+        reason, words = outcome.reason, outcome.words
+    try:
+        job.ended(reason, words)
+    except RunError as error:  # what was measured can be shown all the same
+        click.echo(f"loadgen: {error}", err=True)
+    return words if reason == "failed" else ""
 
 
 @contextmanager
@@ -108,12 +115,12 @@ def handling(on_interrupt: Any) -> Iterator[None]:
 
 
 @contextmanager
-def kept_secret(key: str | None) -> Iterator[None]:
-    """Blot out the key in an EndpointError: servers like to quote it."""
+def kept_secret(*secrets: str) -> Iterator[None]:
+    """Blot out the secrets in an EndpointError: servers like to quote them."""
     try:
         yield
     except EndpointError as error:
-        words = str(error).replace(key, "***") if key else str(error)
+        words = blotted(str(error), secrets)
         raise EndpointError(
             error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
         ) from None

@@ -130,6 +130,7 @@ class Spec:
     timeout_s: float
     slo: dict[str, dict[str, float | None]] | None
     """Per metric of SLO_METRICS: {"percentile": 0..100 or None, "limit_ms"}."""
+    save_bodies: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""

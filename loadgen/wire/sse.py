@@ -10,11 +10,16 @@ goes through the rules line by line. Both ways give the same events (a property 
 """
 
 import re
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Final, NamedTuple
 
 BOM: Final = b"\xef\xbb\xbf"
 _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
+_BLANK_LINE: Final = re.compile(rb"\n[\r\n]|\r\r")
+
+# A block of so many bytes is gone through line by line: a list of all its lines may take ten times its memory.
+_LARGE_BLOCK: Final = 64 * 1024
 
 
 class Events(NamedTuple):
@@ -26,6 +31,11 @@ class Events(NamedTuple):
     """For each payload the offset in the buffer just behind the blank line that completed it."""
     consumed: int
     """Bytes of the buffer that are done with; the rest belongs to an event that is not whole yet."""
+
+
+def may_end_event(before: bytes, behind: bytes) -> bool:
+    """Whether an event can end within `behind`, which follows `before`; if not, nothing can be split off the two."""
+    return _BLANK_LINE.search(before[-1:] + behind) is not None
 
 
 def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) -> Events:
@@ -53,14 +63,14 @@ def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) 
             payloads = []
             for block in blocks:
                 position += len(block) + 2
-                if (payload := _data_of(block.split(b"\n"))) is not None:
+                if (payload := _data_of(_lines_of(block))) is not None:
                     payloads.append(payload)
                     ends.append(position)
         # A third line feed is a blank line of its own: leave it out of what is kept.
         if rest == b"\n":
             consumed += 1
     if final and consumed < len(buffer):
-        payload = _data_of(re.split(rb"\r\n|\r|\n", buffer[consumed:]))
+        payload = _data_of(_lines_of(buffer[consumed:]))
         if payload is not None:
             payloads.append(payload)
             ends.append(len(buffer))
@@ -74,7 +84,8 @@ def _split_by_lines(buffer: bytes, position: int, payloads: list[bytes], ends: l
     for match in _LINE.finditer(buffer, position):
         line = match.group(1)
         if line:
-            lines.append(line)
+            if line.startswith(b"data"):
+                lines.append(line)
             continue
         # A CR that ends the buffer may be half of a CRLF; its LF then comes as one more blank line, which is harmless.
         consumed = match.end()
@@ -86,7 +97,13 @@ def _split_by_lines(buffer: bytes, position: int, payloads: list[bytes], ends: l
     return consumed
 
 
-def _data_of(lines: list[bytes]) -> bytes | None:
+def _lines_of(block: bytes) -> Iterable[bytes]:
+    if len(block) > _LARGE_BLOCK:
+        return (match.group() for match in re.finditer(rb"[^\r\n]+", block))
+    return re.split(rb"\r\n|\r|\n", block) if b"\r" in block else block.split(b"\n")
+
+
+def _data_of(lines: Iterable[bytes]) -> bytes | None:
     """The joined data fields of one event, or None if it has none."""
     data = []
     for line in lines:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen.dialects.answer import CONTENT, NOTHING, Answer, words_of_error
-from loadgen.wire.sse import split_events
-from loadgen.worker.exchange import MAX_WORDS_BYTES, Exchange, Segment
+from loadgen.wire.sse import may_end_event, split_events
+from loadgen.worker.exchange import MAX_SAVED_BYTES, MAX_WORDS_BYTES, Exchange, Segment
 from loadgen.worker.stamps import StampClock
 
 NOT_EVENTS: Final = ("application/json", "text/html")
@@ -28,6 +28,15 @@ UNKNOWN: Final = -1
 # A stamp in its events, or an odd first one, gives a response several frames; where each event has another, comparing would
 # only come on top of parsing.
 FRAMES_TRIED: Final = 8
+
+# What one response may bring: far above any model's, and small enough that a thousand hostile ones fail by themselves.
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+MAX_RESPONSE_BYTES: Final = 1 << 30
+MAX_EVENTS: Final = 1 << 20
+
+# All events that have begun and not ended, over all streams. Beyond it those that are large themselves are given up.
+MAX_HELD_BYTES: Final = 256 * 1024 * 1024
+LARGE_BYTES: Final = 64 * 1024
 
 # What a dialect may raise on an event that is none of its own.
 MALFORMED: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
@@ -47,6 +56,12 @@ class Decoder:
         self._text_mark: re.Pattern[bytes] = dialect.TEXT_MARK
         self._clock = clock
         self._on_decoded = on_decoded
+        self._held_bytes = 0
+        self.give_up: Callable[[Exchange, str, str], None] = lambda _exchange, _error, _words: None
+        """Called with (exchange, error, words) where one that goes on has brought too much."""
+        self.keeps_bodies = False
+        self.decoded_bytes = 0
+        """Of what was handed over, how much is done with."""
         self._waiting: deque[Exchange] = deque()
         self.on_segment = self._waiting.append
 
@@ -65,7 +80,12 @@ class Decoder:
         segments, exchange.segments = exchange.segments, []
         exchange.decoded = exchange.ended
         self._decode_all(exchange, segments)
-        if exchange.ended:
+        if not exchange.ended:
+            if exchange.too_large:
+                self.give_up(exchange, "too-large", exchange.too_large)
+        else:
+            self._held_bytes -= len(exchange.rest)
+            exchange.rest = b""
             if exchange.decode_failure:
                 exchange.error, exchange.words = "decode-failed", exchange.decode_failure
             else:
@@ -77,6 +97,8 @@ class Decoder:
         """Decode what has been handed over of an exchange that goes on; gives the output tokens so far."""
         segments, exchange.segments = exchange.segments, []
         self._decode_all(exchange, segments)
+        if exchange.too_large:  # not to be given up from within its own framing
+            self._waiting.append(exchange)
         return max(len(exchange.kinds), exchange.answer.cumulative_tokens or 0)
 
     def _decode_all(self, exchange: Exchange, segments: list[Segment]) -> None:
@@ -85,6 +107,8 @@ class Decoder:
                 self._decode(exchange, segment, is_last=exchange.ended and i == len(segments))
         except Exception as error:  # whatever it is, it costs this request and no other
             exchange.decode_failure = exchange.decode_failure or f"{type(error).__name__}: {error}"
+        self.decoded_bytes += exchange.handed_bytes - exchange.decoded_bytes
+        exchange.decoded_bytes = exchange.handed_bytes
 
     def _decode(self, exchange: Exchange, segment: Segment, *, is_last: bool) -> None:
         if segment.read_ns:
@@ -98,15 +122,27 @@ class Decoder:
         else:
             stamp_ns = np.array([exchange.last_byte_ns or 0], np.int64)
         parts = segment.parts
+        if self.keeps_bodies:
+            exchange.body = bytearray() if exchange.body is None else exchange.body
+            if len(exchange.body) <= MAX_SAVED_BYTES:
+                exchange.body += b"".join(parts)
         if not is_event_stream(exchange):
             if len(exchange.other_body) < MAX_WORDS_BYTES:
                 exchange.other_body = (exchange.other_body + b"".join(parts))[:MAX_WORDS_BYTES]
+            self._hold(exchange, b"")
             return
         rest = exchange.rest
-        body = rest + b"".join(parts)
+        if exchange.too_large:
+            self._hold(exchange, b"")
+            return
+        new = b"".join(parts)
+        body = rest + new
+        if len(rest) > LARGE_BYTES and not is_last and not may_end_event(rest, new):  # or every segment reads it all again
+            self._hold(exchange, body)
+            return
         events = split_events(body, at_start=not exchange.started, final=is_last)
         exchange.started = exchange.started or events.consumed > 0
-        exchange.rest = body[events.consumed :]
+        self._hold(exchange, body[events.consumed :])
         if not events.payloads:
             return
         output = self._read_events(exchange, events.payloads)
@@ -120,6 +156,19 @@ class Decoder:
             stamps = stamp_ns[np.minimum(read, len(stamp_ns) - 1)]
             exchange.event_ns.append(stamps)
             exchange.coalesced_events += int(np.count_nonzero(stamps[1:] == stamps[:-1]))
+
+    def _hold(self, exchange: Exchange, rest: bytes) -> None:
+        """Keep what belongs to an event that is not whole yet, within limits."""
+        self._held_bytes += len(rest) - len(exchange.rest)
+        exchange.rest = rest
+        if len(rest) > MAX_EVENT_BYTES:
+            exchange.too_large = f"an event of more than {MAX_EVENT_BYTES >> 20} MiB"
+        elif self._held_bytes > MAX_HELD_BYTES and len(rest) > LARGE_BYTES:
+            exchange.too_large = f"events that are not whole yet take more than {MAX_HELD_BYTES >> 20} MiB in this worker"
+        elif exchange.response_bytes > MAX_RESPONSE_BYTES:
+            exchange.too_large = f"a response of more than {MAX_RESPONSE_BYTES >> 30} GiB"
+        elif len(exchange.kinds) > MAX_EVENTS:
+            exchange.too_large = f"more than {MAX_EVENTS:,} events of output"
 
     def _read_events(self, exchange: Exchange, payloads: list[bytes]) -> npt.NDArray[np.bool_]:
         """Have the dialect read the events; which of them carried output."""
@@ -229,6 +278,8 @@ def judge(exchange: Exchange) -> None:
     nothing, since vLLM and SGLang send it behind an error event too.
     """
     answer = exchange.answer
+    if exchange.too_large and exchange.error in (None, "truncated"):
+        exchange.error, exchange.words = "too-large", exchange.too_large
     finished = answer.end_seen or answer.finish_reason is not None
     # llama-cpp-python says [DONE] to a stream that it breaks off, too: on a broken connection only a finish reason counts.
     if exchange.error == "truncated" and (answer.finish_reason is not None or exchange.status >= 300):

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # The whole body of an error is read off the wire; this much of it is kept for the server's words.
 MAX_WORDS_BYTES = 64 * 1024
 
+MAX_SAVED_BYTES = 1024 * 1024
+"""Of a response, where bodies are saved."""
+
 
 class Segment(NamedTuple):
     """What a run of reads brought: handed from the transport to the decoder, at the end or when much has piled up."""
@@ -34,6 +37,7 @@ class Exchange:
     __slots__ = (
         "answer",
         "bad_event",
+        "body",
         "coalesced_events",
         "connect_ns",
         "content_encoding",
@@ -43,6 +47,7 @@ class Exchange:
         "data",
         "decode_failure",
         "decoded",
+        "decoded_bytes",
         "due_ns",
         "ended",
         "ended_ns",
@@ -79,6 +84,7 @@ class Exchange:
         "status",
         "superseded",
         "texts",
+        "too_large",
         "turn",
         "unstamped",
         "user",
@@ -125,10 +131,13 @@ class Exchange:
 
         # the decoder's
         self.decoded = False
+        self.decoded_bytes = 0  # of those in segments
+        self.too_large = ""  # over which limit, in words; what comes behind it is not looked at
         self.decode_failure = ""  # our own, in words
         self.started = False
         self.answer = Answer()
         self.rest = b""
+        self.body: bytearray | None = None  # what --save-bodies keeps of the response
         self.frame: tuple[bytes, bytes] | None = None  # see Decoder._frame_of
         self.frames_tried = 0
         self.other_body = b""
@@ -143,3 +152,8 @@ class Exchange:
         self.max_lag_ns = 0
         self.n_reads = 0
         self.unstamped = 0
+
+    def held_bytes(self) -> int:
+        """About how much memory the response takes: what is not decoded yet, and the stamps of its events."""
+        texts_bytes = self.response_bytes if self.texts else 0
+        return self.response_bytes - self.decoded_bytes + len(self.rest) + 17 * len(self.kinds) + texts_bytes

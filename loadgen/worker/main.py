@@ -11,15 +11,19 @@ import pickle
 import signal
 import sys
 import traceback
+from dataclasses import replace
 from typing import Any, Final
 
 import uvloop
 
 from loadgen import board as b
+from loadgen.blotting import blotted
 from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
 from loadgen.dialects import DIALECTS
-from loadgen.host import raise_descriptor_limit
+from loadgen.errors import LoadgenError
+from loadgen.host import keep_memory_private, memory_bytes, raise_descriptor_limit, resident_bytes
 from loadgen.plan import OpenLoad, WorkerPlan
+from loadgen.worker.bodies import BodyWriter
 from loadgen.worker.capture import CaptureWriter
 from loadgen.worker.chores import Chores
 from loadgen.worker.decoding import Decoder
@@ -39,6 +43,12 @@ ORDERS_S: Final = 0.01
 WRITE_NS: Final = NS_PER_S
 """A batch at least this often."""
 
+# All workers together may take half of the memory. Thousands of ordinary streams need less than the least, so beyond it the
+# endpoint is at work: the responses that hold most are given up, before the kernel gives up on the worker.
+MEMORY_SHARE: Final = 0.5
+LEAST_MEMORY_BYTES: Final = 512 * 1024 * 1024
+LARGE_BYTES: Final = 64 * 1024
+
 
 class Worker:
     """The parts of a worker, and its life."""
@@ -56,6 +66,11 @@ class Worker:
         self._chores = Chores(self._decoder, self._pacer, gives_way=self._transport.stamp_source == "kernel")
         self._transport.decode_one = self._chores.do_one
         self._transport.decode_now = self._decoder.decode_now
+        self._transport.decoded_bytes = lambda: self._decoder.decoded_bytes
+        self._decoder.give_up = self._transport.abort
+        self._bodies = BodyWriter(plan.bodies_path, plan.secrets) if plan.bodies_path is not None else None
+        self._decoder.keeps_bodies = self._bodies is not None
+        self._memory_limit_bytes = max(int(memory_bytes() * MEMORY_SHARE) // plan.workers, LEAST_MEMORY_BYTES)
         self._maker = RequestMaker(plan.pool, DIALECTS[plan.dialect])
         self._capture = CaptureWriter(
             plan.capture_path,
@@ -102,6 +117,8 @@ class Worker:
                 self._pacer.close()
                 self._transport.close()
                 self._capture.close(self._said())
+                if self._bodies is not None:
+                    self._bodies.close()
         for task in (working, watching):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise self._failure or error
@@ -156,6 +173,8 @@ class Worker:
                     self._stages[-1].stop()
                 elif order == b.ABORT:
                     self._stages[-1].abort()
+            if resident_bytes() > self._memory_limit_bytes:
+                self._save_memory()
             if now_ns - self._checked_ns >= check_ns:
                 self._checked_ns = now_ns
                 self._enforce_limits(now_ns)
@@ -167,6 +186,15 @@ class Worker:
             numbers[at + b.CPU_NS] = cpu_ns
             numbers[at + b.READS] = self._transport.reads
             numbers[at + b.HEARTBEAT_NS] = now_ns
+
+    def _save_memory(self) -> None:
+        """Give up the responses that hold most, a tenth of them at a time."""
+        in_flight = self._transport.in_flight()
+        large = sorted((e for e in in_flight if e.held_bytes() > LARGE_BYTES), key=Exchange.held_bytes, reverse=True)
+        limit = f"this worker's limit of {self._memory_limit_bytes >> 20} MiB is reached"
+        for exchange in large[: len(large) // 10 + 1]:
+            words = f"it held {exchange.held_bytes() >> 10} KiB when {limit}"
+            self._transport.abort(exchange, "too-large", words)
 
     def _limits_ns(self) -> tuple[int, int, int]:
         limits = self._plan.limits
@@ -218,6 +246,14 @@ class Worker:
         else:
             numbers[at + b.FAILED] += 1
             self._say(f"{exchange.error}: {exchange.words}" if exchange.words else exchange.error)
+        for secret in self._plan.secrets:  # a server may put a request's key into the ids, too
+            answer = exchange.answer
+            if answer.response_id is not None and secret in answer.response_id:
+                answer.response_id = blotted(answer.response_id, [secret])
+            if answer.finish_reason is not None and secret in answer.finish_reason:
+                answer.finish_reason = blotted(answer.finish_reason, [secret])
+        if self._bodies is not None:
+            self._bodies.write(exchange)
         if self._capture.append(exchange):
             self._begin_writing()
 
@@ -225,9 +261,7 @@ class Worker:
         self._numbers[self._board.histogram_at(self._plan.worker, histogram) + b.bucket_of(duration_ns)] += 1
 
     def _say(self, words: str) -> None:
-        for secret in self._plan.secrets:
-            words = words.replace(secret, "***")
-        self._board.say(self._plan.worker, words)
+        self._board.say(self._plan.worker, blotted(words, self._plan.secrets))
 
     def _write(self) -> None:
         self._begin_writing()
@@ -250,6 +284,7 @@ class Worker:
             "unstamped": self._unstamped,
             "reads": self._transport.reads,
             "clock_steps": self._clock.steps,
+            "sleeps": self._clock.sleeps,
         }
 
     def _coordinator_gone(self) -> None:
@@ -290,10 +325,19 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
     plan: WorkerPlan = pickle.load(sys.stdin.buffer)
     raise_descriptor_limit()
-    try:
-        if plan.core is not None:
+    if plan.secrets:
+        keep_memory_private()
+    if plan.core is not None:
+        try:
             os.sched_setaffinity(0, {plan.core})
+        except OSError:  # a container may refuse: then the kernel chooses, and the capture says so
+            plan = replace(plan, core=None)
+    try:
         uvloop.run(live(plan))
+    except LoadgenError as error:
+        sys.exit(f"worker {plan.worker}: {error}")
+    except MemoryError:
+        sys.exit(f"worker {plan.worker}: out of memory")
     except Exception as error:
         traceback.print_exc()
         sys.exit(f"worker {plan.worker}: {type(error).__name__}: {error}")
