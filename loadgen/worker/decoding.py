@@ -137,7 +137,9 @@ class Decoder:
             return
         new = b"".join(parts)
         body = rest + new
-        if len(rest) > LARGE_BYTES and not is_last and not may_end_event(rest, new):  # or every segment reads it all again
+        if (
+            len(rest) > LARGE_BYTES and not is_last and not may_end_event(rest, new)
+        ):  # or every segment reads it all again
             self._hold(exchange, body)
             return
         events = split_events(body, at_start=not exchange.started, final=is_last)
@@ -164,7 +166,9 @@ class Decoder:
         if len(rest) > MAX_EVENT_BYTES:
             exchange.too_large = f"an event of more than {MAX_EVENT_BYTES >> 20} MiB"
         elif self._held_bytes > MAX_HELD_BYTES and len(rest) > LARGE_BYTES:
-            exchange.too_large = f"events that are not whole yet take more than {MAX_HELD_BYTES >> 20} MiB in this worker"
+            exchange.too_large = (
+                f"events that are not whole yet take more than {MAX_HELD_BYTES >> 20} MiB in this worker"
+            )
         elif exchange.response_bytes > MAX_RESPONSE_BYTES:
             exchange.too_large = f"a response of more than {MAX_RESPONSE_BYTES >> 30} GiB"
         elif len(exchange.kinds) > MAX_EVENTS:
