@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from analysis import rates, slo, watches
 from analysis.captures import ABSENT, Capture, Integers, Run, open_run, stage_rows
@@ -62,6 +63,15 @@ def summarize(run_dir: Path) -> dict[str, Any]:
 
 def analyse(run_dir: Path) -> Analysis:
     """The summary and its histograms; two passes over the capture, memory by the piece. CaptureError as above."""
+    try:
+        return _analyse(run_dir)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
+        # Values that no worker writes: a flipped bit, an edited file. The chain tells where, should it be our own doing.
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise CaptureError(f"{run_dir} is damaged, or was not written by this loadgen ({what})") from error
+
+
+def _analyse(run_dir: Path) -> Analysis:
     run = open_run(run_dir)
     asked = slo.limits(run.facts["spec"])
     plans = {plan["stage"]: plan for plan in run.facts["stages"]}

@@ -255,7 +255,7 @@ class Coordinator:
         """How a worker ended, from its exit status as Popen tells it."""
         if returncode >= 0:
             return f"exit status {returncode}"
-        words = f"killed by signal {-returncode}, {signal.Signals(-returncode).name}"
+        words = f"killed by signal {-returncode}"
         if -returncode == signal.SIGKILL:
             ran_out = host.out_of_memory_kills() > self._out_of_memory_kills
             words += ": the kernel had no memory left" if ran_out else ": by somebody, or by the kernel for its memory"

@@ -29,6 +29,8 @@ UNKNOWN: Final = -1
 # only come on top of parsing.
 FRAMES_TRIED: Final = 8
 
+NOT_PLAIN: Final = bytes(range(0x20)) + b'"\\'
+
 # What one response may bring: far above any model's, and small enough that a thousand hostile ones fail by themselves.
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 MAX_RESPONSE_BYTES: Final = 1 << 30
@@ -256,8 +258,8 @@ def _unlike(payloads: list[bytes], before: bytes, behind: bytes) -> list[int]:
 
 
 def _is_plain(text: bytes) -> bool:
-    """Whether a JSON string of these bytes holds just them: no quote, no escape, no broken UTF-8."""
-    if b'"' in text or b"\\" in text:
+    """Whether a JSON string of these bytes holds just them: no quote, no escape, no control character, no broken UTF-8."""
+    if len(text.translate(None, NOT_PLAIN)) != len(text):
         return False
     try:
         text.decode()
