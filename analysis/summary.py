@@ -34,6 +34,9 @@ NS_PER_MS: Final = 1_000_000
 NS_PER_US: Final = 1_000
 NS_PER_S: Final = 1_000_000_000
 
+LONG_SILENCE_NS: Final = NS_PER_S
+"""Samples are taken every 100 ms: a worker that takes none for so long was held up."""
+
 TOKEN_RULE: Final = (
     "a token counts at the stamp of its event: event tokens where told, else the request's usage spread evenly over its "
     "events, else one an event"
@@ -95,6 +98,7 @@ def _analyse(run_dir: Path) -> Analysis:
         "ended": run.facts["ended"],
         "capture": _capture_facts(run, len(plans), len(tallies)),
         "host": run.facts["host"],
+        "throttled_ms": run.facts.get("throttled_ms"),
         "spec": run.facts["spec"],
         "stages": [_stage(plans[stage], tally, run) for stage, tally in tallies.items()],
     }
@@ -149,11 +153,27 @@ def _capture_facts(run: Run, planned: int, begun: int) -> dict[str, Any]:
         "workers": run.workers,
         "missing_workers": sorted(set(range(run.workers)) - found),
         "cut_workers": sorted([c.worker for c in run.captures if not c.closed] + run.unreadable),
+        "cut_requests": sum(_rowless(capture) for capture in run.captures if not capture.closed),
+        "unpinned_workers": _unpinned(run),
         "requests": sum(capture.rows for capture in run.captures),
         "stages_planned": planned,
         "stages_begun": begun,
         "stamp_source": sorted({capture.facts["stamp_source"] for capture in run.captures}),
     }
+
+
+def _rowless(capture: Capture) -> int:
+    """The requests that a cut capture says were sent, and has no row of."""
+    sent = capture.watches[-1].get("sent", 0) if capture.watches else 0
+    return max(sent - capture.rows, 0)
+
+
+def _unpinned(run: Run) -> list[int]:
+    """The workers that were to have a core of their own, and were refused it."""
+    if (run.facts["host"] or {}).get("system", "Linux") != "Linux":
+        return []
+    planned = {entry["worker"]: entry["core"] for entry in run.facts["workers"]}
+    return sorted({c.worker for c in run.captures if c.facts["core"] is None and planned.get(c.worker) is not None})
 
 
 def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
@@ -374,6 +394,12 @@ def _client(tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
         "unstamped_requests": tally.unstamped_requests,
         "reopened_connections": round(sum(watches.counted(capture, "reopened", *span) for capture in captures)),
         "clock_steps_ms": [step_ns / NS_PER_MS for _, step_ns in watches.clock_steps(captures, *span)],
+        "suspended_ms": sum(slept_ns for _, slept_ns in watches.sleeps(captures, *span)) / NS_PER_MS,
+        "silent_ms": {
+            str(capture.worker): silence_ns / NS_PER_MS
+            for capture in captures
+            if (silence_ns := watches.longest_silence_ns(capture, *span)) > LONG_SILENCE_NS
+        },
     }
 
 

@@ -20,6 +20,7 @@ Batch metadata, key WATCH_KEY: one JSON object, what the worker says of itself s
     unstamped      reads without a kernel stamp (the time of the read was taken), so far
     reads          reads so far
     clock_steps    [[t_ns, step_ns], ...]  steps of CLOCK_REALTIME seen so far
+    sleeps         [[t_ns, slept_ns], ...]  times that the machine was suspended so far
     closing        true in the last batch of a worker that ended in order
 
 Version history

@@ -132,6 +132,8 @@ class Decoder:
             if len(exchange.other_body) < MAX_WORDS_BYTES:
                 exchange.other_body = (exchange.other_body + b"".join(parts))[:MAX_WORDS_BYTES]
             self._hold(exchange, b"")
+            if exchange.response_bytes > MAX_EVENT_BYTES:
+                exchange.too_large = f"a response of more than {MAX_EVENT_BYTES >> 20} MiB that is no event stream"
             return
         rest = exchange.rest
         if exchange.too_large:

@@ -31,7 +31,7 @@ MAX_SEGMENT_BYTES: Final = 256 * 1024
 # What may wait, read and not framed, or framed and not decoded, before no more is read: a server that is faster than this
 # program is then held back by TCP, and the memory stays bounded.
 MOST_UNFRAMED_BYTES: Final = 64 * 1024 * 1024
-MOST_WAITING_BYTES: Final = 128 * 1024 * 1024
+MOST_WAITING_BYTES: Final = 192 * 1024 * 1024
 
 CONNECTING_AT_ONCE: Final = 128
 
