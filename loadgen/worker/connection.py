@@ -270,6 +270,6 @@ def tls_words(error: ssl.SSLError) -> str:
     reason = getattr(error, "reason", None)  # an error that OpenSSL did not raise has none
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
         return "the server does not speak TLS on this port (try http://)"
-    if reason == "TLSV1_ALERT_NO_APPLICATION_PROTOCOL":
+    if "no application protocol" in str(error).lower():  # an alert that Python has no name for
         return "the server takes none of the protocols offered (HTTP/2 alone, most likely); this client speaks HTTP/1.1"
     return (reason or (str(error.args[1]) if len(error.args) > 1 else str(error))).replace("_", " ").lower()

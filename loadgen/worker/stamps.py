@@ -17,6 +17,8 @@ Nanoseconds = npt.NDArray[np.int64]
 
 NO_STAMP: Final = bytes(16)
 
+LARGE_LAG_NS: Final = NS_PER_MS
+
 # The two clocks are read one after the other; whoever suspends a machine does it for longer.
 LEAST_SLEEP_NS: Final = 100 * NS_PER_MS
 
@@ -67,7 +69,8 @@ class StampClock:
         if unstamped:
             stamp_ns[missing] = read_ns[missing]
             lag_ns[missing] = 0
-        if len(self.offsets_ns) > 1 or int(lag_ns.min()) < -STEP_NS:
+        # A lag may be large for its own reasons; behind a step back, before it is found, every one is.
+        if len(self.offsets_ns) > 1 or int(lag_ns.min()) < -STEP_NS or int(lag_ns.max()) > LARGE_LAG_NS:
             self.watch()
             self._choose_offsets(realtime_ns, read_ns, stamp_ns, missing)
             lag_ns = read_ns - stamp_ns
