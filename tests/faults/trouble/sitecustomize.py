@@ -115,6 +115,30 @@ def asleep(seconds: str) -> None:
     stamps.asleep_ns = lambda: (time.monotonic_ns() - began_ns > 1_000_000_000) * int(seconds) * 1_000_000_000
 
 
+def quoting_error(_: str) -> None:
+    """A bug whose message holds what was sent, key and all."""
+    from loadgen.worker import stage
+
+    async def broken(self, start_ns):
+        raise RuntimeError(f"cannot go on with {self.users._maker._head!r}")
+
+    stage.Stage.run = broken
+
+
+def segfault(_: str) -> None:
+    """The process dies in C once a stage begins; a core is wanted."""
+    import ctypes
+
+    from loadgen.worker import stage
+
+    resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
+
+    async def broken(self, start_ns):
+        ctypes.string_at(0)
+
+    stage.Stage.run = broken
+
+
 def peak_memory(path: str) -> None:
     """Writes the most memory that the process ever held, KiB, to a file at its end."""
     import atexit
@@ -126,11 +150,19 @@ def peak_memory(path: str) -> None:
     atexit.register(tell)
 
 
-TROUBLES = {
-    each.__name__.replace("_", "-"): each
-    for each in (address_space, file_size, descriptors, read_only, no_affinity, clock_step, asleep, peak_memory)
-}
+TROUBLES = (
+    address_space,
+    file_size,
+    descriptors,
+    read_only,
+    no_affinity,
+    clock_step,
+    asleep,
+    quoting_error,
+    segfault,
+    peak_memory,
+)
 
 if "loadgen.worker.main" in sys.orig_argv:
     kind, _, amount = os.environ["WORKER_TROUBLE"].partition(":")
-    TROUBLES[kind](amount)
+    {trouble.__name__.replace("_", "-"): trouble for trouble in TROUBLES}[kind](amount)
