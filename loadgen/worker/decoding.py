@@ -177,6 +177,9 @@ class Decoder:
             exchange.too_large = f"a response of more than {MAX_RESPONSE_BYTES >> 30} GiB"
         elif len(exchange.kinds) > MAX_EVENTS:
             exchange.too_large = f"more than {MAX_EVENTS:,} events of output"
+        if exchange.too_large:
+            self._held_bytes -= len(exchange.rest)
+            exchange.rest = b""
 
     def _read_events(self, exchange: Exchange, payloads: list[bytes]) -> npt.NDArray[np.bool_]:
         """Have the dialect read the events; which of them carried output."""

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asked import children, environment, gone, installed, rows, typed, until
-from misbehaving import CHUNKED, FAULTS, GOOD, LARGE_CHUNK, Fault, Peer, misbehaving
+from misbehaving import CHUNKED, FAULTS, GOOD, LARGE_CHUNK, Fault, Peer, misbehaving, say
 
 from analysis.captures import open_capture
 from loadgen import host
@@ -169,6 +170,15 @@ def test_a_hostile_flood_over_all_streams_does_not_eat_the_memory(run, tmp_path)
     assert sum(row["error"] is None for row in done.rows) == 20
     peak_mb = int(told.read_text()) // 1024
     assert peak_mb < 1_000, "20 streams that would each send 1,000 MB"
+
+
+def test_at_the_limit_of_memory_the_large_responses_go_and_the_others_stay(run):
+    large = say(CHUNKED + LARGE_CHUNK + b"data: " + b"x" * (1 << 20), Peer.wait)
+    plan = [*[Fault(large, "too-large")] * 4, *[GOOD] * 36]
+    with misbehaving(plan) as server:
+        done = run(server.url, "--concurrency", 8, "--requests", 40, **in_trouble("memory-full"))
+    assert done.status == 0, done.complained
+    assert Counter(row["error"] for row in done.rows) == {"too-large": 4, None: 36}
 
 
 # the disk

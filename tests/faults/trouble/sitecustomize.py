@@ -64,6 +64,13 @@ def read_only(writes: str) -> None:
     Path.open = turning
 
 
+def memory_full(_: str) -> None:
+    """This process seems to hold far more than it may."""
+    from loadgen import host
+
+    host.resident_bytes = lambda: 1 << 50
+
+
 def no_affinity(_: str) -> None:
     def refused(_pid, _cpus):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
@@ -155,6 +162,7 @@ TROUBLES = (
     file_size,
     descriptors,
     read_only,
+    memory_full,
     no_affinity,
     clock_step,
     asleep,
