@@ -93,6 +93,7 @@ def test_a_killed_worker_ends_the_run_with_all_that_was_measured_reported(served
     assert {row["worker"] for row in rows(run_dir)} == {0, 1}
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_stopped_for_a_while_is_named(served, run_dir):
     with running(served.url, run_dir, "--workers", 1, "--concurrency", 4, "--duration", "1h") as process:
         until(lambda: len(rows(run_dir)) > 4, "some requests")
@@ -137,6 +138,7 @@ def test_workers_without_a_coordinator_end_within_two_seconds_and_leave_all_read
     assert "nothing-completed" in reported(run_dir)
 
 
+@pytest.mark.slow
 def test_a_worker_out_of_memory_ends_the_run_and_says_so(run, run_dir):
     def swell(peer: Peer) -> None:
         with contextlib.suppress(OSError):
@@ -158,6 +160,7 @@ def test_a_worker_out_of_memory_ends_the_run_and_says_so(run, run_dir):
     reported(run_dir)
 
 
+@pytest.mark.slow
 def test_a_hostile_flood_over_all_streams_does_not_eat_the_memory(run, tmp_path):
     names = ("an endless event", "an endless page", "endless trailers", "endless headers", "an event of 50 MB of lines")
     plan = [FAULTS[name] for name in names] * 4
@@ -289,7 +292,7 @@ def test_a_core_that_is_refused_is_done_without_and_told(served, run):
 # the clock
 
 
-@pytest.mark.parametrize("seconds", [3600, -3600])
+@pytest.mark.parametrize("seconds", [pytest.param(3600, marks=pytest.mark.slow), -3600])
 def test_a_step_of_the_wall_clock_is_told_and_spoils_no_stamp(seconds, served, run):
     load = ("--concurrency", 4, "--duration", "3s", "--warmup", "0s")
     done = run(served.url, *load, **in_trouble(f"clock-step:{seconds}"))

@@ -74,7 +74,7 @@ QUOTES = {
 }
 
 
-@pytest.mark.parametrize("transport", ["kernel", "aiohttp"])
+@pytest.mark.parametrize("transport", ["kernel", pytest.param("aiohttp", marks=pytest.mark.slow)])
 def test_a_key_that_the_server_quotes_is_written_nowhere(transport, run, tmp_path):
     plan = [Fault(script, None) for script in QUOTES.values()]
     with misbehaving(plan) as server:
