@@ -8,7 +8,7 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "reliability.md"
 
 
-def tests_by_name() -> dict[str, bool]:
+def named_tests() -> dict[str, bool]:
     """Every test function below this folder -> whether it, or all of its cases, is slow."""
     found = {}
     for path in TESTS.rglob("test_*.py"):
@@ -21,7 +21,7 @@ def tests_by_name() -> dict[str, bool]:
 def test_every_test_that_the_page_names_is_there_and_slow_where_it_says_so():
     named = re.findall(r"`(test_\w+)`(\*?)", PAGE.read_text(encoding="utf-8"))
     assert len(named) > 40
-    there = tests_by_name()
+    there = named_tests()
     assert [name for name, _ in named if name not in there] == []
     assert [name for name, star in named if bool(star) != there[name]] == []
 

@@ -16,11 +16,8 @@ import pytest
 from asked import children, environment, gone, installed, rows, typed, until
 from misbehaving import CHUNKED, FAULTS, GOOD, LARGE_CHUNK, Fault, Peer, misbehaving, say
 
-from analysis.captures import open_capture
-from loadgen import host
 from loadgen.simulator.process import Served, serve
 
-TWO_CORES = pytest.mark.skipif(len(host.usable_cores()) < 2, reason="two workers need two cores")
 QUICK = ("--concurrency", "4", "--requests", "100")
 
 
@@ -75,24 +72,6 @@ def reported(run_dir: Path) -> dict[str, str]:
 # processes
 
 
-@TWO_CORES
-def test_a_killed_worker_ends_the_run_with_all_that_was_measured_reported(served, run_dir):
-    with running(served.url, run_dir, "--workers", 2, "--concurrency", 6, "--duration", "1h") as process:
-        until(lambda: len({row["worker"] for row in rows(run_dir)}) == 2, "rows of both workers")
-        workers = children(process.pid)
-        os.kill(workers[1], signal.SIGKILL)
-        said, complained = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert complained.startswith("loadgen: worker 1 ended in mid-run (killed by signal 9: ")
-    assert "suspect" in said
-    assert all(gone(pid) for pid in workers)
-    told = reasons(json.loads((run_dir / "summary.json").read_bytes()))
-    assert "killed by signal 9" in told["run-failed"]
-    assert "1 of 2 workers did not close their capture (worker 1)" in told["capture-cut"]
-    assert reported(run_dir) == told
-    assert {row["worker"] for row in rows(run_dir)} == {0, 1}
-
-
 @pytest.mark.slow
 def test_a_worker_that_was_stopped_for_a_while_is_named(served, run_dir):
     with running(served.url, run_dir, "--workers", 1, "--concurrency", 4, "--duration", "1h") as process:
@@ -122,20 +101,6 @@ def test_a_worker_that_was_stopped_for_good_is_given_up(served, run_dir):
     assert "suspect" in said
     assert gone(worker)
     assert {"run-failed", "capture-cut"} <= reported(run_dir).keys()
-
-
-def test_workers_without_a_coordinator_end_within_two_seconds_and_leave_all_readable(slow, run_dir):
-    with running(slow.url, run_dir, "--concurrency", 4, "--duration", "1h", "--warmup", "0s") as process:
-        until(lambda: _sent(run_dir) == 4, "four requests in flight")
-        workers = children(process.pid)
-        process.kill()
-        killed_ns = time.monotonic_ns()
-        until(lambda: all(gone(pid) for pid in workers), "the workers' end")
-    ended_ns = [row["ended_ns"] for row in rows(run_dir)]
-    assert len(ended_ns) == 4
-    assert max(ended_ns) - killed_ns < 2_000_000_000, "by their own account"
-    assert all(capture.closed for capture in _captures(run_dir))
-    assert "nothing-completed" in reported(run_dir)
 
 
 @pytest.mark.slow
@@ -310,12 +275,3 @@ def test_a_machine_that_slept_is_told(served, run):
     done = run(served.url, *load, **in_trouble("asleep:90"))
     assert done.status == 0
     assert reasons(done.summary)["suspended"].startswith("this machine was suspended for 90.0 s during the stage")
-
-
-def _captures(run_dir: Path) -> list[Any]:
-    found = [open_capture(path) for path in (run_dir / "capture").glob("*.arrow")]
-    return [capture for capture in found if capture is not None]
-
-
-def _sent(run_dir: Path) -> int:
-    return sum(capture.watches[-1]["sent"] for capture in _captures(run_dir) if capture.watches)
