@@ -141,10 +141,8 @@ class Decoder:
             return
         new = b"".join(parts)
         body = rest + new
-        if (
-            len(rest) > LARGE_BYTES and not is_last and not may_end_event(rest, new)
-        ):  # or every segment reads it all again
-            self._hold(exchange, body)
+        if len(rest) > LARGE_BYTES and not is_last and not may_end_event(rest, new):
+            self._hold(exchange, body)  # or every segment would have all of it gone through again
             return
         events = split_events(body, at_start=not exchange.started, final=is_last)
         exchange.started = exchange.started or events.consumed > 0

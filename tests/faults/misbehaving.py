@@ -88,8 +88,8 @@ class Peer:
 
     def drip(self, data: bytes, pause_s: float) -> None:
         with contextlib.suppress(OSError):
-            for i in range(len(data)):
-                self.send(data[i : i + 1])
+            for i in range(0, len(data), 3):
+                self.send(data[i : i + 3])
                 time.sleep(pause_s)
 
 
@@ -142,7 +142,7 @@ FAULTS: dict[str, Fault] = {
     "stall in mid-stream": Fault(say(TWO, Peer.wait), "timeout-idle", 2),
     "a slow drip that ends": Fault(lambda peer: peer.drip(WHOLE, 0.0005), *COMPLETED),
     "a slow drip without end": Fault(
-        lambda peer: (peer.send(TWO + b"1000\r\n"), peer.drip(b":" * 600, 0.05), peer.wait()), "timeout-total", 2
+        lambda peer: (peer.send(TWO + b"1000\r\n"), peer.drip(b":" * 900, 0.05), peer.wait()), "timeout-total", 2
     ),
     "a truncated chunk": Fault(say(TWO + b"fff\r\n" + TOKENS[2], Peer.close), "truncated", 3),
     "a chunk size too small": Fault(say(TWO + b"10\r\n" + TOKENS[2] + b"\r\n", Peer.wait), "bad-http", 2),

@@ -8,7 +8,7 @@ from misbehaving import FAULTS, GOOD, Fault, Misbehaving, misbehaving
 from runs import Ran, accounts_are_even, ran
 
 TRANSPORTS = ("kernel", "aiohttp")
-LIMITS = ("--first-byte-timeout", "1500ms", "--idle-timeout", "1500ms", "--timeout", "6s")
+LIMITS = ("--first-byte-timeout", "1500ms", "--idle-timeout", "1500ms", "--timeout", "4s")
 
 
 def interleaved() -> list[Fault]:

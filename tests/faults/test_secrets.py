@@ -68,7 +68,7 @@ QUOTES = {
     "in an error event": say(CHUNKED + chunk(event(error={"message": KEY})) + LAST_CHUNK),
     "in an event that is none": say(CHUNKED + chunk(f"data: {KEY}\n\n".encode()) + LAST_CHUNK),
     "in the ids": say(finished(f"id-{KEY}", f"stop-{KEY}")),
-    "cut in the ids": say(finished("i" * 195 + KEY, "s" * 195 + KEY)),
+    "cut in the ids": say(finished("i" * 185 + KEY, "s" * 185 + KEY)),
     "as no HTTP": say(f"{KEY}\r\n\r\n".encode()),
 }
 
