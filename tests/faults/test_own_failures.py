@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_what_was_written_stays(served, sm
 
 @pytest.mark.parametrize(
     ("trouble", "words"),
-    [("file-size:20", "File too large"), ("read-only:200", "Read-only file system")],
+    [("file-size:20", "File too large"), ("read-only:110", "Read-only file system")],
 )
 def test_a_capture_that_cannot_go_on_says_why_and_reads_to_its_last_batch(trouble, words, served, run, run_dir):
     done = run(served.url, "--concurrency", 4, "--duration", "1h", **in_trouble(trouble))
