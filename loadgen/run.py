@@ -21,6 +21,7 @@ import orjson
 from loadgen import __version__, host, planner
 from loadgen.board import Board
 from loadgen.coordinator import Coordinator
+from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target
 from loadgen.schedule.stage import Schedule
@@ -125,14 +126,15 @@ def _unwritable(run_dir: Path, error: OSError) -> UsageError:
 class Run:
     """A run that this machine can make, and that has not begun. UsageError where it cannot be made here."""
 
-    def __init__(self, spec: Spec, run_dir: Path, *, key: str | None) -> None:
+    def __init__(self, spec: Spec, run_dir: Path, *, credentials: Credentials) -> None:
         self.run_dir = run_dir
-        self._key = key
+        self.credentials = credentials
+        spec = planner.resolved(spec)
         self.schedules = planner.schedules(spec)
         self._cores = cores(spec, self.schedules)
         self.spec = replace(spec, transport=choose_transport(spec))
         self.where: Target = planner.target(spec)
-        planner.head(self.where, key)
+        planner.head(self.spec, self.where, credentials)
         check_descriptors(planner.most_in_flight(spec, self.schedules), len(self._cores))
         check_directory(run_dir)
         self._run_id = secrets.token_hex(8)
@@ -147,10 +149,15 @@ class Run:
         """The stages as they stand in run.json."""
         return planner.stages(self.spec, self.schedules)
 
+    def change(self, **settings: Any) -> None:
+        """Settle what the endpoint alone could tell: its model, whether it counts tokens."""
+        self.spec = replace(self.spec, **settings)
+        self.where = planner.target(self.spec)
+
     @contextmanager
     def started(self, model: str) -> Iterator[Coordinator]:
         """The workers, spawned; leaving ends them. The directory is there and empty (create_directory)."""
-        self.spec = replace(self.spec, model=model)
+        self.change(model=model)
         machine = host.facts()
         pin = hasattr(os, "sched_setaffinity")
         self._facts = {
@@ -173,7 +180,7 @@ class Run:
                 self.schedules,
                 where=self.where,
                 model=model,
-                key=self._key,
+                credentials=self.credentials,
                 transport=self.spec.transport,
                 cores=[core if pin else None for core in self._cores],
                 run_id=self._run_id,

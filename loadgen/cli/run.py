@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.options import credentials, load_options, spec_of
 from loadgen.errors import EndpointError, LoadgenError, RunError
 
 SUSPECT_STATUS = 3
@@ -27,20 +27,22 @@ MAX_SENTENCE = 600
 def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> None:
     """Load an endpoint and report TTFT, TPOT and throughput at each level of load.
 
-    The key, if the endpoint wants one, is taken from OPENAI_API_KEY.
+    The key, if the endpoint wants one, is taken from OPENAI_API_KEY, or the variable of the API's own (ANTHROPIC_API_KEY,
+    AZURE_OPENAI_API_KEY, GEMINI_API_KEY, DATABRICKS_TOKEN).
 
     Ctrl-C once ends the stage, drains and reports what there is; twice stops at once.
     """
     from rich.console import Console
 
-    from loadgen import run
+    from loadgen import planner, run
 
-    spec = spec_of(flags)
-    key = api_key()
+    spec = planner.resolved(spec_of(flags))
     console = Console()
     run_dir = out or run.default_directory(datetime.datetime.now())
-    job = run.Run(spec, run_dir, key=key)  # what cannot be done here is refused before anything is called
-    model = spec.model if no_check and spec.model else _checked_model(job, key, no_check=no_check)
+    job = run.Run(
+        spec, run_dir, credentials=credentials(spec)
+    )  # what cannot be done here is refused before anything is called
+    model = spec.model if no_check and spec.model else _checked_model(job, console, no_check=no_check)
     run.create_directory(run_dir)
 
     outcome_words = _make_load(job, model, console)
@@ -55,22 +57,33 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
         raise SystemExit(SUSPECT_STATUS)
 
 
-def _checked_model(job: Any, key: str | None, *, no_check: bool) -> str:
+def _checked_model(job: Any, console: Any, *, no_check: bool) -> str:
     """The model that was asked for, or the first one listed; tried with one request."""
-    from loadgen import probe
+    from loadgen import planner, probe
+    from loadgen.dialects import spoken
+    from loadgen.dialects.credentials import header_fields
 
     spec = job.spec
-    with kept_secret(key):
-        model: str = spec.model or probe.find_model(job.where, spec.api, key, connect_timeout_s=spec.connect_timeout_s)
+    dialect = spoken(planner.wording(spec))
+    fields = header_fields(dialect, job.credentials, spec.header)
+    with kept_secret(job.credentials.secrets):
+        model: str = spec.model or probe.find_model(
+            job.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s
+        )
+        job.change(model=model)
         if not no_check:
-            probe.check(
+            checked = probe.check(
                 job.where,
-                spec.api,
+                dialect,
                 model,
-                key,
+                fields,
                 ignore_eos=spec.ignore_eos,
+                images=planner.images(spec),
                 connect_timeout_s=spec.connect_timeout_s,
             )
+            if not checked.takes_stream_options:
+                job.change(usage="none")
+                console.print("The endpoint refuses stream_options, so it is not asked for usage (--usage none).")
     return model
 
 
@@ -108,12 +121,14 @@ def handling(on_interrupt: Any) -> Iterator[None]:
 
 
 @contextmanager
-def kept_secret(key: str | None) -> Iterator[None]:
-    """Blot out the key in an EndpointError: servers like to quote it."""
+def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
+    """Blot out keys in an EndpointError: servers like to quote them."""
     try:
         yield
     except EndpointError as error:
-        words = str(error).replace(key, "***") if key else str(error)
+        words = str(error)
+        for secret in secrets:
+            words = words.replace(secret, "***")
         raise EndpointError(
             error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
         ) from None

@@ -53,6 +53,7 @@ class Answer:
         "reasoning_tokens",
         "response_id",
         "text_before",
+        "undecided",
     )
 
     def __init__(self) -> None:
@@ -68,6 +69,8 @@ class Answer:
         """Output tokens up to and with the event read last, where the event says so itself."""
         self.is_cumulative = False
         """Whether each event repeats the text before it, as far as can be told by now."""
+        self.undecided = False
+        """Whether it cannot be told yet: then every event has to be read."""
         self.text_before = ""  # of the event before, where a dialect has to compare
         self.grown = 0  # how often in a row an event began with the text of the one before it
 

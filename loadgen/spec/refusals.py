@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from loadgen.errors import UsageError
 from loadgen.schedule.profile import Profile
 from loadgen.spec import (
-    APIS,
     HISTORIES,
     MOST_CONCURRENCY,
     MOST_INPUT_TOKENS,
@@ -21,6 +20,7 @@ from loadgen.spec import (
     MOST_TURNS,
     TIMED_ARRIVALS,
     TRANSPORTS,
+    USAGES,
     Spec,
     StageSpec,
     most_turns,
@@ -35,7 +35,7 @@ def flag(*names: str, stage: int | None = None) -> str:
 def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
     """The same spec, if it can be run. UsageError names the first field that cannot, by `called(*names, stage=...)`."""
     parts = check_url(called("url"), spec.url, keyless=True)
-    _among(called("api"), spec.api, APIS)
+    _among(called("usage"), spec.usage, USAGES)
     _among(called("transport"), spec.transport, TRANSPORTS)
     _among(called("history"), spec.history, HISTORIES)
     if not spec.stages:
@@ -77,6 +77,12 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         _check_certificates(called("tls_ca"), spec.tls_ca)
     if spec.model is not None:
         _check_model(called("model"), spec.model)
+    if spec.api_key_env is not None and spec.api_key_file is not None:
+        raise UsageError(f"{called('api_key_env', 'api_key_file')}: give one of the two, there is one key")
+    if spec.max_tokens_field is not None and not all(spec.max_tokens_field.split(".")):
+        raise UsageError(f"{called('max_tokens_field')}: {spec.max_tokens_field!r} is no name of a field")
+    if spec.image and spec.turns is not None:
+        raise UsageError(f"{called('image')}: the turns of a session repeat texts alone; leave out --turns")
     return spec
 
 

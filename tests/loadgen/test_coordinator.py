@@ -19,6 +19,7 @@ from loadgen import coordinator as under_test
 from loadgen import host, planner
 from loadgen.board import Board
 from loadgen.coordinator import Coordinator, Outcome, StageNow
+from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError
 from loadgen.simulator.process import serve
 from loadgen.spec import Spec
@@ -57,7 +58,7 @@ def coordinating(
             planner.schedules(asked),
             where=planner.target(asked),
             model="sim",
-            key=key,
+            credentials=Credentials(key),
             transport="kernel",
             cores=host.usable_cores()[:workers],
             run_id="r",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from loadgen import planner
 from loadgen.dialects import DIALECTS
+from loadgen.dialects.credentials import Credentials
 from loadgen.errors import UsageError
 from loadgen.plan import UsersPlan
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
@@ -17,7 +18,7 @@ KEY = "sk-0123456789-secret"
 
 
 def where(url: str, api: str = "chat") -> tuple[str, int, bool, str]:
-    target = planner.target(spec(url=url, api=api))
+    target = planner.target(planner.resolved(spec(url=url, api=api)))
     return target.host, target.port, target.tls, target.path
 
 
@@ -48,8 +49,10 @@ def test_a_url_is_a_base_or_the_whole_path(url, host, port, tls, path):
 @pytest.mark.parametrize(("api", "other"), [("chat", "completions"), ("completions", "chat")])
 def test_the_whole_path_of_another_api_is_refused(api, other):
     path = {"chat": "/chat/completions", "completions": "/completions"}[other]
-    with pytest.raises(UsageError, match=rf"^--api: {api} does not go .* in {path}; give --api {other}$"):
-        planner.target(spec(url=f"http://h/v1{path}", api=api))
+    with pytest.raises(
+        UsageError, match=rf"^--api: {api} does not go .* ends as that of {other} does; give --api {other}$"
+    ):
+        planner.resolved(spec(url=f"http://h/v1{path}", api=api))
 
 
 @given(total=st.integers(0, 10**6), workers=st.integers(1, 64))
@@ -164,7 +167,7 @@ def plans_of(asked, workers: int, key: str | None = None):
         planner.schedules(asked),
         where=planner.target(asked),
         model="sim",
-        key=key,
+        credentials=Credentials(key),
         transport="kernel",
         cores=[None] * workers,
         run_id="r",
@@ -204,7 +207,7 @@ def test_a_request_is_whole_http_and_says_what_was_asked_for(
 ):
     asked = spec(api=api, input_tokens=input_tokens, output_tokens=output_tokens, ignore_eos=ignore_eos, seed=seed)
     target = planner.target(asked)
-    maker = RequestMaker(planner.pool(asked, model, planner.head(target, KEY)), DIALECTS[api])
+    maker = RequestMaker(planner.pool(asked, model, planner.head(asked, target, Credentials(KEY))), DIALECTS[api])
     line, fields, body = parsed(maker.request(number))
     assert line == f"POST {target.path} HTTP/1.1"
     assert fields["host"] == "127.0.0.1:8000"
@@ -234,7 +237,7 @@ def test_a_request_is_whole_http_and_says_what_was_asked_for(
     ],
 )
 def test_the_host_field_leaves_out_the_schemes_own_port(url, host):
-    assert parsed(planner.head(planner.target(spec(url=url)), None) + b"\r\n\r\n")[1]["host"] == host
+    assert parsed(planner.head(spec(url=url), planner.target(spec(url=url))) + b"\r\n\r\n")[1]["host"] == host
 
 
 def test_no_two_prompts_of_a_run_begin_alike():
@@ -281,7 +284,7 @@ def test_a_proxys_password_is_not_shown_either():
 @pytest.mark.parametrize("key", ["kéy", "two\nlines", "sk-1\r", "sk\x00", "sk\t1"])
 def test_a_key_that_http_cannot_send_is_refused_without_being_shown(key):
     with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
-        planner.head(planner.target(spec()), key)
+        planner.head(spec(), planner.target(spec()), Credentials(key))
     assert key not in str(caught.value)
 
 

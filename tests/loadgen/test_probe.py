@@ -8,10 +8,24 @@ from asked import spec
 from canned import GOOD, STREAM, canned, refused_port, response, unreachable
 
 from loadgen import planner, probe
+from loadgen.dialects import DIALECTS
+from loadgen.dialects.credentials import Credentials, header_fields
 from loadgen.errors import ERROR_CLASSES, EndpointError
 from loadgen.simulator.process import serve
 
 KEY = "sk-0123456789-secret"
+
+
+def fields(api: str, key: str | None):
+    return header_fields(DIALECTS[api], Credentials(key))
+
+
+def check(where, api: str, model: str, key: str | None, **options):
+    return probe.check(where, DIALECTS[api], model, fields(api, key), **options)
+
+
+def find_model(where, api: str, key: str | None) -> str:
+    return probe.find_model(where, DIALECTS[api], fields(api, key))
 
 
 def target(url: str, api: str = "chat", **changes):
@@ -21,7 +35,7 @@ def target(url: str, api: str = "chat", **changes):
 def refusal(url: str, model: str = "sim", key: str | None = KEY, api: str = "chat", **changes) -> tuple[str, str]:
     """(error class, sentence) of the check."""
     with pytest.raises(EndpointError) as caught:
-        probe.check(target(url, api, **changes), api, model, key, ignore_eos=False, connect_timeout_s=0.3)
+        check(target(url, api, **changes), api, model, key, ignore_eos=False, connect_timeout_s=0.3)
     words = str(caught.value)
     assert len(words.splitlines()) == 1
     kind = caught.value.error_class
@@ -39,18 +53,18 @@ def served():
 @pytest.mark.parametrize("api", ["chat", "completions"])
 @pytest.mark.parametrize("ignore_eos", [False, True])
 def test_a_good_endpoint_passes(served, api, ignore_eos):
-    probe.check(target(served.url, api), api, "sim", KEY, ignore_eos=ignore_eos)
+    check(target(served.url, api), api, "sim", KEY, ignore_eos=ignore_eos)
 
 
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_the_first_model_that_is_listed_is_found(served, api):
     where = target(served.url, api)
-    assert probe.find_model(where, api, KEY) == "sim"
+    assert find_model(where, api, KEY) == "sim"
 
 
 def test_the_one_request_is_small_and_asks_as_the_load_will():
     with canned(response(GOOD)) as server:
-        probe.check(target(f"{server.url}?x=1"), "chat", "m", KEY, ignore_eos=True)
+        check(target(f"{server.url}?x=1"), "chat", "m", KEY, ignore_eos=True)
     (request,) = server.requests
     head, _, body = request.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/chat/completions?x=1 HTTP/1.1\r\n")
@@ -107,8 +121,8 @@ def test_a_missing_or_wrong_key(key, monkeypatch):
     monkeypatch.setenv("THE_KEY", KEY)
     with serve("--api-key-env", "THE_KEY") as locked:
         kind, words = refusal(locked.url, key=key)
-        probe.check(target(locked.url), "chat", "sim", KEY, ignore_eos=False)
-        assert probe.find_model(target(locked.url), "chat", KEY) == "sim"
+        check(target(locked.url), "chat", "sim", KEY, ignore_eos=False)
+        assert find_model(target(locked.url), "chat", KEY) == "sim"
     assert kind == "http-401"
     assert "is OPENAI_API_KEY set to a key of this endpoint?" in words
     assert "sk-wrong" not in words
@@ -163,7 +177,7 @@ def test_an_answer_that_is_none(which):
 def test_a_stream_of_an_odd_type_is_read_for_what_it_is():
     for kind in ("", "application/octet-stream", "text/plain"):
         with canned(response(GOOD, kind)) as server:
-            probe.check(target(server.url), "chat", "m", None, ignore_eos=False)
+            check(target(server.url), "chat", "m", None, ignore_eos=False)
 
 
 def test_a_flood_is_not_read_to_its_end():
@@ -172,7 +186,7 @@ def test_a_flood_is_not_read_to_its_end():
         return response(event * (4 * probe.MAX_BODY_BYTES // len(event)), STREAM)
 
     with canned(flood) as server:
-        probe.check(target(server.url), "chat", "m", None, ignore_eos=False)
+        check(target(server.url), "chat", "m", None, ignore_eos=False)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +194,7 @@ def test_a_flood_is_not_read_to_its_end():
 )
 def test_an_endpoint_that_lists_no_model(body):
     with canned(response(body, "application/json")) as server, pytest.raises(EndpointError) as caught:
-        probe.find_model(target(server.url), "chat", KEY)
+        find_model(target(server.url), "chat", KEY)
     assert caught.value.error_class == "no-model"
     assert str(caught.value).startswith(f"--model: not given, and {server.url}/models lists none (status 200: ")
 
@@ -198,8 +212,8 @@ def test_a_certificate_that_nobody_trusts(server_tls, certificate):
         assert kind == "tls-certificate"
         assert words.startswith("the certificate of 127.0.0.1 is not trusted: ")
         assert "--tls-ca FILE names one to trust" in words
-        probe.check(target(server.url, tls_ca=str(certificate[0])), "chat", "m", KEY, ignore_eos=False)
-        probe.check(target(server.url, insecure=True), "chat", "m", KEY, ignore_eos=False)
+        check(target(server.url, tls_ca=str(certificate[0])), "chat", "m", KEY, ignore_eos=False)
+        check(target(server.url, insecure=True), "chat", "m", KEY, ignore_eos=False)
 
 
 def test_https_where_http_is_spoken(served):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from loadgen.dialects import chat
 from loadgen.dialects.answer import CONTENT, NOTHING, REASONING, TOOL, Answer, Ask
-from loadgen.worker.decoding import MALFORMED
+from loadgen.dialects.dialect import MALFORMED
 
 
 def chunk(delta: object = None, **fields: object) -> bytes:
@@ -137,15 +137,15 @@ def test_an_error_event_is_kept_in_the_servers_words(payload, words):
 
 
 def test_the_request_asks_for_a_stream_with_usage():
-    body = chat.body(Ask("m", "Say something.", 128, ignore_eos=True))
+    body = chat.DIALECT.body(Ask("m", "Say something.", 128, ignore_eos=True))
     assert body["messages"] == [{"role": "user", "content": "Say something."}]
     assert (body["stream"], body["stream_options"], body["ignore_eos"]) == (True, {"include_usage": True}, True)
-    assert "ignore_eos" not in chat.body(Ask("m", "p", 1, ignore_eos=False))
+    assert "ignore_eos" not in chat.DIALECT.body(Ask("m", "p", 1, ignore_eos=False))
 
 
 def test_what_was_said_before_stands_before_the_prompt():
     ask = Ask("m", "third", 16, False, "Be brief.", (("first", "one"), ("second", "two")))
-    assert [(message["role"], message["content"]) for message in chat.body(ask)["messages"]] == [
+    assert [(message["role"], message["content"]) for message in chat.DIALECT.body(ask)["messages"]] == [
         ("system", "Be brief."),
         ("user", "first"),
         ("assistant", "one"),
