@@ -43,6 +43,7 @@ def read(payload: bytes, answer: Answer) -> int:
     _take_meta(meta, answer)
     said = event.get("text") or ""
     before, answer.text_before = answer.text_before, said
+    answer.undecided = not before
     answer.is_cumulative = _is_cumulative(event.get("output_ids"), said, before, answer)
     is_new = said != before if answer.is_cumulative else True
     return CONTENT if said and is_new else NOTHING

@@ -24,9 +24,12 @@ from loadgen.dialects.dialect import MALFORMED, Dialect
 
 _NUMBER: Final = rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _NUMBERS: Final = re.compile(rb"%b(?:;%b)*" % (_NUMBER, _NUMBER))
+_LIST: Final = rb"[0-9]+(?:, ?[0-9]+)*"
+_LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_LIST, _LIST))
+_REST: Final = rb"[0-9]*(?:, ?[0-9]+)*"
+_REST_OF_LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_REST, _REST))
 _COUNTS: Final = re.compile(rb"(?:0|[1-9][0-9]{0,8})(?:;(?:0|[1-9][0-9]{0,8}))*")
-_LISTS: Final = re.compile(rb"[0-9]+(?:, ?[0-9]+)*(?:;[0-9]+(?:, ?[0-9]+)*)*")
-_IN_FORM: Final = {"number": _NUMBERS, "so_far": _COUNTS, "list": _LISTS}
+_IN_FORM: Final = {"number": _NUMBERS, "so_far": _COUNTS}
 
 _ESCAPE: Final = re.compile(rb'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})')
 _CONTROLS: Final = bytes(range(32))
@@ -123,27 +126,23 @@ class Frame(NamedTuple):
             if middle is None:
                 values = inner
             else:
-                # Where it is not found, nothing is left, and the next hole is found empty.
                 parts = [rest.partition(middle) for rest in inner]
+                like &= np.fromiter([len(part[1]) for part in parts], np.int64, len(parts)) > 0
                 values, inner = [part[0] for part in parts], [part[2] for part in parts]
-            like &= np.fromiter(map(len, values), np.int64, len(values)) > 0
             if hole == "text":
                 texts = values
+                like &= np.fromiter(map(len, values), np.int64, len(values)) > 0
             elif hole == "string":
                 _mark_unlike(like, values, _is_text)
+            elif hole == "list":
+                _mark_unlike_lists(like, values)
             else:
                 _mark_unlike(like, values, _IN_FORM[hole].fullmatch, b";")
             if hole == "so_far":
                 so_far = np.array([int(value) if ok else 0 for ok, value in zip(like.tolist(), values, strict=True)])
                 so_far += self.added
         if self.cumulative:
-            before = [text_before, *texts[:-1]]
-            starts = [a is not None and b.startswith(a) for a, b in zip(before, texts, strict=True)]
-            # The text before is one only where the event before is of this frame.
-            starts[1:] = (np.array(starts[1:], bool) & like[:-1]).tolist()
-            new = [b[len(a or b"") :] for a, b in zip(before, texts, strict=True)]
-            like &= np.array(starts, bool) & (np.fromiter(map(len, new), np.int64, len(new)) > 0)
-            _mark_unlike(like, new, _is_text)
+            _mark_where_text_does_not_grow(like, texts, text_before)
         else:
             _mark_unlike(like, texts, _is_text)
         return Alike(np.flatnonzero(~like).tolist(), texts, so_far)
@@ -160,7 +159,7 @@ def marks_of(dialect: Dialect) -> Marks:
     """The patterns for a dialect's `texts` and `varying`."""
     varying = dialect.varying
     forms = [
-        (varying.strings, rb'"(?P<string>[^"\\]+)"'),
+        (varying.strings, rb'"(?P<string>[^"\\]*)"'),
         (varying.numbers, rb"(?P<number>%b)" % _NUMBER),
         (varying.lists, rb"\[(?P<list>[0-9]+(?:, ?[0-9]+)*)\]"),
         ((varying.so_far,) if varying.so_far else (), rb"(?P<so_far>0|[1-9][0-9]{0,8})(?![0-9.eE])"),
@@ -196,6 +195,40 @@ def _mark_unlike(
     if some and not is_fine(border.join(some)):
         for i in np.flatnonzero(like):
             like[i] = bool(is_fine(values[i]))
+
+
+def _mark_where_text_does_not_grow(like: npt.NDArray[np.bool_], texts: list[bytes], text_before: bytes | None) -> None:
+    """Take those out of `like` whose text is not that of the event before and more; only what is new is looked at."""
+    of_frame = like.copy()
+    before = [text_before, *texts[:-1]]
+    new = [b[len(a or b"") :] for a, b in zip(before, texts, strict=True)]
+    starts = [a is not None and b.startswith(a) for a, b in zip(before, texts, strict=True)]
+    like &= np.array(starts, bool) & (np.fromiter(map(len, new), np.int64, len(new)) > 0)
+    like[1:] &= of_frame[:-1]  # or the event before has no such text
+    _mark_unlike(like, new, _is_text)
+    _mark_behind_unlike(like, texts, _is_text)
+
+
+def _mark_unlike_lists(like: npt.NDArray[np.bool_], values: list[bytes]) -> None:
+    """Take those out of `like` that are no lists of whole numbers; where one begins as that before, what is new is
+    looked at."""
+    new = [values[0], *(b[len(a) :] if a and b.startswith(a) else b for a, b in itertools.pairwise(values))]
+    like[0] &= _LISTS.fullmatch(values[0]) is not None
+    is_part = like & np.array([False, *(bool(a) and b.startswith(a) for a, b in itertools.pairwise(values))])
+    _mark_unlike(is_part, new, _REST_OF_LISTS.fullmatch, b";")
+    is_whole = like & ~is_part
+    _mark_unlike(is_whole, values, _LISTS.fullmatch, b";")
+    like &= is_part | is_whole
+    _mark_behind_unlike(like, values, _LISTS.fullmatch)
+
+
+def _mark_behind_unlike(like: npt.NDArray[np.bool_], values: list[bytes], is_fine: Callable[[bytes], object]) -> None:
+    """Look at the whole of what follows an event that has to be parsed: what the two have in common has not been looked
+    at."""
+    if not like.all():
+        for i in range(1, len(values)):
+            if like[i] and not like[i - 1]:
+                like[i] = bool(is_fine(values[i]))
 
 
 def _is_text(text: bytes) -> bool:

@@ -297,12 +297,12 @@ async def serve_for_ever(peer: Peer) -> None:
         await peer.answer()
 
 
-def outcome(transport: str, *scripts: Script, **options: Any) -> tuple[Exchange, int]:
-    """Ask once: (exchange, reopened connections)."""
+def outcome(transport: str, *scripts: Script, quoted: bool = False, **options: Any) -> tuple[Exchange, int]:
+    """Ask once: (exchange, reopened connections). `quoted`: the texts of the answer are kept."""
     seen: list[tuple[Exchange, int]] = []
 
     async def ask(client: Client, _server: Server) -> None:
-        seen.append((await client.ask(), client.transport.reopened))
+        seen.append((await client.ask(texts=[] if quoted else None), client.transport.reopened))
         error = seen[0][0].error
         assert error is None or error in ERROR_CLASSES or error.startswith("http-")
 

@@ -1,10 +1,10 @@
-import itertools
 import json
 from array import array
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from decoded import cut, ended, stamps
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,41 +28,6 @@ ROLE = delta(role="assistant", content="")
 FINISH = delta("length")
 DONE = b"data: [DONE]\n\n"
 FAILURE = event(error={"message": "out of memory", "code": 500})
-
-
-def ended(
-    *reads: bytes,
-    status: int = 200,
-    content_type: str = "text/event-stream",
-    content_encoding: str = "",
-    error: str | None = None,
-    segment_ends: tuple[int, ...] = (),
-    dialect=chat.DIALECT,
-    quoted: bool = False,
-) -> Exchange:
-    """Decode a response whose body came in these reads, read i at (i + 1) * 1,000 ns; a segment ends behind each of
-    `segment_ends` (numbers of reads), and at the end."""
-    exchange = Exchange(1, 0, 0, b"", 0)
-    exchange.status, exchange.content_type, exchange.content_encoding = status, content_type, content_encoding
-    exchange.texts = [] if quoted else None
-    done: list[Exchange] = []
-    decoder = Decoder(dialect, StampClock(), done.append)
-    borders = [0, *sorted(set(segment_ends)), len(reads)]
-    for first, last in itertools.pairwise(borders):
-        parts = list(reads[first:last])
-        times = array("q", [(i + 1) * 1_000 for i in range(first, last)])
-        segment = Segment(parts, list(range(1, len(parts) + 1)), bytearray(NO_STAMP * len(parts)), times)
-        exchange.segments.append(segment)
-        exchange.ended = last == len(reads)
-        exchange.error = error if exchange.ended else None
-        decoder.on_segment(exchange)
-        assert not decoder.decode_one()
-    assert done == [exchange]
-    return exchange
-
-
-def stamps(exchange: Exchange) -> list[int]:
-    return np.concatenate(exchange.event_ns).tolist() if exchange.event_ns else []
 
 
 # stamps
@@ -102,11 +67,6 @@ STREAM = b"".join(
     ]
 )
 KINDS = [REASONING, CONTENT, CONTENT, CONTENT]
-
-
-def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
-    places = [0, *sorted({min(place, len(stream)) for place in cuts}), len(stream)]
-    return [stream[a:b] for a, b in itertools.pairwise(places) if a < b]
 
 
 @given(
