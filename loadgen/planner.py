@@ -53,6 +53,7 @@ def wording(spec: Spec) -> Wording:
         token_ids=spec.return_token_ids,
         max_tokens_field=spec.max_tokens_field,
         tools=spec.tools,
+        inputs=spec.inputs,
         template=spec.body_template,
         extra=merged(spec.extra_body, spec.body_field),
     )
@@ -202,6 +203,8 @@ def stage_name(stage: StageSpec) -> str:
 
 def stages(spec: Spec, planned: Sequence[Schedule]) -> list[dict[str, Any]]:
     """The planned stages, as they stand in run.json and in every capture."""
+    # Where there are no tokens to count, what a request brings is counted.
+    more = {"inputs_per_request": spec.inputs} if spec.api != AUTO and find(spec.api).framing == "json" else {}
     return [
         {
             "stage": number,
@@ -214,6 +217,7 @@ def stages(spec: Spec, planned: Sequence[Schedule]) -> list[dict[str, Any]]:
             "requests": stage.requests,
             "sessions": stage.sessions,
             "arrivals_planned": made.arrivals_planned,
+            **more,
         }
         for number, (stage, made) in enumerate(zip(spec.stages, planned, strict=True))
     ]

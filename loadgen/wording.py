@@ -20,6 +20,8 @@ class Wording:
     """The name of the field with the limit on output tokens; None: the dialect's own."""
     tools: tuple[dict[str, Any], ...] = ()
     """Offered in every request, as OpenAI's chat API has them."""
+    inputs: int = 1
+    """The prompt is sent as so many."""
     template: Any = None
     """A body with placeholders, in the place of the dialect's own; None: its own."""
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -81,6 +81,7 @@ def spec(**changes: Any) -> Spec:
         "usage": "final",
         "return_token_ids": False,
         "max_tokens_field": None,
+        "inputs": 1,
         "tools": (),
         "image": (),
         "body_template": None,

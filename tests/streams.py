@@ -669,7 +669,7 @@ CASES: dict[str, Case] = {
         "embeddings",
         dumped({"object": "list", "data": [{"embedding": [0.5, -1e-3]}], "usage": {"prompt_tokens": 9}}).encode(),
         kinds=(C,),
-        counts=(9, None, None, None),
+        counts=(9, 0, None, None),
         content_type=JSON,
     ),
     # errors in the stream

@@ -33,6 +33,8 @@ class Ask:
     """A whole conversation as OpenAI's chat API has it, in the place of system, history, prompt and images."""
     tools: tuple[dict[str, Any], ...] = ()
     """As OpenAI's chat API has them."""
+    inputs: int = 1
+    """The prompt is sent as so many, of about equal length."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Fields that are merged into the body last; see dialect.merged."""
 

@@ -112,7 +112,7 @@ class Dialect:
     key_variables: tuple[str, ...] = ("OPENAI_API_KEY",)
     """The environment variables that may hold the key, the first that is set counts."""
     takes: frozenset[str] = frozenset()
-    """Which of FLAGS an Ask may hold, and the options of a Wording: "usage", "return_token_ids"."""
+    """Which of FLAGS an Ask may hold, and the options of a Wording: "usage", "return_token_ids", "inputs"."""
     max_tokens_field: str = "max_tokens"
     """Dots lead into objects."""
     listing: Listing | None = None
@@ -151,6 +151,8 @@ class Dialect:
         """The same API as the user wants it spoken. UsageError where it cannot be."""
         if wording.usage == "continuous" and "usage" not in self.takes:
             raise UsageError(f"--usage: the {self.name} API knows no continuous usage; allowed is final or none")
+        if wording.inputs > 1 and "inputs" not in self.takes:
+            raise UsageError(f"--inputs: the {self.name} API takes one prompt a request; leave it out")
         if wording.token_ids and "return_token_ids" not in self.takes:
             raise UsageError(f"--return-token-ids: the {self.name} API returns none; leave it out")
         return replace(self, wording=wording)
@@ -160,6 +162,8 @@ class Dialect:
         wording = self.wording
         if wording.tools and not ask.tools:
             ask = replace(ask, tools=wording.tools)
+        if wording.inputs > 1:
+            ask = replace(ask, inputs=wording.inputs)
         if wording.template is not None:
             body: dict[str, Any] = filled(wording.template, ask)
         else:

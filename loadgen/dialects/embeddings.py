@@ -1,5 +1,6 @@
 """OpenAI embeddings: no stream. The whole response is one event, and so the latency to it is that of the response."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -12,7 +13,12 @@ from loadgen.dialects.openai import MODELS
 
 def write(ask: Ask) -> dict[str, Any]:
     """The request's JSON."""
-    return {"model": ask.model, "input": list(ask.token_ids) if ask.token_ids else plain_text(ask)}
+    if ask.inputs == 1:
+        return {"model": ask.model, "input": list(ask.token_ids) if ask.token_ids else plain_text(ask)}
+    pieces: Sequence[str] | tuple[int, ...] = ask.token_ids or ask.prompt.split(" ")
+    size = -(-len(pieces) // ask.inputs)
+    parts = [pieces[i : i + size] for i in range(0, len(pieces), size)]
+    return {"model": ask.model, "input": [list(part) if ask.token_ids else " ".join(map(str, part)) for part in parts]}
 
 
 def text(_payload: bytes) -> str:
@@ -28,6 +34,7 @@ def read(payload: bytes, answer: Answer) -> int:
         return NOTHING
     vectors = body["data"]
     answer.end_seen = True
+    answer.output_tokens = 0  # or the event would count as one
     answer.prompt_tokens = count((body.get("usage") or {}).get("prompt_tokens"))
     return CONTENT if vectors and all(row["embedding"] for row in vectors) else NOTHING
 
@@ -40,6 +47,6 @@ DIALECT: Final = Dialect(
     write=write,
     read=read,
     text=text,
-    takes=frozenset({"token_ids"}),
+    takes=frozenset({"token_ids", "inputs"}),
     listing=MODELS,
 )

@@ -86,7 +86,7 @@ def _kind(part: dict[str, Any]) -> int:
 def _take_usage(usage: dict[str, Any], answer: Answer) -> None:
     said, thought = count(usage.get("candidatesTokenCount")), count(usage.get("thoughtsTokenCount"))
     if said is not None or thought is not None:
-        answer.output_tokens = answer.cumulative_tokens = (said or 0) + (thought or 0)
+        answer.output_tokens = answer.cumulative_tokens = count((said or 0) + (thought or 0))
     if thought is not None:
         answer.reasoning_tokens = thought
     if (prompt_tokens := count(usage.get("promptTokenCount"))) is not None:

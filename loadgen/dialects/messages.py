@@ -96,7 +96,7 @@ def _take_usage(usage: dict[str, Any], answer: Answer) -> None:
         count(usage.get(key)) for key in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     ]
     if parts[0] is not None:
-        answer.prompt_tokens = sum(part for part in parts if part is not None)
+        answer.prompt_tokens = count(sum(part for part in parts if part is not None))
     if parts[1] is not None:
         answer.cached_tokens = parts[1]
     if (output_tokens := count(usage.get("output_tokens"))) is not None:

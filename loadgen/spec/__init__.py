@@ -113,6 +113,8 @@ class Spec:
     usage: str
     return_token_ids: bool
     max_tokens_field: str | None
+    inputs: int
+    """Of one request: its prompt is sent as so many."""
     tools: tuple[dict[str, Any], ...]
     image: tuple[str, ...]
     """WIDTHxHEIGHT, files and URLs."""

@@ -47,6 +47,7 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         _check_stage(spec, stage, lambda *names, number=number: called(*names, stage=number))
     _within(called("input_tokens"), spec.input_tokens, MOST_INPUT_TOKENS)
     _within(called("output_tokens"), spec.output_tokens, MOST_OUTPUT_TOKENS)
+    _within(called("inputs"), spec.inputs, spec.input_tokens)
     _within(called("prefix_tokens"), spec.prefix_tokens, MOST_INPUT_TOKENS, least=0)
     _within(called("retry"), spec.retries, MOST_RETRIES, least=0)
     if spec.turns is None and spec.history != "real":

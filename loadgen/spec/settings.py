@@ -131,6 +131,7 @@ SETTINGS: Final = {
             "What the API calls its limit on output tokens, as in max_completion_tokens.",
             metavar="NAME",
         ),
+        Setting("inputs", read_whole, "Embeddings: the prompt is sent as so many inputs in one request.", "1", "N"),
         Setting(
             "tools",
             read_tools,

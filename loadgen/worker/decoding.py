@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.dialects.answer import CONTENT, NOTHING, words_of_error
+from loadgen.dialects.answer import CONTENT, NOTHING, count, words_of_error
 from loadgen.dialects.dialect import MALFORMED, NOT_EVENTS, WANTED, Dialect
 from loadgen.wire import SPLITTERS
 from loadgen.worker.exchange import MAX_WORDS_BYTES, Exchange, Segment
@@ -133,8 +133,14 @@ class Decoder:
         if exchange.texts is not None:
             said = np.flatnonzero(kinds == CONTENT)
             # Where each event repeats what was said before, the last one says it all.
-            exchange.texts += [self._text(payloads[i]) for i in (said[-1:] if exchange.answer.is_cumulative else said)]
+            exchange.texts += [self._said(payloads[i]) for i in (said[-1:] if exchange.answer.is_cumulative else said)]
         return output
+
+    def _said(self, payload: bytes) -> str:
+        try:
+            return str(self._text(payload))
+        except MALFORMED:  # output of some kind, but no text
+            return ""
 
     def _read_alike(
         self,
@@ -175,7 +181,7 @@ class Decoder:
         if alike.so_far is not None:
             answer.cumulative_tokens = int(alike.so_far[i])
             if frame.totals:
-                answer.output_tokens = answer.cumulative_tokens
+                answer.output_tokens = count(answer.cumulative_tokens)
         if frame.cumulative:
             answer.text_before = text_of(alike.texts[i])
 

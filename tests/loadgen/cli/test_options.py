@@ -92,7 +92,7 @@ def test_every_flag_arrives_where_it_belongs(certificate, tmp_path):
         *("--connect-timeout", "1s", "--first-byte-timeout", "2s", "--idle-timeout", "3s", "--timeout", "4s"),
         *("--slo", "ttft=1s", "--api-key-env", "MINE", "--header", "X-A: b", "--header", "X-C:d: e"),
         *("--header-env", "X-Key=GATEWAY", "--usage", "continuous", "--return-token-ids"),
-        *("--max-tokens-field", "limit", "--tools", str(tmp_path / "tools.json")),
+        *("--max-tokens-field", "limit", "--inputs", "3", "--tools", str(tmp_path / "tools.json")),
         *("--body-template", str(tmp_path / "body.json")),
         *("--extra-body", '{"top_p": 0.5}', "--body-field", "a.b=true", "--body-field", "a.c=word"),
     )
@@ -107,6 +107,7 @@ def test_every_flag_arrives_where_it_belongs(certificate, tmp_path):
         usage="continuous",
         return_token_ids=True,
         max_tokens_field="limit",
+        inputs=3,
         tools=(TOOL,),
         image=(),
         body_template={"p": "{prompt}"},

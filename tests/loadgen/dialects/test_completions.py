@@ -1,13 +1,9 @@
-import contextlib
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from loadgen.dialects import completions
 from loadgen.dialects.answer import CONTENT, NOTHING, Answer, Ask
-from loadgen.dialects.dialect import MALFORMED
 
 
 def chunk(text: object, **fields: object) -> bytes:
@@ -65,18 +61,3 @@ def test_a_turn_begins_with_the_turn_before_and_its_answer():
 
 def test_the_text_of_a_content_event():
     assert completions.text(chunk("Hel")) == "Hel"
-
-
-@given(
-    value=st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["id", "choices", "text", "usage", "error"]), inner, max_size=4)
-        ),
-        max_leaves=12,
-    )
-)
-def test_hostile_types_raise_nothing_but_malformed(value):
-    with contextlib.suppress(MALFORMED):
-        completions.read(json.dumps(value).encode(), Answer())

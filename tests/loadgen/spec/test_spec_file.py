@@ -63,6 +63,7 @@ FLAGS = {
     "api_key_env": "MINE",
     "usage": "continuous",
     "max_tokens_field": "limit",
+    "inputs": "2",
 }
 SWITCHES = {"return_token_ids": True, "ignore_eos": True, "insecure": True, "spin": False}
 
