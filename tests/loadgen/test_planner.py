@@ -338,3 +338,84 @@ def test_a_load_over_time_and_users_that_think_are_told():
     (stage,) = told(rate=(2.0,), requests=None, sessions=6, turns="3", think="1s")
     assert stage["load"]["unit"] == "session"
     assert stage["sessions"] == 6
+
+
+# headers
+
+WITH_KEY = Credentials("sk-1")
+
+
+def head_fields(asked, credentials: Credentials = WITH_KEY) -> dict[str, str]:
+    return parsed(planner.head(asked, planner.target(asked), credentials) + b"\r\n\r\n")[1]
+
+
+@pytest.mark.parametrize(
+    ("api", "accept"),
+    [("chat", "text/event-stream"), ("ollama", "application/x-ndjson"), ("embeddings", "application/json")],
+)
+def test_what_is_accepted_is_what_the_api_sends(api, accept):
+    fields = head_fields(spec(api=api))
+    assert (fields["accept"], fields["accept-encoding"]) == (accept, "identity")
+
+
+def test_the_users_headers_come_last_and_replace_those_of_the_same_name():
+    asked = spec(header=(("accept", "x/y"), ("X-Trace", "7"), ("Host", "other")))
+    secret = Credentials("sk-1", (("authorization", "Basic abc"),))
+    fields = head_fields(asked, secret)
+    assert (fields["accept"], fields["x-trace"], fields["host"], fields["authorization"]) == (
+        "x/y", "7", "other", "Basic abc",
+    )  # fmt: skip
+
+
+def test_each_api_has_its_key_in_its_own_header():
+    assert head_fields(spec(api="messages"))["x-api-key"] == "sk-1"
+    assert head_fields(spec(api="messages"))["anthropic-version"] == "2023-06-01"
+    assert head_fields(spec(api="azure"))["api-key"] == "sk-1"
+    assert "authorization" not in head_fields(spec(api="gemini"))
+
+
+def test_secret_headers_are_blotted_out_and_written_nowhere():
+    asked = spec(header_env=(("X-Key", "GATEWAY"),))
+    (plan,) = plans_of(asked, 1)
+    assert plan.metadata["spec"]["header_env"] == [("X-Key", "GATEWAY")]
+    credentials = Credentials("sk-1", (("X-Key", "the gateway's own"),))
+    plans = planner.worker_plans(
+        asked,
+        planner.schedules(asked),
+        where=planner.target(asked),
+        model="m",
+        credentials=credentials,
+        transport="kernel",
+        cores=[None],
+        run_id="r",
+        host={"name": "h", "kernel": "k", "clock_source": "tsc"},
+        capture_paths=["/tmp/x"],
+        board_fd=0,
+        most_connections=10,
+    )
+    assert plans[0].secrets == ("the gateway's own", "sk-1")
+    assert "gateway's" not in repr(plans) + json.dumps(plans[0].metadata)
+    assert b"X-Key: the gateway's own" in plans[0].pool.head
+
+
+def test_images_differ_from_body_to_body_and_are_the_same_for_a_seed():
+    def images(seed: int) -> list[str]:
+        pool = planner.pool(spec(image=("40x30", "https://h/a.png"), seed=seed), "m", b"")
+        bodies = [json.loads(before + after)["messages"][0]["content"] for before, after in pool.bodies[:5]]
+        assert {len(content) for content in bodies} == {3}
+        assert {content[2]["image_url"]["url"] for content in bodies} == {"https://h/a.png"}
+        return [content[1]["image_url"]["url"] for content in bodies]
+
+    assert len(set(images(1))) == 5
+    assert images(1) == images(1) != images(2)
+
+
+@pytest.mark.parametrize("api", list(DIALECTS))
+def test_every_api_can_carry_the_load(api):
+    asked = planner.resolved(spec(api=api, url="http://127.0.0.1:8000"))
+    maker = RequestMaker(plans_of(asked, 1)[0].pool, DIALECTS[api])
+    bodies = {maker.request(number).partition(b"\r\n\r\n")[2] for number in range(600)}
+    assert len(bodies) == 600, "no two are alike"
+    assert all(json.loads(body) for body in list(bodies)[:5])
+    (stage,) = planner.stages(asked, planner.schedules(asked))
+    assert ("inputs_per_request" in stage) == api.endswith("embeddings")

@@ -171,6 +171,13 @@ def test_what_an_api_cannot_do_is_refused_before_anything_is_called(changes, fla
         planner.resolved(spec(**changes))
 
 
+def test_the_documentation_names_every_api():
+    page = (Path(__file__).parents[3] / "docs" / "dialects.md").read_text()
+    for name, dialect in DIALECTS.items():
+        assert f"`{name}`" in page
+        assert dialect.key_variables[0] in page
+
+
 # dialects of other packages
 
 PACKAGE = """
