@@ -174,7 +174,6 @@ def plans_of(asked, workers: int, key: str | None = None):
         host={"name": "h", "kernel": "k", "clock_source": "tsc"},
         capture_paths=[f"/tmp/worker-{worker:02}.arrow" for worker in range(workers)],
         board_fd=0,
-        most_connections=1000,
     )
 
 
@@ -391,7 +390,6 @@ def test_secret_headers_are_blotted_out_and_written_nowhere():
         host={"name": "h", "kernel": "k", "clock_source": "tsc"},
         capture_paths=["/tmp/x"],
         board_fd=0,
-        most_connections=10,
     )
     assert plans[0].secrets == ("the gateway's own", "sk-1")
     assert "gateway's" not in repr(plans) + json.dumps(plans[0].metadata)
