@@ -29,7 +29,7 @@ _LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_LIST, _LIST))
 _REST: Final = rb"[0-9]*(?:, ?[0-9]+)*"
 _REST_OF_LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_REST, _REST))
 _COUNTS: Final = re.compile(rb"(?:0|[1-9][0-9]{0,8})(?:;(?:0|[1-9][0-9]{0,8}))*")
-_IN_FORM: Final = {"number": _NUMBERS, "so_far": _COUNTS}
+_IN_FORM: Final = {"number": _NUMBERS, "so_far": _COUNTS, "list": _LISTS}
 
 _ESCAPE: Final = re.compile(rb'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})')
 _CONTROLS: Final = bytes(range(32))
@@ -136,8 +136,8 @@ class Frame(NamedTuple):
                 like &= np.fromiter(map(len, values), np.int64, len(values)) > 0
             elif hole == "string":
                 _mark_unlike(like, values, _is_text)
-            elif hole == "list":
-                _mark_unlike_lists(like, values)
+            elif hole == "list" and self.cumulative:
+                _mark_unlike_where_list_grows(like, values)
             else:
                 _mark_unlike(like, values, _IN_FORM[hole].fullmatch, b";")
             if hole == "so_far":
@@ -221,7 +221,7 @@ def _mark_where_text_does_not_grow(like: npt.NDArray[np.bool_], texts: list[byte
     _mark_behind_unlike(like, texts, _is_text)
 
 
-def _mark_unlike_lists(like: npt.NDArray[np.bool_], values: list[bytes]) -> None:
+def _mark_unlike_where_list_grows(like: npt.NDArray[np.bool_], values: list[bytes]) -> None:
     """Take those out of `like` that are no lists of whole numbers; where one begins as that before, what is new is
     looked at."""
     new = [values[0], *(b[len(a) :] if a and b.startswith(a) else b for a, b in itertools.pairwise(values))]
