@@ -24,9 +24,10 @@ from loadgen.dialects.dialect import MALFORMED, Dialect
 
 _NUMBER: Final = rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _NUMBERS: Final = re.compile(rb"%b(?:;%b)*" % (_NUMBER, _NUMBER))
-_LIST: Final = rb"[0-9]+(?:, ?[0-9]+)*"
+_WHOLE: Final = rb"(?:0|[1-9][0-9]*)"
+_LIST: Final = rb"%b(?:, ?%b)*" % (_WHOLE, _WHOLE)
 _LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_LIST, _LIST))
-_REST: Final = rb"[0-9]*(?:, ?[0-9]+)*"
+_REST: Final = rb"(?:, ?%b)*" % _WHOLE
 _REST_OF_LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_REST, _REST))
 _COUNTS: Final = re.compile(rb"(?:0|[1-9][0-9]{0,8})(?:;(?:0|[1-9][0-9]{0,8}))*")
 _IN_FORM: Final = {"number": _NUMBERS, "so_far": _COUNTS, "list": _LISTS}
@@ -173,7 +174,7 @@ def marks_of(dialect: Dialect) -> Marks:
     forms = [
         (varying.strings, rb'"(?P<string>[^"\\]*)"'),
         (varying.numbers, rb"(?P<number>%b)" % _NUMBER),
-        (varying.lists, rb"\[(?P<list>[0-9]+(?:, ?[0-9]+)*)\]"),
+        (varying.lists, rb"\[(?P<list>%b)\]" % _LIST),
         ((varying.so_far,) if varying.so_far else (), rb"(?P<so_far>0|[1-9][0-9]{0,8})(?![0-9.eE])"),
     ]
     alternatives = [rb'"(?:%b)"\s*:\s*%b' % (_any_of(keys), form) for keys, form in forms if keys]
@@ -202,11 +203,12 @@ def _mark_unlike(
     like: npt.NDArray[np.bool_], values: list[bytes], is_fine: Callable[[bytes], object], border: bytes = b" "
 ) -> None:
     """Take those out of `like` whose value is not fine; all of them are looked at in one go first."""
-    # A border between, or two halves of a character would pass as whole.
     some = values if like.all() else [values[i] for i in np.flatnonzero(like)]
-    if some and not is_fine(border.join(some)):
+    # A border between, or two halves of a character would pass as whole. Of texts it may be a part, of numbers it is none.
+    joined = border.join(some)
+    if some and not (is_fine(joined) and (border == b" " or joined.count(border) == len(some) - 1)):
         for i in np.flatnonzero(like):
-            like[i] = bool(is_fine(values[i]))
+            like[i] = bool(is_fine(values[i])) and (border == b" " or border not in values[i])
 
 
 def _mark_where_text_does_not_grow(like: npt.NDArray[np.bool_], texts: list[bytes], text_before: bytes | None) -> None:
