@@ -66,6 +66,7 @@ def _faults_help() -> str:
 @click.option(
     "--truth", type=click.Path(dir_okay=False, path_type=Path), help="Write the truth log (Arrow IPC stream) here."
 )
+@click.option("--flush", type=DurationType(NS_PER_S // 1000), default="1s", help="How often the truth log is written.")
 @click.option("--seed", type=int, default=0, help="Same seed and same arrivals, same lengths, jitter, faults and cuts.")
 @click.option("--cpu", type=click.IntRange(min=0), help="Pin the server to this CPU.")
 @click.option("--api-key-env", metavar="NAME", help="Ask for the key in this environment variable.")
@@ -261,6 +262,7 @@ def _serve(engine: EngineParameters, given: dict[str, Any]) -> None:
         split_writes=given["split_writes"],
         tls=_tls(given["tls_cert"], given["tls_key"]),
         metrics=given["metrics"],
+        flush_ns=given["flush"],
         kv_cache_tokens=given["kv_cache_tokens"] or 4096 * engine.max_running,
     )
     if given["cpu"] is not None:

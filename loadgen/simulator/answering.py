@@ -12,7 +12,7 @@ from loadgen.simulator.engine import QueueFull
 from loadgen.simulator.faults import FAULTS, OF_JSON_TOO, REFUSAL_STATUS
 from loadgen.simulator.pages import JSON
 from loadgen.simulator.prefix_cache import blocks_of
-from loadgen.simulator.routes import GETS, OPEN, POSTS, Route, route
+from loadgen.simulator.routes import COMMON_PATHS, OPEN, Route, route
 from loadgen.simulator.stream import Reply
 from loadgen.simulator.truth import Row
 from loadgen.simulator.wording import words
@@ -50,7 +50,7 @@ def _named(call: Call, found: Route) -> Call:
 
 def _checked(found: Route | None, call: Call, key: str | None) -> Route:
     if found is None:
-        raise Refusal(404, f"Unknown path {call.path}; served are {', '.join([*GETS, *POSTS])}.")
+        raise Refusal(404, f"Unknown path {call.path}; among those served are {', '.join(COMMON_PATHS)}.")
     if call.method != found.method:
         raise Refusal(405, f"{call.path} takes {found.method}, not {call.method}.")
     if key is not None and call.path not in OPEN and not _holds(call, found, key):

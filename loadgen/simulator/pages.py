@@ -37,12 +37,17 @@ def version(_: "Server", __: Call) -> tuple[str, bytes]:
     return _json({"version": "0.12.0"})
 
 
-def models(server: "Server", _: Call) -> tuple[str, bytes]:
-    """GET /v1/models, with vLLM's max_model_len."""
+def models(server: "Server", call: Call) -> tuple[str, bytes]:
+    """GET /v1/models, with vLLM's max_model_len; to a client of Google's, which has the same path, in its words."""
+    if "x-goog-api-key" in call.fields:
+        return gemini_models(server, call)
     return _json({"object": "list", "data": [_model(server)]})
 
 
 def model(server: "Server", call: Call) -> tuple[str, bytes]:
+    """GET /v1/models/M."""
+    if "x-goog-api-key" in call.fields:
+        return gemini_model(server, call)
     _ours(call, server.settings.rules)
     return _json(_model(server))
 

@@ -98,6 +98,10 @@ OPEN: Final = frozenset({"/health", "/health_generate", "/v2/health/live", "/v2/
 """Paths that ask for no key."""
 
 
+COMMON_PATHS: Final = tuple(path for path, serves in POSTS.items() if isinstance(serves, Dialect) and "{" not in path)
+"""What an error about a path names: those that name nothing themselves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What serves a path, and what the path named."""

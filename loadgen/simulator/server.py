@@ -32,7 +32,6 @@ from loadgen.simulator.truth import TruthLog
 from loadgen.simulator.wording import Style
 
 BACKLOG: Final = 8192
-FLUSH_S: Final = 1.0
 
 # Requests are read between two slices; a slice is long enough for tens of events. Not a knob.
 SLICE_NS: Final = 1_000_000
@@ -62,6 +61,7 @@ class Settings:
     tls: ssl.SSLContext | None = None
     metrics: str = "vllm"
     kv_cache_tokens: int = 1 << 20
+    flush_ns: int = NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ async def serve(settings: Settings, ready: Callable[[str], None], stop_on_eof: i
     gc.disable()
     began_ns = monotonic_ns()
     ready(_url(listener, settings))
-    flusher = asyncio.create_task(_flush(server.log))
+    flusher = asyncio.create_task(_flush(server.log, settings.flush_ns / NS_PER_S))
     try:
         await _first(stop, flusher)
     finally:
@@ -168,9 +168,9 @@ def _stop_at_end(descriptor: int, stop: asyncio.Event) -> None:
         stop.set()
 
 
-async def _flush(log: TruthLog) -> None:
+async def _flush(log: TruthLog, every_s: float) -> None:
     while True:
-        await asyncio.sleep(FLUSH_S)
+        await asyncio.sleep(every_s)
         log.flush()
         gc.collect(0)  # an error's traceback may make a cycle; what is young is little
 

@@ -1,8 +1,8 @@
 """The truth log: what was really sent, and when, in an Arrow IPC stream file.
 
 One row a request for a completion or an embedding, written when it has ended. Points in time are CLOCK_MONOTONIC ns of the
-server's machine. A batch is written at least every second while requests end, so that the file can be read while the
-server works and after it was killed.
+server's machine. A batch is written at least every second (`--flush`) while requests end, so that the file can be read
+while the server works and after it was killed.
 
 The time of a token is taken just before the call that hands its event to the kernel, the event's last byte where it is
 cut over several calls. A client's stamp of it, if right, is never earlier. `deferred_writes` counts the sends of which

@@ -45,7 +45,7 @@ def read_gemini(wants: dict[str, Any], call: Call, rules: Rules) -> Wants:
     if not isinstance(requests, list) or not requests or not all(isinstance(item, dict) for item in requests):
         raise wrong("requests", "requests must be a list of at least one request.")
     inputs = [gemini.parts_tokens(request.get("content"), rules) for request in requests]
-    dimensions = whole(requests[0], "outputDimensionality") or DIMENSIONS
+    dimensions = whole(gemini.fields(requests[0]), "outputDimensionality") or DIMENSIONS
     return _wants(inputs, dimensions, "gemini-batch" if batch else "gemini")
 
 

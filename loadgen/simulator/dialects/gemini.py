@@ -5,6 +5,7 @@ reason and no parts. Thoughts are sent where the request asks for them, and else
 part, whole.
 """
 
+import re
 from collections.abc import Hashable
 from typing import Any
 from urllib.parse import parse_qs
@@ -48,20 +49,26 @@ def read_whole(wants: dict[str, Any], call: Call, rules: Rules) -> Wants:
     return _read(wants, call, rules, stream=False, sse=False)
 
 
+def fields(given: dict[str, Any]) -> dict[str, Any]:
+    """An object by its names in camelCase: Google's servers take either, and its own client sends both."""
+    return {re.sub(r"_([a-z])", lambda found: found[1].upper(), name): value for name, value in given.items()}
+
+
 def _read(wants: dict[str, Any], call: Call, rules: Rules, *, stream: bool, sse: bool) -> Wants:
     check_model(call.names.get("model"), rules)
+    wants = fields(wants)
     prompt = contents_tokens(wants, rules)
-    config = mapping(wants, "generationConfig")
-    thoughts = mapping(config, "thinkingConfig").get("includeThoughts") is True
+    config = fields(mapping(wants, "generationConfig"))
+    thoughts = fields(mapping(config, "thinkingConfig")).get("includeThoughts") is True
     names = [
         function["name"]
         for tool in objects(wants, "tools")
-        for function in objects(tool, "functionDeclarations")
+        for function in objects(fields(tool), "functionDeclarations")
         if isinstance(function.get("name"), str)
     ]
-    mode = mapping(mapping(wants, "toolConfig"), "functionCallingConfig").get("mode")
+    mode = mapping(fields(mapping(wants, "toolConfig")), "functionCallingConfig").get("mode")
     last = wants["contents"][-1].get("parts") or ()
-    answers_a_call = any(isinstance(part, dict) and "functionResponse" in part for part in last)
+    answers_a_call = any(isinstance(part, dict) and "functionResponse" in fields(part) for part in last)
     return Wants(
         stream,
         prompt,
@@ -77,6 +84,7 @@ def _read(wants: dict[str, Any], call: Call, rules: Rules, *, stream: bool, sse:
 
 def contents_tokens(wants: dict[str, Any], rules: Rules) -> list[Hashable]:
     """The tokens of the system instruction and of all contents."""
+    wants = fields(wants)
     contents = objects(wants, "contents")
     if not contents:
         raise wrong("contents", "* GenerateContentRequest.contents: contents is not specified")
@@ -94,10 +102,11 @@ def parts_tokens(content: object, rules: Rules) -> list[Hashable]:
         raise wrong("contents", "a content must be an object with a list of parts.")
     tokens: list[Hashable] = []
     for part in parts:
+        part = fields(part)
         tokens += words_of([part.get("text")])
         source = part.get("inlineData") or part.get("fileData")
         if isinstance(source, dict):
-            tokens += image(source.get("data") or source.get("fileUri"), rules)
+            tokens += image(source.get("data") or fields(source).get("fileUri"), rules)
     return tokens
 
 
