@@ -55,10 +55,11 @@ POSTS: Final[dict[str, Dialect | Page]] = {
     "/generate": replace(SGLANG, by_body=_generate),
     "/generate_stream": TGI_STREAM,
     "/": TGI_EITHER,
-    "/v2/models/{model}/generate_stream": TRITON_STREAM,
-    "/v2/models/{model}/generate": TRITON_WHOLE,
+    # The longer ones first: a model's name may hold a slash.
     "/v2/models/{model}/versions/{version}/generate_stream": TRITON_STREAM,
     "/v2/models/{model}/versions/{version}/generate": TRITON_WHOLE,
+    "/v2/models/{model}/generate_stream": TRITON_STREAM,
+    "/v2/models/{model}/generate": TRITON_WHOLE,
     "/api/chat": OLLAMA_CHAT,
     "/api/generate": OLLAMA_GENERATE,
     "/api/embed": OLLAMA_EMBED,

@@ -51,14 +51,14 @@ def truth(served: Served) -> Callable[[str], dict[str, Any]]:
 @pytest.fixture
 def last_truth(served: Served) -> Callable[[], dict[str, Any]]:
     """For APIs whose answers carry no id: the row of the request that has just ended."""
-    before = served.truth().num_rows
+    began_ns = time.monotonic_ns()
 
     def last_truth() -> dict[str, Any]:
         give_up_s = time.monotonic() + PATIENCE_S
-        while served.truth().num_rows <= before:
+        while not (rows := [row for row in served.truth().to_pylist() if row["request_read_ns"] > began_ns]):
             assert time.monotonic() < give_up_s, "no new row is in the log"
             time.sleep(0.01)
-        row: dict[str, Any] = served.truth().to_pylist()[-1]
+        row: dict[str, Any] = rows[-1]
         assert row["ended"] == "complete"
         return row
 
