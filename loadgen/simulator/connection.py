@@ -86,6 +86,9 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # no upgrade is offered: the request was answered as it stands
+        except httptools.HttpParserCallbackError:  # ours, not the client's: it is told as what it is
+            self._transport.abort()
+            raise
         except httptools.HttpParserError as error:
             if self.open and not self._closing:
                 refusal = Refusal(400, f"The bytes are no HTTP/1.x request: {error}")

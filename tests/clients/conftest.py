@@ -28,7 +28,7 @@ def served() -> Iterator[Served]:
 @pytest.fixture(scope="package")
 def root(served: Served) -> str:
     """The address without the path of OpenAI's API."""
-    return served.url.removesuffix("/v1")
+    return served.root
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def _content_tokens(content: object, rules: Rules, name: str) -> list[Hashable]:
             case "text" if isinstance(block.get("text"), str):
                 tokens += block["text"].split()
             case "image":
-                source = block.get("source") or {}
+                source = mapping(block, "source")
                 tokens += image(source.get("data") or source.get("url"), rules)
             case "tool_result" if block.get("content") is not None:
                 tokens += _content_tokens(block["content"], rules, name)

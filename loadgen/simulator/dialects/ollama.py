@@ -33,6 +33,14 @@ def check_name(wants: dict[str, Any], rules: Rules) -> None:
     check_model(given.removesuffix(":latest") if isinstance(given, str) else given, rules)
 
 
+def images(holder: dict[str, Any], rules: Rules) -> list[Hashable]:
+    """The tokens of the images that stand beside a prompt."""
+    given = holder.get("images") or []
+    if not isinstance(given, list):
+        raise wrong("images", "images must be a list")
+    return [token for source in given for token in image(source, rules)]
+
+
 def read_chat(wants: dict[str, Any], _: Call, rules: Rules) -> Wants:
     """POST /api/chat."""
     check_name(wants, rules)
@@ -45,8 +53,7 @@ def read_chat(wants: dict[str, Any], _: Call, rules: Rules) -> Wants:
         if content is not None and not isinstance(content, str):
             raise wrong("messages", "a message must be an object whose content is a string")
         prompt += template(rules) + (content or "").split()
-        for source in message.get("images") or ():
-            prompt += image(source, rules)
+        prompt += images(message, rules)
     names, may_call, _must_call = openai.tools(wants)
     may_call = may_call and messages[-1].get("role") != "tool"
     return _read(wants, prompt, names, may_call=may_call, chat=True)
@@ -61,8 +68,7 @@ def read_generate(wants: dict[str, Any], _: Call, rules: Rules) -> Wants:
     system = wants.get("system")
     prompt: list[Hashable] = [*(system or "").split()] if isinstance(system, str) else []
     prompt += (given or "").split()
-    for source in wants.get("images") or ():
-        prompt += image(source, rules)
+    prompt += images(wants, rules)
     return _read(wants, prompt, (), may_call=False, chat=False)
 
 

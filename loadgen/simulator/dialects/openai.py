@@ -98,7 +98,7 @@ def tools(wants: dict[str, Any]) -> tuple[tuple[str, ...], bool, bool]:
     choice = wants.get("tool_choice")
     if isinstance(choice, dict):
         function = choice.get("function", choice)
-        name = function.get("name")
+        name = function.get("name") if isinstance(function, dict) else None
         if name not in names:
             raise wrong("tool_choice", f"tool_choice names {name!r}, which is not among the tools.")
         return (str(name),), True, True

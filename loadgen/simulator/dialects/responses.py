@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from loadgen.simulator.answer import Answer, Part
-from loadgen.simulator.ask import Call, Rules, Wants, check_model, flag, whole, wrong
+from loadgen.simulator.ask import Call, Rules, Wants, check_model, flag, mapping, whole, wrong
 from loadgen.simulator.dialects import openai
 from loadgen.simulator.dialects.dialect import Dialect
 from loadgen.simulator.wording import Event, Style, Wording, to_json
@@ -30,7 +30,7 @@ def read(wants: dict[str, Any], call: Call, rules: Rules) -> Wants:
         answers_a_call = given[-1].get("type") == "function_call_output"
     else:
         raise wrong("input", "input must be a string or a list of at least one item.")
-    if "stream_options" in wants and "include_usage" in (wants["stream_options"] or {}):
+    if "include_usage" in mapping(wants, "stream_options"):
         raise wrong("stream_options.include_usage", "Unknown parameter: 'stream_options.include_usage'.")
     names, may_call, must_call = openai.tools(wants)
     return Wants(
