@@ -1,7 +1,7 @@
 """One answer on its way: what the engine gives, worded, faulted where asked for, sent and stamped.
 
 The common case, a stream without a fault whose steps are one event each that goes out whole, is the first half of
-`emit`; everything unusual goes through `_emit_unusual` and `_put`.
+`emit`, with `_emit_edge` for its first and last event; everything unusual goes through `_emit_unusual` and `_put`.
 """
 
 import random
@@ -122,27 +122,20 @@ class Reply(Sequence):
         """The engine gave tokens: send them. After the last ones the reply has logged itself."""
         first, done = self._sent_tokens, self.tokens_done
         self._sent_tokens = done
+        encoder = self._plain
+        if encoder is not None and first > 0 and done < self.output_tokens:
+            self._event_ns.append(self._connection.send(encoder.output(first, done - first)))
+            if self._event_tokens is not None:
+                self._event_tokens.append(done - first)
+            return
         if first == 0:
             self._begin()
-        encoder = self._plain
-        if encoder is None:
-            self._emit_unusual(first, done - first)
-            return
-        last = done == self.output_tokens
-        if last:
+        if done == self.output_tokens:
             self._tell_times()
-        data = encoder.output(first, done - first)
-        if first == 0:
-            data = encoder.late() + data
-        if last:
-            data += encoder.closing()
-        sent_ns = self._connection.send(data)
-        self._event_ns.append(sent_ns)
-        if self._event_tokens is not None:
-            self._event_tokens.append(done - first)
-        if last:
-            self._last_byte_ns = sent_ns
-            self._finish("complete", self._keep_alive)
+        if encoder is not None:
+            self._emit_edge(encoder, first, done)
+        else:
+            self._emit_unusual(first, done - first)
 
     def broken_off(self, ended: str) -> None:
         """The connection is gone, or the server ends; `ended` is a key of truth.ENDED."""
@@ -165,13 +158,27 @@ class Reply(Sequence):
             answer = self._answer
             answer.decode_ns = monotonic_ns() - self.arrived_ns - answer.queue_ns - answer.prefill_ns
 
+    def _emit_edge(self, encoder: StreamEncoder, first: int, done: int) -> None:
+        """The first event or the last one, or both, with what goes out before it and behind it."""
+        last = done == self.output_tokens
+        data = encoder.output(first, done - first)
+        if first == 0:
+            data = encoder.late() + data
+        if last:
+            data += encoder.closing()
+        sent_ns = self._connection.send(data)
+        self._event_ns.append(sent_ns)
+        if self._event_tokens is not None:
+            self._event_tokens.append(done - first)
+        if last:
+            self._last_byte_ns = sent_ns
+            self._finish("complete", self._keep_alive)
+
     def _emit_unusual(self, first: int, count: int) -> None:
         encoder = self._encoder
         last = self.tokens_done == self.output_tokens
         if self._over:
             return
-        if last:
-            self._tell_times()
         if encoder is None:
             if last:
                 self._put_json()
