@@ -128,6 +128,8 @@ class Reply(Sequence):
             if self._event_tokens is not None:
                 self._event_tokens.append(done - first)
             return
+        if self._over:  # ended earlier in the same tick
+            return
         if first == 0:
             self._begin()
         if done == self.output_tokens:
@@ -177,8 +179,6 @@ class Reply(Sequence):
     def _emit_unusual(self, first: int, count: int) -> None:
         encoder = self._encoder
         last = self.tokens_done == self.output_tokens
-        if self._over:
-            return
         if encoder is None:
             if last:
                 self._put_json()
