@@ -30,6 +30,7 @@ class Progress:
         self._seen: deque[tuple[float, int, int]] = deque()
         self._plain_due_s = 0.0
         self._stage = -1
+        self.latest: StageNow | None = None
 
     def __enter__(self) -> "Progress":
         if self._live is not None:
@@ -47,6 +48,7 @@ class Progress:
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, now: StageNow) -> None:
+        self.latest = now
         if now.stage != self._stage:
             self._stage = now.stage
             self._seen.clear()
@@ -76,7 +78,7 @@ class Progress:
     def _cells(self, now: StageNow) -> list[tuple[str, str]]:
         is_open_loop = self._stages[now.stage]["load"]["mode"] == "rate"
         cells = [
-            ("stage", f"{now.stage + 1}/{now.stages} {self._stages[now.stage]['name']}"),
+            ("stage", f"{now.stage + 1}/{len(self._stages)} {self._stages[now.stage]['name']}"),
             ("elapsed", f"{max(now.elapsed_s, 0):.0f} s{self._phase(now)}"),
             ("left", _span(self._left_s(now))),
             *([("offered", f"{now.offered}")] if is_open_loop else []),

@@ -171,7 +171,6 @@ def plans_of(asked, workers: int, key: str | None = None):
         host={"name": "h", "kernel": "k", "clock_source": "tsc"},
         capture_paths=[f"/tmp/worker-{worker:02}.arrow" for worker in range(workers)],
         board_fd=0,
-        most_connections=1000,
     )
 
 
@@ -309,6 +308,7 @@ def test_the_stages_are_told_as_the_analysis_reads_them():
             "duration_s": None,
             "requests": 4,
             "sessions": None,
+            "warms_up": False,
             "arrivals_planned": None,
         }
         for number, level in enumerate((1, 64))
