@@ -101,7 +101,7 @@ class Tally:
         gathered, self._gathered = self._gathered, []
         for told in gathered:
             self.output_tokens += told.output_tokens
-            self.events += len(told.event_ns)
+            self.events += len(told.event_ns) if told.output_tokens else 0  # vectors are no step of decoding
             self.finished[told.finish] += 1
         _take(self.queue, [told.admitted_ns - told.arrived_ns for told in gathered])
         spoke = [told for told in gathered if told.event_ns]

@@ -13,6 +13,7 @@ from loadgen.simulator import encode
 from loadgen.simulator.answer import HIDDEN, Answer
 from loadgen.simulator.ask import Call
 from loadgen.simulator.dialects.dialect import Dialect
+from loadgen.simulator.dialects.embeddings import embeds
 from loadgen.simulator.encode import StreamEncoder
 from loadgen.simulator.engine import Sequence
 from loadgen.simulator.exposition import Ended
@@ -103,7 +104,7 @@ class Reply(Sequence):
         self._last_byte_ns: int | None = None
         self._deferred_before = connection.deferred_writes
         self._silent = fault == "stall-first-byte"
-        self._held: list[tuple[bytes, int]] = []  # what `_put` was given during a silence
+        self._held: list[tuple[bytes, int | None]] = []  # what `_put` was given during a silence
         self._struck = False  # the fault of the middle has happened
         self._complete = False  # everything was put, though it may still be held
         self._over = False
@@ -209,7 +210,8 @@ class Reply(Sequence):
             self._put(data[: len(data) - len(data) // 4])
             self._break(reset=self._fault == "reset-mid-stream")
             return
-        self._put(data, sum(part.end - part.first for part in answer.parts if part.kind != HIDDEN))
+        tokens = sum(part.end - part.first for part in answer.parts if part.kind != HIDDEN)
+        self._put(data, tokens if tokens or embeds(answer) else None)
         self._complete = True
         self._maybe_finish()
 
@@ -226,8 +228,9 @@ class Reply(Sequence):
                 # Only chunks can end before their time and leave a connection that is of use.
                 self._finish("fault", self._keep_alive and self._framing == "chunked")
 
-    def _put(self, data: bytes, tokens: int = 0) -> None:
-        """Send `data`, which carries so many tokens; during a silence, hold it back."""
+    def _put(self, data: bytes, tokens: int | None = None) -> None:
+        """Send `data`, which is an event with so many tokens (vectors have none), or with None no output at all; during
+        a silence, hold it back."""
         if self._silent:
             self._held.append((data, tokens))
             return
@@ -237,12 +240,12 @@ class Reply(Sequence):
         if self._first_byte_ns is None:
             self._first_byte_ns = began_ns
         self._last_byte_ns = sent_ns
-        if tokens:
+        if tokens is not None:
             self._event_ns.append(sent_ns)
             if self._event_tokens is not None:
                 self._event_tokens.append(tokens)
 
-    def _send(self, data: bytes, tokens: int) -> tuple[int, int]:
+    def _send(self, data: bytes, tokens: int | None) -> tuple[int, int]:
         """Times just before the send of the first byte, and of the byte that ends the event."""
         connection = self._connection
         if self._split is None:
