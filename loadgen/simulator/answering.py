@@ -45,7 +45,7 @@ def answer(connection: "Connection", call: Call) -> Reply | None:
 
 
 def _named(call: Call, found: Route) -> Call:
-    return call.with_names(found.names) if found.names else call
+    return call._replace(names=found.names) if found.names else call
 
 
 def _checked(found: Route | None, call: Call, key: str | None) -> Route:

@@ -8,10 +8,12 @@ tokens a message as the rules say for the template (none, unless told otherwise)
 import json
 import zlib
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 LONGEST_CONTEXT: Final = 1 << 20
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,7 @@ class Rules:
     task: str = "llm/v1/chat"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """An HTTP request, read whole. `fields` holds the header fields that somebody here looks at, in lower case;
     `names` what the path named."""
 
@@ -46,20 +47,15 @@ class Call:
     path: str
     query: str = ""
     version: str = "1.1"
-    fields: Mapping[str, str] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = NOTHING
+    names: Mapping[str, str] = NOTHING
     body: bytes = b""
     keep_alive: bool = True
     too_long: bool = False
     read_ns: int = 0
 
-    def with_names(self, names: Mapping[str, str]) -> "Call":
-        """The same, with what the path named."""
-        return replace(self, names=names)
 
-
-@dataclass(frozen=True, slots=True)
-class Wants:
+class Wants(NamedTuple):
     """A valid request. `prompt` is its tokens, of which two are the same if they are equal.
 
     limit: most output tokens; None if the request names none. least: no answer stops before so many. reasoning: "shown",
@@ -80,7 +76,7 @@ class Wants:
     salt: str = ""
     cacheable: bool = True
     embeds: bool = False
-    own: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Any] = NOTHING
 
 
 class Refusal(Exception):

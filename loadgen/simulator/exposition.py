@@ -34,7 +34,7 @@ REQUEST_S: Final = (
     7680.0,
 )  # fmt: skip
 
-# Gaps are counted many requests at a time, which costs a tenth.
+# Requests are counted many at a time, which costs a tenth.
 GATHERED_REQUESTS: Final = 256
 
 
@@ -73,7 +73,7 @@ class Tally:
         self.started_s = time.time()
         self.prompt_tokens = 0
         self.output_tokens = 0
-        """Of the requests that have ended."""
+        """Of the requests that have ended and been counted."""
         self.events = 0
         self.finished = {"stop": 0, "length": 0, "abort": 0}
         self.first_token = Histogram(FIRST_TOKEN_S)
@@ -83,7 +83,7 @@ class Tally:
         self.queue = Histogram(REQUEST_S)
         self.prefill = Histogram(REQUEST_S)
         self.decode = Histogram(REQUEST_S)
-        self._gathered: list[array[int]] = []
+        self._gathered: list[Ended] = []
 
     def begun(self, prompt_tokens: int, waited_ns: int) -> None:
         """A request's first token, `waited_ns` after it was read."""
@@ -92,31 +92,31 @@ class Tally:
 
     def ended(self, told: Ended) -> None:
         """A request that was admitted has ended, in whatever way."""
-        self.output_tokens += told.output_tokens
-        self.finished[told.finish] += 1
-        self.queue.take((told.admitted_ns - told.arrived_ns) / NS_PER_S)
-        if not told.event_ns:
-            return
-        events = len(told.event_ns)
-        first_ns, last_ns = told.event_ns[0], told.event_ns[-1]
-        self.events += events
-        self.prefill.take((first_ns - told.admitted_ns) / NS_PER_S)
-        self.decode.take((last_ns - first_ns) / NS_PER_S)
-        self.request.take((last_ns - told.arrived_ns) / NS_PER_S)
-        if told.output_tokens > 1:
-            self.token.take((last_ns - first_ns) / (told.output_tokens - 1) / NS_PER_S)
-        if events > 1:
-            self._gathered.append(told.event_ns)
-            if len(self._gathered) >= GATHERED_REQUESTS:
-                self.count_gaps()
+        self._gathered.append(told)
+        if len(self._gathered) >= GATHERED_REQUESTS:
+            self.catch_up()
 
-    def count_gaps(self) -> None:
-        """Put the gaps of the requests gathered into the histogram."""
+    def catch_up(self) -> None:
+        """Count the requests that were gathered."""
         gathered, self._gathered = self._gathered, []
-        if gathered:
-            stamps_ns = [np.frombuffer(stamps, dtype=np.int64) for stamps in gathered]
-            gaps_ns = np.concatenate([stamps[1:] - stamps[:-1] for stamps in stamps_ns])
-            self.gap.take_all(gaps_ns / NS_PER_S)
+        for told in gathered:
+            self.output_tokens += told.output_tokens
+            self.events += len(told.event_ns) if told.output_tokens else 0  # vectors are no step of decoding
+            self.finished[told.finish] += 1
+        _take(self.queue, [told.admitted_ns - told.arrived_ns for told in gathered])
+        spoke = [told for told in gathered if told.event_ns]
+        _take(self.prefill, [told.event_ns[0] - told.admitted_ns for told in spoke])
+        _take(self.decode, [told.event_ns[-1] - told.event_ns[0] for told in spoke])
+        _take(self.request, [told.event_ns[-1] - told.arrived_ns for told in spoke])
+        several = [told for told in spoke if told.output_tokens > 1]
+        _take(self.token, [(told.event_ns[-1] - told.event_ns[0]) / (told.output_tokens - 1) for told in several])
+        stamps_ns = [np.frombuffer(told.event_ns, dtype=np.int64) for told in spoke]
+        _take(self.gap, np.concatenate([stamps[1:] - stamps[:-1] for stamps in stamps_ns]) if stamps_ns else [])
+
+
+def _take(histogram: Histogram, values_ns: "list[int] | list[float] | np.ndarray[Any, Any]") -> None:
+    if len(values_ns):
+        histogram.take_all(np.asarray(values_ns, dtype=np.float64) / NS_PER_S)
 
 
 class Metric(NamedTuple):
@@ -131,7 +131,7 @@ def exposition(
     preset: str, model: str, tally: Tally, engine: "Engine[Any]", live: "Iterable[Sequence]", kv_tokens: int
 ) -> bytes:
     """The text in the names of `preset` ("vllm" or "sglang"); `live` are the sequences that have not ended."""
-    tally.count_gaps()
+    tally.catch_up()
     held = [s for s in live if s.state in (State.PREFILL, State.DECODE)]
     used = sum(s.prompt_tokens + s.tokens_done for s in held)
     output_tokens = tally.output_tokens + sum(s.tokens_done for s in held)

@@ -99,8 +99,8 @@ OPEN: Final = frozenset({"/health", "/health_generate", "/v2/health/live", "/v2/
 """Paths that ask for no key."""
 
 
-COMMON_PATHS: Final = tuple(path for path, serves in POSTS.items() if isinstance(serves, Dialect) and "{" not in path)
-"""What an error about a path names: those that name nothing themselves."""
+COMMON_PATHS: Final = tuple(f"/v1/{path}" for path in (*_OPENAI, "messages", "models"))
+"""What an error about a path names: the ones that are mistaken most."""
 
 
 @dataclass(frozen=True, slots=True)

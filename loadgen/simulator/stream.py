@@ -1,7 +1,7 @@
 """One answer on its way: what the engine gives, worded, faulted where asked for, sent and stamped.
 
 The common case, a stream without a fault whose steps are one event each that goes out whole, is the first half of
-`emit`; everything unusual goes through `_emit_unusual` and `_put`.
+`emit`, with `_emit_edge` for its first and last event; everything unusual goes through `_emit_unusual` and `_put`.
 """
 
 import random
@@ -13,6 +13,7 @@ from loadgen.simulator import encode
 from loadgen.simulator.answer import HIDDEN, Answer
 from loadgen.simulator.ask import Call
 from loadgen.simulator.dialects.dialect import Dialect
+from loadgen.simulator.dialects.embeddings import embeds
 from loadgen.simulator.encode import StreamEncoder
 from loadgen.simulator.engine import Sequence
 from loadgen.simulator.exposition import Ended
@@ -103,7 +104,7 @@ class Reply(Sequence):
         self._last_byte_ns: int | None = None
         self._deferred_before = connection.deferred_writes
         self._silent = fault == "stall-first-byte"
-        self._held: list[tuple[bytes, int]] = []  # what `_put` was given during a silence
+        self._held: list[tuple[bytes, int | None]] = []  # what `_put` was given during a silence
         self._struck = False  # the fault of the middle has happened
         self._complete = False  # everything was put, though it may still be held
         self._over = False
@@ -122,27 +123,22 @@ class Reply(Sequence):
         """The engine gave tokens: send them. After the last ones the reply has logged itself."""
         first, done = self._sent_tokens, self.tokens_done
         self._sent_tokens = done
+        encoder = self._plain
+        if encoder is not None and first > 0 and done < self.output_tokens:
+            self._event_ns.append(self._connection.send(encoder.output(first, done - first)))
+            if self._event_tokens is not None:
+                self._event_tokens.append(done - first)
+            return
+        if self._over:  # ended earlier in the same tick
+            return
         if first == 0:
             self._begin()
-        encoder = self._plain
-        if encoder is None:
-            self._emit_unusual(first, done - first)
-            return
-        last = done == self.output_tokens
-        if last:
+        if done == self.output_tokens:
             self._tell_times()
-        data = encoder.output(first, done - first)
-        if first == 0:
-            data = encoder.late() + data
-        if last:
-            data += encoder.closing()
-        sent_ns = self._connection.send(data)
-        self._event_ns.append(sent_ns)
-        if self._event_tokens is not None:
-            self._event_tokens.append(done - first)
-        if last:
-            self._last_byte_ns = sent_ns
-            self._finish("complete", self._keep_alive)
+        if encoder is not None:
+            self._emit_edge(encoder, first, done)
+        else:
+            self._emit_unusual(first, done - first)
 
     def broken_off(self, ended: str) -> None:
         """The connection is gone, or the server ends; `ended` is a key of truth.ENDED."""
@@ -165,13 +161,25 @@ class Reply(Sequence):
             answer = self._answer
             answer.decode_ns = monotonic_ns() - self.arrived_ns - answer.queue_ns - answer.prefill_ns
 
+    def _emit_edge(self, encoder: StreamEncoder, first: int, done: int) -> None:
+        """The first event or the last one, or both, with what goes out before it and behind it."""
+        last = done == self.output_tokens
+        data = encoder.output(first, done - first)
+        if first == 0:
+            data = encoder.late() + data
+        if last:
+            data += encoder.closing()
+        sent_ns = self._connection.send(data)
+        self._event_ns.append(sent_ns)
+        if self._event_tokens is not None:
+            self._event_tokens.append(done - first)
+        if last:
+            self._last_byte_ns = sent_ns
+            self._finish("complete", self._keep_alive)
+
     def _emit_unusual(self, first: int, count: int) -> None:
         encoder = self._encoder
         last = self.tokens_done == self.output_tokens
-        if self._over:
-            return
-        if last:
-            self._tell_times()
         if encoder is None:
             if last:
                 self._put_json()
@@ -202,7 +210,8 @@ class Reply(Sequence):
             self._put(data[: len(data) - len(data) // 4])
             self._break(reset=self._fault == "reset-mid-stream")
             return
-        self._put(data, sum(part.end - part.first for part in answer.parts if part.kind != HIDDEN))
+        tokens = sum(part.end - part.first for part in answer.parts if part.kind != HIDDEN)
+        self._put(data, tokens if tokens or embeds(answer) else None)
         self._complete = True
         self._maybe_finish()
 
@@ -219,8 +228,9 @@ class Reply(Sequence):
                 # Only chunks can end before their time and leave a connection that is of use.
                 self._finish("fault", self._keep_alive and self._framing == "chunked")
 
-    def _put(self, data: bytes, tokens: int = 0) -> None:
-        """Send `data`, which carries so many tokens; during a silence, hold it back."""
+    def _put(self, data: bytes, tokens: int | None = None) -> None:
+        """Send `data`, which is an event with so many tokens (vectors have none), or with None no output at all; during
+        a silence, hold it back."""
         if self._silent:
             self._held.append((data, tokens))
             return
@@ -230,12 +240,12 @@ class Reply(Sequence):
         if self._first_byte_ns is None:
             self._first_byte_ns = began_ns
         self._last_byte_ns = sent_ns
-        if tokens:
+        if tokens is not None:
             self._event_ns.append(sent_ns)
             if self._event_tokens is not None:
                 self._event_tokens.append(tokens)
 
-    def _send(self, data: bytes, tokens: int) -> tuple[int, int]:
+    def _send(self, data: bytes, tokens: int | None) -> tuple[int, int]:
         """Times just before the send of the first byte, and of the byte that ends the event."""
         connection = self._connection
         if self._split is None:

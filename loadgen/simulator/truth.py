@@ -29,7 +29,7 @@ SCHEMA: Final = pa.schema(
         ("first_token_ns", pa.int64()),  # the first of token_ns; null if there is none
         ("last_byte_ns", pa.int64()),  # just before the last send of the response
         ("token_ns", pa.list_(pa.int64())),  # one a token; tokens of one event share its time
-        ("event_ns", pa.list_(pa.int64())),  # one an event that carried output
+        ("event_ns", pa.list_(pa.int64())),  # one an event that carried output; vectors are one, without tokens
         ("dialect", pa.string()),  # its name in simulator/dialects/; null for a request that was refused
         ("prompt_tokens", pa.int32()),
         ("cached_tokens", pa.int32()),  # of the prompt, found in the prefix cache; null for a refused request

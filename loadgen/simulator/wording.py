@@ -73,9 +73,12 @@ def words(text: str, count: int) -> list[bytes]:
     return table
 
 
+FIRST_TOKEN_ID: Final = 1000
+
+
 def token_ids(first: int, count: int) -> list[int]:
     """The ids of tokens number `first` and on."""
-    return list(range(1000 + first, 1000 + first + count))
+    return list(range(FIRST_TOKEN_ID + first, FIRST_TOKEN_ID + first + count))
 
 
 def to_json(value: object) -> bytes:

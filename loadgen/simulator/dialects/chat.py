@@ -121,13 +121,12 @@ class ChatWording(Wording):
     def closing(self) -> list[Event]:
         answer = self.answer
         choice = b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"%b"}' % openai.FINISH[answer.finish].encode()
-        told = b',"usage":' + to_json(openai.usage(answer, answer.output_tokens))
+        if not (self._databricks or answer.own["include_usage"]):
+            return [self._event(choice, answer.output_tokens), Event(b"[DONE]")]
+        told = b'],"usage":' + to_json(openai.usage(answer, answer.output_tokens)) + b"}"
         if self._databricks:
-            return [Event(self._head + choice + b"]" + told + b"}"), Event(b"[DONE]")]
-        events = [self._event(choice, answer.output_tokens)]
-        if answer.own["include_usage"]:
-            events.append(Event(self._head + b"]" + told + b"}"))
-        return [*events, Event(b"[DONE]")]
+            return [Event(self._head + choice + told), Event(b"[DONE]")]
+        return [self._event(choice, answer.output_tokens), Event(self._head + told), Event(b"[DONE]")]
 
     def error(self, message: str) -> list[Event]:
         return [Event(openai.error_body(message, "internal_server_error", 500)), Event(b"[DONE]")]

@@ -8,7 +8,7 @@ from typing import Any
 from loadgen.simulator.answer import Answer, Part
 from loadgen.simulator.ask import Call, Refusal, Rules, Wants, flag, image, mapping, text_or_ids, whole, wrong
 from loadgen.simulator.dialects.dialect import Dialect
-from loadgen.simulator.wording import Event, Style, Wording, to_json, token_ids
+from loadgen.simulator.wording import FIRST_TOKEN_ID, Event, Style, Wording, to_json, token_ids
 
 
 def read(wants: dict[str, Any], _: Call, rules: Rules) -> Wants:
@@ -46,18 +46,19 @@ class GenerateWording(Wording):
     def __init__(self, style: Style, answer: Answer) -> None:
         super().__init__(style, answer)
         self._cumulative = style.cumulative != "off"
-        self._text = b""
+        self._text = self._ids = b""  # so far
         self._id = to_json(answer.response_id)
 
     def output(self, part: Part, first: int, count: int) -> list[Event]:
         text = self.text(first, count)
+        ids = b"%d" % (FIRST_TOKEN_ID + first) if count == 1 else to_json(token_ids(first, count))[1:-1]
         if self._cumulative:
             text = self._text = self._text + text
-            first, count = 0, first + count
-        return [self._event(text, first, count)]
+            ids = self._ids = self._ids + b"," + ids if self._ids else ids
+        return [self._event(text, ids, first + count)]
 
     def closing(self) -> list[Event]:
-        empty = [] if self.answer.output_tokens else [self._event(b"", 0, 0)]
+        empty = [] if self.answer.output_tokens else [self._event(b"", b"", 0)]
         return [*empty, Event(b"[DONE]")]
 
     def error(self, message: str) -> list[Event]:
@@ -68,8 +69,7 @@ class GenerateWording(Wording):
         said = {"text": self.spoken, "output_ids": token_ids(0, count)}
         return said | {"meta_info": self._meta(count)}
 
-    def _event(self, text: bytes, first: int, count: int) -> Event:
-        done = first + count
+    def _event(self, text: bytes, ids: bytes, done: int) -> Event:
         if done >= self.answer.output_tokens:
             meta = to_json(self._meta(done))
         else:  # the common one, by hand
@@ -78,8 +78,7 @@ class GenerateWording(Wording):
                 b'"completion_tokens":%d,"cached_tokens":%d,"reasoning_tokens":0}'
                 % (self._id, self.answer.prompt_tokens, done, self.answer.cached_tokens)
             )
-        ids = to_json(token_ids(first, count))
-        return Event(b'{"text":"%b","output_ids":%b,"meta_info":%b}' % (text, ids, meta))
+        return Event(b'{"text":"%b","output_ids":[%b],"meta_info":%b}' % (text, ids, meta))
 
     def _meta(self, done: int) -> dict[str, Any]:
         answer = self.answer

@@ -8,7 +8,7 @@ from typing import Any
 from loadgen.simulator.answer import Answer, Part
 from loadgen.simulator.ask import Call, Refusal, Rules, Wants, flag, mapping, whole, wrong
 from loadgen.simulator.dialects.dialect import Dialect
-from loadgen.simulator.wording import TIGHT_SSE, Event, Style, Wording, to_json, token_ids
+from loadgen.simulator.wording import FIRST_TOKEN_ID, TIGHT_SSE, Event, Style, Wording, to_json, token_ids
 
 _FINISH = {"length": "length", "stop": "eos_token"}
 _ERRORS = {429: "overloaded", 422: "validation", 424: "generation"}
@@ -76,7 +76,10 @@ class TgiWording(Wording):
         if index == self._last:
             details = self._details() if self.answer.own["details"] else None
             tail = b',"generated_text":%b,"details":%b}' % (to_json(self.spoken), to_json(details))
-        token = b'"token":{"id":%d,"text":"%b","logprob":-0.5,"special":false}' % (1000 + index, self.table[index])
+        token = b'"token":{"id":%d,"text":"%b","logprob":-0.5,"special":false}' % (
+            FIRST_TOKEN_ID + index,
+            self.table[index],
+        )
         return Event(b'{"index":%d,' % (index + 1) + token + tail)
 
     def _details(self) -> dict[str, Any]:

@@ -126,7 +126,8 @@ def test_embeddings_are_logged_without_tokens(quick, connect, until):
     got = connect(quick).request("POST", "/v1/embeddings", b'{"model": "sim", "input": ["a b", "c"]}')
     assert [len(item["embedding"]) for item in got.json["data"]] == [256, 256]
     row = logged(quick, got.fields["x-request-id"], until)
-    assert (row["prompt_tokens"], row["output_tokens"], row["event_ns"]) == (3, 0, [])
+    assert (row["prompt_tokens"], row["output_tokens"], row["token_ns"]) == (3, 0, [])
+    assert row["event_ns"] == [row["first_byte_ns"]]
     assert row["first_byte_ns"] <= got.read_ns
 
 
