@@ -240,6 +240,7 @@ def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
         "output_tokens_per_s": per_s(tally.output_tokens),
         "input_tokens_per_s": per_s(tally.input_tokens) if tally.prompts_told else None,
         "requests_per_s": per_s(tally.finished),
+        "inputs_per_s": per_s(tally.finished * plan["inputs_per_request"]) if "inputs_per_request" in plan else None,
         "output_tokens_a_request": round(tally.completed_tokens / tally.completed, 6) if tally.completed else None,
         "goodput_per_s": per_s(tally.good) if tally.limits else None,
         "slo": _slo(tally) if tally.limits else None,

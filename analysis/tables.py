@@ -68,6 +68,9 @@ def stage_table(stages: Sequence[Facts]) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("output\ntokens/s", justify="right", no_wrap=True)
     table.add_column("\nreq/s", justify="right", no_wrap=True)
+    has_inputs = any(stage.get("inputs_per_s") is not None for stage in stages)
+    if has_inputs:
+        table.add_column("inputs\n/s", justify="right", no_wrap=True)
     table.add_column("\nerrors", justify="right", no_wrap=True)
     for stage in stages:
         failed = stage["requests"]["failed"]
@@ -76,6 +79,7 @@ def stage_table(stages: Sequence[Facts]) -> Table:
             *(_percentile(stage[metric], name) for _, metric, name in PERCENTILE_COLUMNS),
             number(stage["output_tokens_per_s"]),
             number(stage["requests_per_s"]),
+            *([number(stage["inputs_per_s"])] if has_inputs else []),
             Text(f"{failed:,}", style="red" if failed else ""),
         )
     return table
