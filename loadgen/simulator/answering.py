@@ -28,7 +28,7 @@ SIGN_IN: Final = b"<html><body>Sign in</body></html>"
 
 
 def answer(connection: "Connection", call: Call) -> Reply | None:
-    """Answer a request; the reply if the engine is to make it, which has sent its head then."""
+    """Answer a request; the reply if the engine is to make it, which the caller then lets begin (`accepted`)."""
     found = route(call.path, call.method)
     dialect = found.serves if found is not None and isinstance(found.serves, Dialect) else None
     try:
@@ -61,10 +61,12 @@ def _checked(found: Route | None, call: Call, key: str | None) -> Route:
 def _holds(call: Call, found: Route, key: str) -> bool:
     """Whether the key is where this API looks for it; a page takes it anywhere."""
     names = found.serves.keys if isinstance(found.serves, Dialect) else KEY_FIELDS
-    given = [call.fields.get("authorization", "").removeprefix("Bearer "), *(call.fields.get(name) for name in names)]
+    wanted = key.encode()
+    given = [call.fields[name].encode("latin-1") for name in names if name in call.fields]
     if "x-goog-api-key" in names:
-        given += parse_qs(call.query).get("key", [])
-    return any(word is not None and hmac.compare_digest(word.encode(), key.encode()) for word in given)
+        given += [word.encode() for word in parse_qs(call.query).get("key", [])]
+    bearer = call.fields.get("authorization", "").encode("latin-1")
+    return hmac.compare_digest(bearer, b"Bearer " + wanted) or any(hmac.compare_digest(one, wanted) for one in given)
 
 
 def _complete(connection: "Connection", call: Call, dialect: Dialect) -> Reply | None:

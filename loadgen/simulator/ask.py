@@ -103,7 +103,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     """The body as a dict; Refusal if it is none."""
     try:
         said = json.loads(body)
-    except ValueError as error:  # UnicodeDecodeError is one too
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one of the first
         raise Refusal(400, f"We could not parse the JSON body of your request: {error}") from None
     if not isinstance(said, dict):
         raise Refusal(400, "The body of the request must be a JSON object.")
@@ -172,7 +172,7 @@ def text_or_ids(value: object, name: str) -> list[Hashable]:
 
 def image(source: object, rules: Rules) -> list[Hashable]:
     """The tokens of an image; the same image has the same ones."""
-    digest = zlib.crc32(source.encode() if isinstance(source, str) else repr(source).encode())
+    digest = zlib.crc32(repr(source).encode())
     return [f"image {digest:08x}"] * rules.image_tokens
 
 

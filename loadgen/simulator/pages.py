@@ -71,7 +71,7 @@ def tokenize(server: "Server", call: Call) -> tuple[str, bytes]:
         check_model(wants["model"], rules)
     chat = "messages" in wants
     tokens = openai.messages_tokens(wants, rules) if chat else text_or_ids(wants.get("prompt"), "prompt")
-    ids = [token if isinstance(token, int) else zlib.crc32(str(token).encode()) % VOCABULARY for token in tokens]
+    ids = [token if isinstance(token, int) else zlib.crc32(repr(token).encode()) % VOCABULARY for token in tokens]
     return _json({"count": len(ids), "max_model_len": rules.max_model_len, "tokens": ids, "token_strs": None})
 
 

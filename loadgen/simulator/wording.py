@@ -82,8 +82,8 @@ def token_ids(first: int, count: int) -> list[int]:
 
 
 def to_json(value: object) -> bytes:
-    """Compact JSON in UTF-8."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    """Compact JSON in UTF-8; half of a surrogate pair, which a request may hold, becomes a question mark."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
 class Wording(ABC):

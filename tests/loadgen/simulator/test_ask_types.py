@@ -1,6 +1,7 @@
 """Every value of a request of everything, replaced by a value of every type: it is read or refused, and nothing else."""
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ from loadgen.simulator.answer import answer_to
 from loadgen.simulator.ask import Call, Refusal, Rules, Wants
 from loadgen.simulator.dialects.databricks import INVOCATIONS
 from loadgen.simulator.dialects.embeddings import EMBEDDINGS, GEMINI_EMBED, OLLAMA_EMBED
-from loadgen.simulator.wording import Style
+from loadgen.simulator.wording import Style, to_json
 
-OTHERS: list[Any] = [None, True, 5, -1, 1.5, "x", [], [5], [[]], [{}], [None], {}, {"x": 5}, {"type": "text"}]
+OTHERS: list[Any] = [None, True, 5, -1, 1.5, "x", "\ud800", [], [5], [[]], [{}], [None], {}, {"x": 5}, {"type": "text"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:x"}}
 CHAT = {
@@ -135,9 +136,10 @@ def test_a_value_of_any_type_is_read_or_refused(name):
             try:
                 wants = dialect.read(body, call, Rules())
                 said = answer_to(wants, Rules(), worded.draws(), "x-1")
-                dialect.wording(Style(), said)
+                json.loads(to_json(dialect.wording(Style(), said).whole()))
             except Refusal as refusal:
                 statuses.add(refusal.status)
+                json.loads(dialect.refused(refusal, refusal.status))
             except Exception as error:
                 raise AssertionError(f"{way} = {other!r}") from error
     assert statuses

@@ -227,7 +227,8 @@ def test_a_key_is_asked_for_where_one_is_set(connect, monkeypatch):
         assert (refused.status, refused.json["error"]["code"]) == (401, "invalid_api_key")
         assert client.request("GET", "/v1/models").status == 401
         assert client.request("GET", "/health").status == 200
-        assert client.chat(fields={"Authorization": "Bearer wrong"}).status == 401
+        for wrong in ("Bearer wrong", "s3cret", "bearer", "Bearer \xe9"):
+            assert client.chat(fields={"Authorization": wrong}).status == 401
         assert client.chat(fields={"Authorization": "Bearer s3cret"}).status == 200
 
 
