@@ -200,8 +200,8 @@ def open_capture(path: Path) -> Capture | None:
     return Capture(path, int(facts["worker"]), facts, watches, batches, rows, closed)
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:
-    """The schema, then every whole batch with its metadata; ends quietly where the file stops making sense.
+def _read(path: Path, columns: tuple[str, ...], first: int = 0) -> Iterator[Any]:
+    """The schema, then every whole batch from the first-th on with its metadata; ends where the file stops making sense.
 
     Arrow tells a cut by ArrowInvalid or OSError, depending on the byte; a cut between two messages is a plain end.
     """
@@ -216,7 +216,7 @@ def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:
             raise CaptureError(f"{path} has no column {missing[0]}")
         source.seek(0)
         options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in found], use_threads=False)
-        reader = ipc.open_stream(source, options=options)
+        reader = ipc.open_stream(_from_batch(path, first) if first else source, options=options)
         while True:
             try:
                 batch = reader.read_next_batch_with_custom_metadata()
@@ -225,18 +225,83 @@ def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:
             yield batch
 
 
+class _Joined:
+    """Parts of a buffer as one file to read."""
+
+    closed = False
+
+    def __init__(self, parts: list[pa.Buffer]) -> None:
+        self._parts = parts[::-1]
+
+    def read(self, size: int) -> pa.Buffer:
+        """The next `size` bytes; fewer at the end of a part that is not the last, which are the messages' own borders."""
+        while len(self._parts) > 1 and not self._parts[-1].size:
+            self._parts.pop()
+        part = self._parts.pop()
+        self._parts.append(part.slice(min(size, part.size)))
+        return part.slice(0, min(size, part.size))
+
+
+def _from_batch(path: Path, first: int) -> pa.PythonFile:
+    """The stream without the batches before the first-th; schema and dictionaries, which later batches need, stay.
+
+    Messages are found by their heads: what is left out is not even read from the disk.
+    """
+    with pa.memory_map(str(path)) as source:
+        whole = source.read_buffer()
+        source.seek(0)
+        parts, messages, batches = [], ipc.MessageReader.open_stream(source), 0
+        while batches < first:
+            begin = source.tell()
+            message = messages.read_next_message()
+            if message.type == "record batch":
+                batches += 1
+            else:
+                parts.append(whole.slice(begin, source.tell() - begin))
+        return pa.PythonFile(_Joined([*parts, whole.slice(source.tell())]), mode="r")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Batches of one capture: first <= number < after."""
+
+    capture: Capture
+    first: int
+    after: int
+
+
+def shares(captures: list[Capture], jobs: int) -> list[list[Span]]:
+    """All batches of a run in their order, in `jobs` runs of about equal numbers of requests; never an empty one."""
+    todo = [(capture, number) for capture in captures for number in range(capture.batches)]
+    found = []
+    for part in np.array_split(np.arange(len(todo)), min(jobs, len(todo)) or 1):
+        spans: list[Span] = []
+        for capture, number in (todo[at] for at in part.tolist()):
+            if spans and spans[-1].capture is capture:
+                spans[-1] = Span(capture, spans[-1].first, number + 1)
+            else:
+                spans.append(Span(capture, number, number + 1))
+        found.append(spans)
+    return found
+
+
 def stage_rows(capture: Capture) -> Iterator[tuple[int, Rows]]:
     """(stage, rows) of every whole batch, in pieces of about EVENTS_AT_ONCE events.
 
     CaptureError for a list that does not go with event_ns.
     """
-    batches = 0
-    for item in _read(capture.path, COLUMNS):
+    return span_rows(Span(capture, 0, capture.batches))
+
+
+def span_rows(span: Span) -> Iterator[tuple[int, Rows]]:
+    """As `stage_rows`, of some batches."""
+    number = span.first
+    for item in _read(span.capture.path, COLUMNS, span.first):
         if isinstance(item, pa.Schema):
             continue
-        if batches == capture.batches:
+        if number == span.after:
             return
-        batches += 1
+        number += 1
         stages = _integers(item.batch.column("stage"))
         for stage in np.unique(stages).tolist():
             mine = stages == stage
