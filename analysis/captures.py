@@ -216,7 +216,7 @@ def _read(path: Path, columns: tuple[str, ...], first: int = 0) -> Iterator[Any]
             raise CaptureError(f"{path} has no column {missing[0]}")
         source.seek(0)
         options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in found], use_threads=False)
-        reader = ipc.open_stream(_from_batch(path, first) if first else source, options=options)
+        reader = ipc.open_stream(_from_batch(path, source, first) if first else source, options=options)
         while True:
             try:
                 batch = reader.read_next_batch_with_custom_metadata()
@@ -225,40 +225,42 @@ def _read(path: Path, columns: tuple[str, ...], first: int = 0) -> Iterator[Any]
             yield batch
 
 
-class _Joined:
-    """Parts of a buffer as one file to read."""
+class _HeadThenRest:
+    """Some bytes, then what is left of a file, as one file to read."""
 
     closed = False
 
-    def __init__(self, parts: list[pa.Buffer]) -> None:
-        self._parts = parts[::-1]
+    def __init__(self, head: bytes, rest: pa.NativeFile) -> None:
+        self._head = head
+        self._rest = rest
 
-    def read(self, size: int) -> pa.Buffer:
-        """The next `size` bytes; fewer at the end of a part that is not the last, which are the messages' own borders."""
-        while len(self._parts) > 1 and not self._parts[-1].size:
-            self._parts.pop()
-        part = self._parts.pop()
-        self._parts.append(part.slice(min(size, part.size)))
-        return part.slice(0, min(size, part.size))
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes; fewer where the head ends, which is between two messages."""
+        if not self._head:
+            found: bytes = self._rest.read(size)
+            return found
+        taken, self._head = self._head[:size], self._head[size:]
+        return taken
 
 
-def _from_batch(path: Path, first: int) -> pa.PythonFile:
+def _from_batch(path: Path, source: pa.NativeFile, first: int) -> pa.PythonFile:
     """The stream without the batches before the first-th; schema and dictionaries, which later batches need, stay.
 
     Messages are found by their heads: what is left out is not even read from the disk.
     """
-    with pa.memory_map(str(path)) as source:
-        whole = source.read_buffer()
-        source.seek(0)
-        parts, messages, batches = [], ipc.MessageReader.open_stream(source), 0
+    kept, batches = bytearray(), 0
+    with pa.memory_map(str(path)) as whole:
+        messages = ipc.MessageReader.open_stream(whole)
         while batches < first:
-            begin = source.tell()
+            begin = whole.tell()
             message = messages.read_next_message()
             if message.type == "record batch":
                 batches += 1
             else:
-                parts.append(whole.slice(begin, source.tell() - begin))
-        return pa.PythonFile(_Joined([*parts, whole.slice(source.tell())]), mode="r")
+                source.seek(begin)
+                kept += source.read(whole.tell() - begin)
+        source.seek(whole.tell())
+    return pa.PythonFile(_HeadThenRest(bytes(kept), source), mode="r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,8 +297,14 @@ def stage_rows(capture: Capture) -> Iterator[tuple[int, Rows]]:
 
 def span_rows(span: Span) -> Iterator[tuple[int, Rows]]:
     """As `stage_rows`, of some batches."""
+    for stage, piece in stage_pieces(span, COLUMNS):
+        yield stage, to_rows(piece)
+
+
+def stage_pieces(span: Span, columns: tuple[str, ...]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(stage, its rows of a batch as Arrow has them), in the same pieces; for who wants other columns as well."""
     number = span.first
-    for item in _read(span.capture.path, COLUMNS, span.first):
+    for item in _read(span.capture.path, columns, span.first):
         if isinstance(item, pa.Schema):
             continue
         if number == span.after:
@@ -307,7 +315,7 @@ def span_rows(span: Span) -> Iterator[tuple[int, Rows]]:
             mine = stages == stage
             batch = item.batch if mine.all() else item.batch.filter(pa.array(mine))
             for piece in _pieces(batch):
-                yield stage, to_rows(piece)
+                yield stage, piece
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
