@@ -101,6 +101,22 @@ def _drawn(n: int, blocks: int, randomness: np.random.Generator) -> NDArray[np.i
     return places
 
 
+def block_weights(n: int, *, blocks: int = BLOCKS, draws: int = DRAWS, seed: int = 0) -> Numbers:
+    """How often each of n rows in time order is drawn, a line a resample: for statistics of sums over rows.
+
+    The sums of all resamples are then one matrix product.
+    """
+    randomness = np.random.default_rng(seed)
+    weights = [np.bincount(_drawn(n, blocks, randomness), minlength=n) for _ in range(draws)]
+    return np.array(weights, np.float64)
+
+
+def around(value: float, resampled: Numbers, confidence: float = CONFIDENCE) -> Interval | None:
+    """A value with the interval that its resamples give; None when fewer than nine in ten of them are numbers."""
+    known = resampled[np.isfinite(resampled)]
+    return _around(value, known, confidence) if len(known) >= 0.9 * len(resampled) > 0 else None
+
+
 def _around(value: float, resampled: Numbers, confidence: float) -> Interval:
     tail = (1 - confidence) / 2 * 100
     low, high = np.percentile(resampled, [tail, 100 - tail])

@@ -13,16 +13,14 @@ import numpy as np
 
 from analysis import metrics
 from analysis.captures import ABSENT, Integers, Rows, pick
+from analysis.cells import Cells
 from analysis.exports.rows import Opened, of_window, opened, whole
-from analysis.histogram import CEILING_NS, PLACES, Histogram, LogLine, highest_equivalent, places, write_log
+from analysis.histogram import PLACES, Histogram, LogLine, highest_equivalent, write_log
 from analysis.window import Window
 
 NS_PER_S: Final = 1_000_000_000
 
 INTERVAL_NS: Final = NS_PER_S
-
-MOST_CELLS: Final = 1 << 20
-"""(second, place) pairs that gather before they are added up."""
 
 
 class _Known(NamedTuple):
@@ -32,52 +30,15 @@ class _Known(NamedTuple):
     at_ns: Integers
 
 
-class _Cells:
-    """Counts by second and place, sparse: a second of a metric has some hundred places, not all of them."""
-
-    def __init__(self) -> None:
-        self._keys: list[Integers] = []
-        self._counts: list[Integers] = []
-        self._gathered = 0
-        self.most_ns: dict[int, int] = {}
-
-    def add(self, seconds: Integers, values_ns: Integers) -> None:
-        keys = seconds * PLACES + places(np.clip(values_ns, 0, CEILING_NS - 1))
-        found, counts = np.unique(keys, return_counts=True)
-        self._put(found, counts)
-        in_order = np.argsort(seconds, kind="stable")
-        seen, first = np.unique(seconds[in_order], return_index=True)
-        tops = np.maximum.reduceat(values_ns[in_order], first)
-        for second, top in zip(seen.tolist(), tops.tolist(), strict=True):
-            self.most_ns[second] = max(self.most_ns.get(second, 0), top)
-
-    def _put(self, keys: Integers, counts: Integers) -> None:
-        self._keys.append(keys)
-        self._counts.append(counts)
-        self._gathered += len(keys)
-        if self._gathered > MOST_CELLS:
-            self.settle()
-            self._gathered = len(self._keys[0]) // 2  # it may have grown for good: look again when it has doubled
-
-    def settle(self) -> tuple[Integers, Integers]:
-        """All pairs in order, and their counts."""
-        if not self._keys:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64)
-        keys, at = np.unique(np.concatenate(self._keys), return_inverse=True)
-        counts = np.bincount(at, np.concatenate(self._counts)).astype(np.int64)
-        self._keys, self._counts = [keys], [counts]
-        return keys, counts
-
-
 def write(run_dir: Path, out_dir: Path, sample: int) -> list[Path]:
     """One file."""
     run = opened(run_dir)
-    cells: dict[tuple[int, str], _Cells] = {}
+    cells: dict[tuple[int, str], Cells] = {}
     for piece in run.pieces(also=()):
         for name, known in _known(run.windows[piece.stage], piece.rows).items():
             if len(known.values_ns):
                 seconds = (known.at_ns - run.origin_ns) // INTERVAL_NS
-                cells.setdefault((piece.stage, name), _Cells()).add(seconds, known.values_ns)
+                cells.setdefault((piece.stage, name), Cells()).add(seconds, known.values_ns)
     path = out_dir / "intervals.hlog"
     start_s = (run.origin_ns + run.realtime_offset_ns) / NS_PER_S
     note = f"loadgen {run.run.facts['loadgen']}, run {run.run.facts['run_id']}, values in ns, an interval a second"
@@ -107,9 +68,9 @@ def _known(window: Window, rows: Rows) -> dict[str, _Known]:
     return found
 
 
-def _lines(run: Opened, cells: dict[tuple[int, str], _Cells]) -> Iterator[LogLine]:
+def _lines(run: Opened, cells: dict[tuple[int, str], Cells]) -> Iterator[LogLine]:
     """In the order of time, as the tools want them."""
-    settled = {key: cell.settle() for key, cell in sorted(cells.items())}
+    settled = {key: cell.settled() for key, cell in sorted(cells.items())}
     seconds = {second for cell in cells.values() for second in cell.most_ns}
     for second in sorted(seconds):
         for (stage, name), (keys, counts) in settled.items():
