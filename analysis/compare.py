@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from analysis.blocks import INTERVALS, Blocks, Numbers, Table, stage_blocks
-from analysis.bootstrap import FEWEST, Interval, around, block_weights, student_t
+from analysis.bootstrap import FEWEST, Interval, around, block_weights, drift_factor, student_t, widened
 from analysis.exports.rows import opened
 from analysis.summary import summarize
 
@@ -201,13 +201,17 @@ def _latency_changes(before: Loaded, after: Loaded, match: Match, metric: str, r
         blocks = [[stage[f"{metric}_ms"] for stage in side] for side in match[2:]]
         reliable = not any(statistic in block["unreliable"] for side in blocks for block in side)
         values = [[float(block[statistic]) for block in side] for side in blocks]
-        here = None if drawn is None else (drawn[0][:, number], drawn[1][:, number])
+        here = None if drawn is None else Drawn(drawn.before[:, number], drawn.after[:, number], drawn.factor)
         found.append(_change(metric, statistic, values, here, reliable))
     return found
 
 
-Drawn = tuple[Numbers, Numbers]
-"""The same statistic of resamples of either side."""
+class Drawn(NamedTuple):
+    """The same statistic (or several, a column each) of resamples of either side, and how much that falls short."""
+
+    before: Numbers
+    after: Numbers
+    factor: float
 
 
 def _change(
@@ -219,10 +223,12 @@ def _change(
     interval, method = None, None
     if change is not None and drawn is not None:
         with np.errstate(divide="ignore", invalid="ignore"):
-            resampled = drawn[1] - drawn[0] if in_points else (drawn[1] - drawn[0]) / drawn[0]
+            resampled = drawn.after - drawn.before if in_points else (drawn.after - drawn.before) / drawn.before
         interval, method = around(change, resampled), "blocks"
-        if interval is not None and statistic not in (None, "mean"):
-            interval = Interval(change, interval.low - RESOLUTION_SHARE, interval.high + RESOLUTION_SHARE)
+        if interval is not None:
+            resolution = 0.0 if statistic in (None, "mean") else RESOLUTION_SHARE
+            _, low, high = widened(interval, drawn.factor)
+            interval = Interval(change, low - resolution, high + resolution)
     elif change is not None and min(map(len, values)) > 1:
         interval, method = _of_repeats(change, values, in_points), "repeats"
     if interval is None:
@@ -299,7 +305,8 @@ def _drawn_latencies(before: Loaded, after: Loaded, match: Match, metric: str) -
     drawn = [
         _statistics(table, _weights(side, seed)) for seed, (side, table) in enumerate(zip(sides, tables, strict=True))
     ]
-    return drawn[0], drawn[1]
+    factors = [drift_factor(table.sums_ns, table.counts.sum(axis=1)) for table in tables]
+    return Drawn(drawn[0], drawn[1], max(factors))
 
 
 def _together(tables: list[Table]) -> Table:
@@ -337,7 +344,7 @@ def _drawn_rates(before: Loaded, after: Loaded, match: Match, counted: str) -> D
     sides = _sides(before, after, match)
     if sides is None:
         return None
-    drawn = []
+    drawn, factors = [], []
     for seed, side in enumerate(sides):
         counts = np.concatenate([blocks.rates[counted] for blocks in side])
         if np.count_nonzero(counts) < FEWEST:
@@ -345,14 +352,15 @@ def _drawn_rates(before: Loaded, after: Loaded, match: Match, counted: str) -> D
         seconds = np.repeat([blocks.interval_s for blocks in side], INTERVALS)
         weights = _weights(side, seed)
         drawn.append((weights @ counts) / (weights @ seconds))
-    return drawn[0], drawn[1]
+        factors.append(drift_factor(counts, seconds))
+    return Drawn(drawn[0], drawn[1], max(factors))
 
 
 def _drawn_shares(before: Loaded, after: Loaded, match: Match) -> Drawn | None:
     sides = _sides(before, after, match)
     if sides is None:
         return None
-    drawn = []
+    drawn, factors = [], []
     for seed, side in enumerate(sides):
         sent, failed = (np.concatenate([blocks.rates[name] for blocks in side]) for name in ("sent", "failed"))
         if np.count_nonzero(sent) < FEWEST:
@@ -360,4 +368,5 @@ def _drawn_shares(before: Loaded, after: Loaded, match: Match) -> Drawn | None:
         weights = _weights(side, seed)
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn.append((weights @ failed) / (weights @ sent))
-    return drawn[0], drawn[1]
+        factors.append(drift_factor(failed, sent))
+    return Drawn(drawn[0], drawn[1], max(factors))

@@ -3,9 +3,9 @@
 Truth: tokens in the file, CPU and peak memory of the finished process by the operating system's accounting.
 
 Method: a capture is drawn, batch for batch of the size that workers write (16,384 events, zstd 1): an engine in lock step,
-20 ms a tick, 200 us of noise on every stamp, so that stamps compress as badly as real ones do. Then a fresh interpreter makes
-the summary of it; its start-up is told apart. The second size is ten times the first: a cost a token that grows, or memory,
-would show.
+20 ms a tick, 200 us of noise on every stamp, so that stamps compress as badly as real ones do. Then a fresh interpreter
+makes the summary of it; its start-up is told apart. The second size is ten times the first: a cost a token that grows, or
+memory, would show.
 
     python benchmarks/analysis_speed.py [--tokens 10000000,100000000] [--jobs 1,2] [--rounds 3]
 """
