@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from analysis import metrics, rates, slo
 from analysis.captures import ABSENT, Integers, Rows, pick
 from analysis.cells import Cells
-from analysis.exports.rows import Opened, of_window
 from analysis.histogram import PLACES, highest_equivalent
+from analysis.opened import Opened, of_window
 from analysis.window import Window
 
 INTERVALS: Final = 40

@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis.blocks import INTERVALS, Blocks, Numbers, Table, stage_blocks
 from analysis.bootstrap import FEWEST, Interval, around, block_weights, drift_factor, student_t, widened
-from analysis.exports.rows import opened
+from analysis.opened import opened
 from analysis.summary import summarize
 
 Facts = dict[str, Any]
@@ -51,8 +51,25 @@ WORKLOAD: Final = (
 )
 """Keys of a spec that make another question when they differ; a key that neither spec has is the same in both."""
 
-CIRCUMSTANCES: Final = ("model", "transport", "spin", "slo")
-"""Keys that may be what the comparison is about, and are told."""
+WORKLOAD_TOO: Final = ("data", "trace", "prompt")
+"""So do all keys that begin with these."""
+
+OF_NO_MATTER: Final = (
+    "url",
+    "seed",
+    "stages",
+    "workers",
+    "cpus",
+    "tls_ca",
+    "insecure",
+    "proxy",
+    "connect_timeout_s",
+    "first_byte_timeout_s",
+    "idle_timeout_s",
+    "timeout_s",
+)
+"""Keys that differ between any two runs, or whose difference shows in the stages; all others may be what the comparison is
+about, and are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +127,7 @@ def load(run_dirs: Sequence[Path], jobs: int = 1) -> list[Loaded]:
 def differences_of_workload(before: Facts, after: Facts) -> list[str]:
     """Why two summaries answer different questions, a sentence each; empty when they do not."""
     one, other = before["spec"] or {}, after["spec"] or {}
-    keys = [*WORKLOAD, *sorted(key for key in {*one, *other} if key.startswith(("data", "trace", "prompt")))]
+    keys = [*WORKLOAD, *sorted(key for key in {*one, *other} if key.startswith(WORKLOAD_TOO))]
     found = [
         f"{key} differs: {_told(one.get(key))} and {_told(other.get(key))}"
         for key in dict.fromkeys(keys)
@@ -140,11 +157,20 @@ def doubts(runs: Sequence[Loaded]) -> list[str]:
             found.append(f"{run.name} was interrupted")
     for other in runs[1:]:
         one, two = runs[0].summary["spec"] or {}, other.summary["spec"] or {}
+        keys = sorted({*one, *two} - {*WORKLOAD, *OF_NO_MATTER})
         found += [
             f"{key} differs between {runs[0].name} and {other.name}: {_told(one.get(key))} and {_told(two.get(key))}"
-            for key in CIRCUMSTANCES
-            if one.get(key) != two.get(key)
+            for key in keys
+            if one.get(key) != two.get(key) and not key.startswith(WORKLOAD_TOO)
         ]
+        for match in matches(runs[0].summary, other.summary):
+            loads = [side[0]["load"] for side in match[2:]]
+            found += [
+                f"{match.name}: {key} differs between {runs[0].name} and {other.name}: "
+                f"{_told(loads[0].get(key))} and {_told(loads[1].get(key))}"
+                for key in sorted({*loads[0], *loads[1]} - {"arrivals"})
+                if loads[0].get(key) != loads[1].get(key)
+            ]
         hosts = [run.summary["host"].get("name") for run in (runs[0], other)]
         if hosts[0] != hosts[1]:
             found.append(f"{runs[0].name} was measured on {hosts[0]}, {other.name} on {hosts[1]}")

@@ -12,8 +12,9 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.csv
 
+from analysis.exports.files import whole
 from analysis.exports.requests import REQUESTS, request_batches
-from analysis.exports.rows import opened, whole
+from analysis.opened import opened
 from analysis.summary import PERCENTILES, summarize
 
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.captures import ABSENT, Integers
-from analysis.exports.rows import Opened, opened, whole
+from analysis.exports.files import whole
 from analysis.exports.samples import NS_PER_MS, NS_PER_S, Samples, samples
+from analysis.opened import Opened, opened
 from analysis.summary import summarize
 
 VERSION: Final = 2

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from analysis.exports.rows import whole
+from analysis.exports.files import whole
 from analysis.summary import PERCENTILES, summarize
 
 LATENCIES: Final = {

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.captures import Integers, Rows
+from analysis.exports.files import whole
 from analysis.exports.requests import REQUESTS, event_numbers, request_batch
-from analysis.exports.rows import Opened, Piece, of_window, opened, whole
+from analysis.opened import Opened, Piece, of_window, opened
 
 TIME_STEP_BITS: Final = 7
 """Times in tokens.parquet are multiples of 2**7 = 128 ns."""

@@ -15,7 +15,8 @@ import numpy as np
 
 from analysis import metrics
 from analysis.captures import ABSENT
-from analysis.exports.rows import Opened, opened, whole
+from analysis.exports.files import whole
+from analysis.opened import Opened, opened
 from analysis.summary import summarize
 
 NS_PER_US: Final = 1_000

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from analysis import metrics
 from analysis.captures import ABSENT, Integers, Rows
-from analysis.exports.rows import Opened, Piece, of_window
+from analysis.opened import Opened, Piece, of_window
 
 REQUESTS: Final = pa.schema(
     [

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from analysis import metrics, rates
 from analysis.captures import ABSENT, Integers, Mask, Rows, pick
-from analysis.exports.rows import Opened, of_window
 from analysis.histogram import Histogram, fill, highest_equivalent, percentiles
+from analysis.opened import Opened, of_window
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000

@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis import slo
 from analysis.captures import ABSENT, Integers
-from analysis.exports.rows import Opened, opened, whole
+from analysis.exports.files import whole
 from analysis.exports.samples import (
     NS_PER_MS,
     NS_PER_S,
@@ -24,6 +24,7 @@ from analysis.exports.samples import (
     peak_in_flight,
     samples,
 )
+from analysis.opened import Opened, opened
 from analysis.summary import summarize
 
 PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)

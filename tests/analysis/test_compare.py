@@ -8,8 +8,8 @@ from analysis import compare
 from analysis.blocks import INTERVALS, Blocks, Table, stage_blocks
 from analysis.cells import Cells
 from analysis.compare import NO_EVIDENCE, TOO_FEW, TOO_SHORT, Loaded, changes, doubts, load, matches
-from analysis.exports.rows import opened
 from analysis.histogram import PLACES, highest_equivalent
+from analysis.opened import opened
 
 
 def wandering(rng, n):
@@ -233,6 +233,17 @@ def test_what_a_reader_has_to_know_is_told(tmp_path):
     assert "other is suspect" in told
     assert "other was interrupted" in told
     assert "model differs between one and other: m and another" in told
+
+
+def test_other_limits_of_a_load_are_told(tmp_path):
+    one = loaded(tmp_path / "one", [], [open_plan()])
+    other = loaded(
+        tmp_path / "other", [], [open_plan(load_max_in_flight=8)], spec={"slo": None, "seed": 5, "transport": "aiohttp"}
+    )
+    told = " / ".join(doubts([one, other]))
+    assert "rate 100/s: max_in_flight differs between one and other: nothing and 8" in told
+    assert "transport differs" in told
+    assert "seed" not in told
 
 
 def test_runs_in_folders_of_one_name_are_called_a_and_b(tmp_path):

@@ -1,8 +1,6 @@
-"""What every export reads: the requests of a run, piece by piece, with the stage that each belongs to."""
+"""A run whose requests are to be looked at again: with the windows of its stages, and piece by piece."""
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -73,15 +71,3 @@ def opened(run_dir: Path) -> Opened:
 def of_window(window: Window, rows: Rows) -> Mask:
     """The requests that the summary counts: due (closed loop: sent) inside the window, and sent at all."""
     return rates.within(window, metrics.due_ns(rows)) & ~rows.dropped
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` when the block ends well, and nothing when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
