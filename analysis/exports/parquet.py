@@ -1,10 +1,10 @@
 """requests.parquet and tokens.parquet.
 
-Three bytes a token is what a token may cost, and its time and the gap before it are two times the same noise. Two things
-make that fit. Times are rounded to 128 ns, a fraction of what a stamp is good for, and gaps as HdrHistogram rounds (but to
-the nearest: at most 1/2048 off, and not at all below 2 us). And both are split by bytes (BYTE_STREAM_SPLIT) before zstd: the
-noise is in the low bytes, and the high ones, which are alike in streams that step together, cost nothing. Packed as
-deltas they would take half as much again, for one large gap widens the 31 beside it; the columns that count are packed so.
+Three bytes is what a token may cost, and its time and the gap before it are two times the same noise. Two things make that
+fit. Times are rounded to 1 us, a fraction of what a stamp is good for, and gaps as HdrHistogram rounds (but to the nearest:
+at most 1/2048 off, and not at all below 2 us). And both are split by bytes (BYTE_STREAM_SPLIT) before zstd: the noise is in
+the low bytes, and the high ones, which are alike in streams that step together, cost little. Packed as deltas they would
+take half as much again, for one large gap widens the 31 beside it; the columns that count are packed so.
 """
 
 from contextlib import ExitStack
@@ -20,8 +20,8 @@ from analysis.exports.files import whole
 from analysis.exports.requests import REQUESTS, event_numbers, request_batch
 from analysis.opened import Opened, Piece, of_window, opened
 
-TIME_STEP_BITS: Final = 7
-"""Times in tokens.parquet are multiples of 2**7 = 128 ns."""
+TIME_STEP_BITS: Final = 10
+"""Times in tokens.parquet are multiples of 2**10 = 1,024 ns."""
 
 GAP_BITS: Final = 11
 """Gaps there have so many significant bits."""
@@ -104,7 +104,7 @@ def _told(rows: Rows) -> Any:
 
 
 def rounded_time(times_ns: Integers) -> Integers:
-    """The nearest multiple of 128 ns."""
+    """The nearest multiple of 1,024 ns."""
     return ((times_ns + (1 << (TIME_STEP_BITS - 1))) >> TIME_STEP_BITS) << TIME_STEP_BITS
 
 

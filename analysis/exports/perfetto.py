@@ -55,12 +55,13 @@ def sampled(run: Opened, sample: int) -> list[Request]:
             spread = request_ids * np.uint64(_SPREAD)
         limit = np.uint64(-kept[0][0]) if len(kept) == sample else np.uint64(np.iinfo(np.uint64).max)
         first_ns, last_ns = metrics.first_output_ns(rows), metrics.last_output_ns(rows)
+        due_ns, output_tokens = metrics.due_ns(rows), metrics.output_tokens(rows)
         for at in np.flatnonzero((spread < limit) & ~rows.dropped).tolist():
             one = {
                 "request_id": int(request_ids[at]),
                 "stage": piece.stage,
                 "worker": piece.batch.column("worker")[at].as_py(),
-                "due_ns": int(metrics.due_ns(rows)[at]),
+                "due_ns": int(due_ns[at]),
                 "sent_ns": int(rows.sent_ns[at]),
                 "connect_ns": int(rows.connect_ns[at]),
                 "first_ns": int(first_ns[at]),
@@ -68,7 +69,7 @@ def sampled(run: Opened, sample: int) -> list[Request]:
                 "ended_ns": int(rows.ended_ns[at]),
                 "events": int(rows.events[at]),
                 "prompt_tokens": int(rows.prompt_tokens[at]),
-                "output_tokens": int(metrics.output_tokens(rows)[at]),
+                "output_tokens": int(output_tokens[at]),
                 "error": rows.error[at].as_py(),
                 "status": piece.batch.column("status")[at].as_py(),
             }

@@ -1,10 +1,13 @@
+import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 
 from analysis.bootstrap import Interval
-from analysis.compare import Change
-from analysis.gates import DOUBTFUL, FAILED, PASSED, UNKNOWN, fails, judge, junit, parse_gate, percent
+from analysis.compare import STATISTICS, Change
+from analysis.gates import DOUBTFUL, FAILED, METRICS, PASSED, UNKNOWN, fails, judge, junit, parse_gate, percent
+from loadgen.cli.compare import GATE_STATUS, SUSPECT_STATUS
 
 STAGE = {"name": "concurrency 64", "load": {"mode": "concurrency", "value": 64}}
 
@@ -118,3 +121,12 @@ def test_junit_tells_failures_and_what_could_not_be_told_apart():
 )
 def test_a_share_in_per_cent_has_three_digits(share, words):
     assert percent(share) == words
+
+
+def test_the_page_on_comparisons_names_every_metric_statistic_and_status():
+    page = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+    metrics, statistics = (line for line in page.splitlines() if line.startswith(("| METRIC", "| STATISTIC")))
+    assert re.findall(r"`(\w+)`", metrics) == list(METRICS)
+    assert [name.replace(".", "_") for name in re.findall(r"`([\w.]+)`", statistics)] == list(STATISTICS)
+    assert f"| {GATE_STATUS} | a condition failed |" in page
+    assert f"| {SUSPECT_STATUS} | with `--strict`" in page

@@ -46,7 +46,7 @@ def test_every_request_has_a_row_with_what_was_captured_and_measured(out_dir, ev
     assert measured == {r["request_id"] for stage in (0, 1) for r in measured_rows(everything, stage)}
 
 
-def test_every_token_has_a_row_and_its_time_is_right_to_64_ns(out_dir, everything):
+def test_every_token_has_a_row_and_its_time_is_right_to_half_a_microsecond(out_dir, everything):
     table = pq.read_table(out_dir / "tokens.parquet")
     assert table.schema.equals(TOKENS)
     wanted = [
@@ -66,7 +66,7 @@ def test_every_token_has_a_row_and_its_time_is_right_to_64_ns(out_dir, everythin
     assert [(f["request_id"], f["stage"], f["index"], f["tokens"], f["kind"]) for f in found] == [
         (request, stage, index, tokens, kind) for request, stage, index, _, _, tokens, kind in wanted
     ]
-    assert max(abs(f["t_ns"] - w[3]) for f, w in zip(found, wanted, strict=True)) <= 64
+    assert max(abs(f["t_ns"] - w[3]) for f, w in zip(found, wanted, strict=True)) <= 512
     assert [f["gap_ns"] is None for f in found] == [w[4] is None for w in wanted]
     assert all(w[4] is None or abs(f["gap_ns"] - w[4]) <= w[4] / 2048 for f, w in zip(found, wanted, strict=True))
 
@@ -81,10 +81,10 @@ def test_a_rounded_gap_is_at_most_a_two_thousandth_off_and_small_ones_are_exact(
 
 @often
 @given(st.integers(0, 1 << 50))
-def test_a_rounded_time_is_at_most_64_ns_off(t_ns):
+def test_a_rounded_time_is_at_most_half_a_microsecond_off(t_ns):
     (rounded,) = rounded_time(np.array([t_ns])).tolist()
-    assert abs(rounded - t_ns) <= 64
-    assert rounded % 128 == 0
+    assert abs(rounded - t_ns) <= 512
+    assert rounded % 1024 == 0
 
 
 @pytest.mark.parametrize("stage", [0, 1])
