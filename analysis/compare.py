@@ -185,11 +185,12 @@ def _told(value: object) -> str:
 
 def matches(before: Facts, after: Facts) -> list[Match]:
     """The loads that both summaries have, in the first one's order."""
-    sides: list[dict[tuple[str, str], list[Facts]]] = []
+    sides: list[dict[tuple[str, ...], list[Facts]]] = []
     for summary in (before, after):
-        side: dict[tuple[str, str], list[Facts]] = {}
+        side: dict[tuple[str, ...], list[Facts]] = {}
         for stage in summary["stages"]:
-            side.setdefault((str(stage["load"].get("mode")), str(stage["load"].get("value"))), []).append(stage)
+            key = tuple(str(stage["load"].get(name)) for name in ("mode", "value", "profile"))
+            side.setdefault(key, []).append(stage)
         sides.append(side)
     return [
         Match(stages[0]["load"], stages[0]["name"], stages, sides[1][key])

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from analysis import metrics, rates
-from analysis.captures import COLUMNS, Mask, Rows, Run, Span, open_run, stage_pieces, to_rows
+from analysis.captures import COLUMNS, Mask, Rows, Run, Span, open_run, part_of, stage_pieces, to_rows
 from analysis.window import Window, stage_marks, stage_window
 
 ALSO: Final = (
@@ -53,18 +53,20 @@ class Opened:
         return int(self.run.captures[0].facts["realtime_offset_ns"])
 
     def pieces(self, stage: int | None = None, also: tuple[str, ...] = ALSO) -> Iterator[Piece]:
-        """All requests of stages that have begun, or those of one stage."""
+        """All requests of stages that have begun, or those of one stage; not those before the first (`warms_up`)."""
         for capture in self.run.captures:
             for of_stage, batch in stage_pieces(Span(capture, 0, capture.batches), (*COLUMNS, *also)):
-                if of_stage in self.windows and stage in (None, of_stage):
+                if stage not in (None, of_stage) or of_stage not in self.windows:
+                    continue
+                if part_of(self.plans[of_stage]) == capture.part:
                     yield Piece(of_stage, to_rows(batch), batch)
 
 
 def opened(run_dir: Path) -> Opened:
     """CaptureError as captures.open_run."""
     run = open_run(run_dir)
-    plans = {plan["stage"]: plan for plan in run.facts["stages"]}
-    windows = {stage: stage_window(plan, stage_marks(run.captures, stage)) for stage, plan in plans.items()}
+    plans = {plan["stage"]: plan for plan in run.facts["stages"] if not plan.get("warms_up")}
+    windows = {stage: stage_window(plan, stage_marks(run.of_stage(plan), stage)) for stage, plan in plans.items()}
     return Opened(run, plans, {stage: window for stage, window in windows.items() if window is not None})
 
 

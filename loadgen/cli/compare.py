@@ -146,8 +146,8 @@ def _show(
         say(change_table(changes, runs[0].name, after.name))
         say("")
     can_draw = console.encoding.lower().startswith("utf")
-    stages = [run.summary["stages"] for run in runs]
-    picture = charts.overlaid(stages, width=min(console.width, 80), ascii_only=not can_draw)
+    curves = [run.summary["curve"] for run in runs]
+    picture = charts.overlaid(curves, width=min(console.width, 80), ascii_only=not can_draw)
     if picture:
         legend = "   ".join(f"{charts.mark(k, not can_draw)} {plain(run.name)}" for k, run in enumerate(runs))
         say(Text(f"{legend}\n{picture}", no_wrap=True))

@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +8,7 @@ from synthetic import MS, START_NS, S, file_facts, mark, row, stage_plan, watch,
 
 from analysis import jobs, slo, summary
 from analysis.captures import Span, open_run, shares, span_rows, stage_rows
-from analysis.tally import absorb
+from analysis.tally import COUNTS, LISTS, POOLS, StageTally, absorb
 from analysis.window import stage_marks, stage_window
 
 SPEC = {"model": "m", "slo": {name: {"percentile": None, "limit_ms": 150.0} for name in ("ttft", "tpot", "itl", "e2e")}}
@@ -25,12 +27,13 @@ def two_workers(folder, every):
 def summary_of_shares(run_dir, monkeypatch, count):
     """The summary as `count` processes would make it, one after the other in this one."""
 
-    def in_turn(captures, windows, limits, _jobs):
-        parts = [jobs.share_tallies(spans, windows, limits) for spans in shares(captures, count)]
-        for part in parts[1:]:
-            for stage, tally in part.items():
-                absorb(parts[0][stage], tally)
-        return parts[0]
+    def in_turn(run, windows, limits, _jobs):
+        parts = {plan["stage"]: 1 for plan in run.facts["stages"]}
+        found = [jobs.share_tallies(spans, parts, windows, limits) for spans in shares(run.captures, count)]
+        for share in found[1:]:
+            for stage, tally in share.items():
+                absorb(found[0][stage], tally)
+        return found[0]
 
     with monkeypatch.context() as patched:
         patched.setattr(summary, "stage_tallies", in_turn)
@@ -94,5 +97,12 @@ def test_a_stage_that_another_share_has_no_row_of_is_added_up_all_the_same(tmp_p
     plans, marks = [stage_plan(0), stage_plan(1)], [mark(0), mark(1)]
     run = open_run(write_run(tmp_path, rows, plans, marks, batch_rows=3))
     windows = {plan["stage"]: stage_window(plan, stage_marks(run.captures, plan["stage"])) for plan in plans}
-    told = jobs.stage_tallies(run.captures, windows, slo.limits(None), jobs=2)
+    told = jobs.stage_tallies(run, windows, slo.limits(None), jobs=2)
     assert [told[stage].sent for stage in (0, 1)] == [3, 3]
+
+
+def test_no_field_of_a_tally_is_forgotten_when_shares_are_put_together():
+    by_hand = {"latencies", "workers", "turns", "errors", "met", "prompts_told", "timeline", "judged", "judged_met"}
+    same = {"window", "limits"}
+    names = {field.name for field in fields(StageTally)}
+    assert names == {*COUNTS, *LISTS, *POOLS} | by_hand | same
