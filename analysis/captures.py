@@ -331,7 +331,29 @@ def span_rows(span: Span) -> Iterator[tuple[int, Rows]]:
 
 
 def stage_pieces(span: Span, columns: tuple[str, ...]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """(stage, its rows of a batch as Arrow has them), in the same pieces; for who wants other columns as well."""
+    """(stage, its rows as Arrow has them), in the same pieces; for who wants other columns as well.
+
+    Small batches that follow each other are taken together: a piece costs a hundred calls, however little is in it.
+    """
+    gathered: list[pa.RecordBatch] = []
+    of_stage, events = -1, 0
+    for stage, batch in _stage_batches(span, columns):
+        its_events = _event_count(batch)
+        if gathered and (stage != of_stage or events + its_events > EVENTS_AT_ONCE):
+            yield of_stage, _together(gathered)
+            gathered, events = [], 0
+        of_stage, events = stage, events + its_events
+        if its_events > EVENTS_AT_ONCE:
+            for piece in _pieces(batch):
+                yield stage, piece
+            events = 0
+        else:
+            gathered.append(batch)
+    if gathered:
+        yield of_stage, _together(gathered)
+
+
+def _stage_batches(span: Span, columns: tuple[str, ...]) -> Iterator[tuple[int, pa.RecordBatch]]:
     number = span.first
     for item in _read(span.capture.path, columns, span.first):
         if isinstance(item, pa.Schema):
@@ -342,9 +364,19 @@ def stage_pieces(span: Span, columns: tuple[str, ...]) -> Iterator[tuple[int, pa
         stages = _integers(item.batch.column("stage"))
         for stage in np.unique(stages).tolist():
             mine = stages == stage
-            batch = item.batch if mine.all() else item.batch.filter(pa.array(mine))
-            for piece in _pieces(batch):
-                yield stage, piece
+            yield stage, item.batch if mine.all() else item.batch.filter(pa.array(mine))
+
+
+def _event_count(batch: pa.RecordBatch) -> int:
+    offsets = batch.column("event_ns").offsets
+    return int(offsets[-1].as_py()) - int(offsets[0].as_py()) if batch.num_rows else 0
+
+
+def _together(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    whole: pa.RecordBatch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+    return whole
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -19,8 +19,8 @@ MOST_BINS_BESIDE: Final = 60
 
 
 TOKEN: Final = 1 << 30
-"""Tokens are added up as integers of 2**-30 tokens: sums of parts are then the same in whatever order they are made, and
-what is rounded off a piece of 65,536 events is less than a billionth of a token."""
+"""Tokens are added up as integers of 2**-30 tokens (up to some 8 million in one go): sums are then the same in whatever
+order and pieces they are made, and what is rounded off an event is less than a billionth of a token."""
 
 
 @dataclass(slots=True)
@@ -72,8 +72,8 @@ def add_tokens(timeline: Timeline, event_ns: Integers, tokens: NDArray[np.float6
         inside = (bins >= 0) & (bins <= last)
         bins = bins[inside]
         tokens = None if tokens is None else tokens[inside]
-    counted = np.bincount(bins, tokens, minlength=last + 1)
-    timeline.parts += counted * TOKEN if tokens is None else np.rint(counted * TOKEN).astype(np.int64)
+    counted = np.bincount(bins, None if tokens is None else np.rint(tokens * TOKEN), minlength=last + 1)
+    timeline.parts += counted * TOKEN if tokens is None else counted.astype(np.int64)
 
 
 def by_bin(timeline: Timeline, times_ns: Integers) -> Integers:
@@ -85,7 +85,7 @@ def by_bin(timeline: Timeline, times_ns: Integers) -> Integers:
 def parts_within(window: Window, event_ns: Integers, tokens: NDArray[np.float64] | None) -> int:
     """Output tokens whose event lies in the window, in TOKENths."""
     inside = within(window, event_ns)
-    return int(np.count_nonzero(inside)) * TOKEN if tokens is None else round(float(tokens[inside].sum()) * TOKEN)
+    return int(np.count_nonzero(inside)) * TOKEN if tokens is None else int(np.rint(tokens[inside] * TOKEN).sum())
 
 
 def within(window: Window, times_ns: Integers) -> Mask:

@@ -85,11 +85,12 @@ def test_a_capture_read_from_the_middle_knows_the_words_of_its_errors(tmp_path):
     words = ["http-429", None, "truncated", "truncated", None, "http-500", "empty"]
     rows = [row(START_NS + k, [START_NS + S], error=word) for k, word in enumerate(words)]
     (capture,) = open_run(write_run(tmp_path, rows, batch_rows=1)).captures
-    whole = [part.error.to_pylist() for _, part in stage_rows(capture)]
-    assert whole == [[word] for word in words]
+    assert [word for _, part in stage_rows(capture) for word in part.error.to_pylist()] == words
     for first in range(capture.batches):
-        found = [part.error.to_pylist() for _, part in span_rows(Span(capture, first, capture.batches))]
-        assert found == whole[first:]
+        parts = [part for _, part in span_rows(Span(capture, first, capture.batches))]
+        assert [word for part in parts for word in part.error.to_pylist()] == words[first:]
+        left = [word not in (None, "cancelled", "dropped") for word in words[first:]]
+        assert [not good for part in parts for good in part.completed.tolist()] == left
 
 
 def test_a_stage_that_another_share_has_no_row_of_is_added_up_all_the_same(tmp_path):
