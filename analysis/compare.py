@@ -15,6 +15,7 @@ import numpy as np
 
 from analysis.blocks import INTERVALS, Blocks, Numbers, Table, stage_blocks
 from analysis.bootstrap import FEWEST, Interval, around, block_weights, drift_factor, student_t, widened
+from analysis.confidence import sample_floor
 from analysis.opened import opened
 from analysis.summary import summarize
 
@@ -184,7 +185,7 @@ def _told(value: object) -> str:
 
 
 def matches(before: Facts, after: Facts) -> list[Match]:
-    """The loads that both summaries have, in the first one's order."""
+    """The loads that both summaries have, the lowest first."""
     sides: list[dict[tuple[str, ...], list[Facts]]] = []
     for summary in (before, after):
         side: dict[tuple[str, ...], list[Facts]] = {}
@@ -192,11 +193,17 @@ def matches(before: Facts, after: Facts) -> list[Match]:
             key = tuple(str(stage["load"].get(name)) for name in ("mode", "value", "profile"))
             side.setdefault(key, []).append(stage)
         sides.append(side)
-    return [
+    found = [
         Match(stages[0]["load"], stages[0]["name"], stages, sides[1][key])
         for key, stages in sides[0].items()
         if key in sides[1]
     ]
+    return sorted(found, key=lambda match: _size(match.load))
+
+
+def _size(load: Facts) -> tuple[str, float]:
+    value = load.get("value")
+    return str(load.get("mode")), value if isinstance(value, int | float) else math.inf
 
 
 # --- what differs? ---
@@ -223,14 +230,31 @@ def changes(before: Loaded, after: Loaded, match: Match) -> list[Change]:
 
 def _latency_changes(before: Loaded, after: Loaded, match: Match, metric: str, repeated: bool) -> list[Change]:
     drawn = None if repeated else _drawn_latencies(before, after, match, metric)
+    together = [_of_all(run, side, metric) for run, side in ((before, match.before), (after, match.after))]
     found = []
     for number, statistic in enumerate(STATISTICS):
         blocks = [[stage[f"{metric}_ms"] for stage in side] for side in match[2:]]
-        reliable = not any(statistic in block["unreliable"] for side in blocks for block in side)
         values = [[float(block[statistic]) for block in side] for side in blocks]
+        wanted = 1 if (percentile := STATISTICS[statistic]) is None else sample_floor(percentile)
+        reliable = all(sum(block["count"] for block in side) >= wanted for side in blocks)
+        shown = [
+            side[0] if len(side) == 1 or pooled is None else float(pooled[number])
+            for side, pooled in zip(values, together, strict=True)
+        ]
         here = None if drawn is None else Drawn(drawn.before[:, number], drawn.after[:, number], drawn.factor)
-        found.append(_change(metric, statistic, values, here, reliable))
+        found.append(_change(metric, statistic, values, here, reliable, shown))
     return found
+
+
+def _of_all(run: Loaded, side: list[Facts], metric: str) -> Numbers | None:
+    """STATISTICS over the requests of all repeats of a load: percentiles are not averaged."""
+    tables = [run.blocks[stage["stage"]].latencies.get(metric) for stage in side if stage["stage"] in run.blocks]
+    known = [table for table in tables if table is not None]
+    if len(side) == 1 or not known:
+        return None
+    table = _together(known)
+    of_all: Numbers = _statistics(table, np.ones((1, len(table.counts))))[0]
+    return of_all
 
 
 class Drawn(NamedTuple):
@@ -242,9 +266,15 @@ class Drawn(NamedTuple):
 
 
 def _change(
-    metric: str, statistic: str | None, values: list[list[float]], drawn: Drawn | None, reliable: bool
+    metric: str,
+    statistic: str | None,
+    values: list[list[float]],
+    drawn: Drawn | None,
+    reliable: bool,
+    shown: Sequence[float] | None = None,
 ) -> Change:
-    before, after = (sum(side) / len(side) for side in values)
+    """`values` are those of the repeats, `shown` those of either side where that is not their mean."""
+    before, after = shown or (sum(side) / len(side) for side in values)
     in_points = metric == ERRORS
     change = after - before if in_points else (after - before) / before if before else None
     interval, method = None, None
