@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from analysis.summary import Analysis
     from loadgen.cli.progress import Progress
     from loadgen.coordinator import Judge, Outcome
+    from loadgen.dialects.dialect import Dialect
     from loadgen.run import Run
     from loadgen.spec import Spec
 
@@ -47,7 +48,6 @@ class Job:
 
     run: "Run"
     model: str
-    key: str | None
     console: "Console"
     baseline_s: float | None = None
     resumed: bool = False
@@ -61,23 +61,65 @@ class Job:
         """What must not be said."""
         from loadgen import planner
 
-        return planner.secrets(self.key, self.run.spec.proxy)
+        return planner.secrets(self.run.credentials, self.run.spec.proxy)
+
+    def _speaker(self) -> "tuple[Dialect, list[tuple[str, str]]]":
+        """How the endpoint is spoken to, and with which headers."""
+        from loadgen import planner
+        from loadgen.dialects import spoken
+        from loadgen.dialects.credentials import header_fields
+
+        dialect = spoken(planner.wording(self.run.spec))
+        return dialect, header_fields(dialect, self.run.credentials, self.run.spec.header)
 
     def one_request_s(self) -> float:
         """How long a short request takes, alone. EndpointError if it does not work."""
         from loadgen import probe
 
         spec, began_s = self.run.spec, time.monotonic()
-        with kept_secret(*self.secrets):
-            probe.check(
+        dialect, fields = self._speaker()
+        with kept_secret(self.secrets):
+            checked = probe.check(
                 self.run.where,
-                spec.api,
+                dialect,
                 self.model,
-                self.key,
+                fields,
                 ignore_eos=spec.ignore_eos,
+                images=self.run.images(),
                 connect_timeout_s=spec.connect_timeout_s,
             )
+        if not checked.takes_stream_options:
+            self.run.change(usage="none")
+            self.console.print("The endpoint refuses stream_options, so it is not asked for usage (--usage none).")
         return time.monotonic() - began_s
+
+    def find_model(self) -> None:
+        """Settle the model: the one that was asked for, else the first that the endpoint lists. EndpointError if it
+        lists none."""
+        from loadgen import probe
+
+        spec = self.run.spec
+        if spec.model is None:
+            dialect, fields = self._speaker()
+            with kept_secret(self.secrets):
+                model = probe.find_model(self.run.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s)
+            if blotted(model, self.secrets) != model:  # it would be written into every file of the run
+                raise EndpointError(
+                    "no-model", "--model: not given, and the first one that is listed quotes the API key"
+                )
+            self.run.change(model=model)
+        self.model = self.run.spec.model or ""
+
+    def find_api(self) -> None:
+        """Settle the API where the URL leaves it open and the endpoint says it."""
+        from loadgen import probe
+
+        spec = self.run.spec
+        dialect, fields = self._speaker()
+        with kept_secret(self.secrets):
+            api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
+        if api != spec.api:
+            self.run.change(api=api)
 
     def stage(self, number: int, progress: "Progress", judge: "Judge | None" = None) -> "Outcome":
         """Run a stage."""
@@ -116,23 +158,26 @@ def prepared(
     out: Path | None,
     console: "Console",
     *,
-    key: str | None,
     no_check: bool,
     resume: dict[str, Any] | None = None,
     wants_baseline: bool = False,
 ) -> Job:
     """A job whose endpoint has answered one request; its directory is there. What cannot be done is refused before that."""
-    from loadgen import host, probe, run
+    from loadgen import host, planner, run
+    from loadgen.cli.options import credentials
+    from loadgen.dialects import AUTO
 
-    if key:
-        host.keep_memory_private()
+    was_auto = spec.api == AUTO
+    spec = planner.resolved(spec)
     run_dir = out or run.default_directory(datetime.datetime.now())
-    job = Job(
-        run.Run(spec, run_dir, key=key, resumed=resume), spec.model or "", key, console, resumed=resume is not None
-    )
-    if not job.model:
-        with kept_secret(*job.secrets):
-            job.model = probe.find_model(job.run.where, spec.api, key, connect_timeout_s=spec.connect_timeout_s)
+    proofs = credentials(spec)
+    if proofs.secrets:
+        host.keep_memory_private()
+    made = run.Run(spec, run_dir, credentials=proofs, resumed=resume)
+    job = Job(made, spec.model or "", console, resumed=resume is not None)
+    job.find_model()
+    if was_auto and not no_check:
+        job.find_api()
     if not no_check:
         taken_s = job.one_request_s()
         if wants_baseline:  # the first one paid for what is loaded on demand
@@ -267,8 +312,8 @@ def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterato
 
 
 @contextmanager
-def kept_secret(*secrets: str) -> Iterator[None]:
-    """Blot out the secrets in an EndpointError: servers like to quote them."""
+def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
+    """Blot out keys in an EndpointError: servers like to quote them."""
     try:
         yield
     except EndpointError as error:

@@ -27,7 +27,7 @@ class BodyWriter:
 
     def write(self, exchange: Exchange) -> None:
         """Add a request that is done with."""
-        response = bytes(exchange.body or b"")
+        response = bytes(exchange.saved or b"")
         row = {
             "request_id": exchange.request_id,
             "error": exchange.error,
@@ -36,7 +36,7 @@ class BodyWriter:
             "response": self._text(response[:MAX_SAVED_BYTES]),
             "is_cut": len(response) > MAX_SAVED_BYTES,
         }
-        exchange.body = None
+        exchange.saved = None
         try:
             self._file.write(orjson.dumps(row) + b"\n")
         except OSError as error:

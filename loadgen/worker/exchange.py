@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from loadgen.worker.likeness import Frame
     from loadgen.worker.users import User
 
 # The whole body of an error is read off the wire; this much of it is kept for the server's words.
@@ -37,7 +38,6 @@ class Exchange:
     __slots__ = (
         "answer",
         "bad_event",
-        "body",
         "coalesced_events",
         "connect_ns",
         "content_encoding",
@@ -74,6 +74,7 @@ class Exchange:
         "rest",
         "retries",
         "retry_after",
+        "saved",
         "segments",
         "sent_ns",
         "session_id",
@@ -83,6 +84,7 @@ class Exchange:
         "started",
         "status",
         "superseded",
+        "text_before",
         "texts",
         "too_large",
         "turn",
@@ -137,8 +139,9 @@ class Exchange:
         self.started = False
         self.answer = Answer()
         self.rest = b""
-        self.body: bytearray | None = None  # what --save-bodies keeps of the response
-        self.frame: tuple[bytes, bytes] | None = None  # see Decoder._frame_of
+        self.frame: Frame | None = None
+        self.text_before: bytes | None = None  # the JSON text of the event before, where a frame has to compare
+        self.saved: bytearray | None = None  # what --save-bodies keeps of the response
         self.frames_tried = 0
         self.other_body = b""
         self.event_ns: list[npt.NDArray[np.int64]] = []
@@ -157,3 +160,7 @@ class Exchange:
         """About how much memory the response takes: what is not decoded yet, and the stamps of its events."""
         texts_bytes = self.response_bytes if self.texts else 0
         return self.response_bytes - self.decoded_bytes + len(self.rest) + 17 * len(self.kinds) + texts_bytes
+
+    def body(self) -> bytes:
+        """What there is of the body and has not been decoded."""
+        return b"".join(part for segment in self.segments for part in segment.parts)

@@ -20,8 +20,9 @@ import uvloop
 from loadgen import board as b
 from loadgen.blotting import blotted
 from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
-from loadgen.dialects import DIALECTS
+from loadgen.dialects import spoken
 from loadgen.dialects.answer import MAX_SHORT_TEXT
+from loadgen.dialects.dialect import EVENT_LINES
 from loadgen.errors import LoadgenError
 from loadgen.host import keep_memory_private, memory_bytes, raise_descriptor_limit, resident_bytes
 from loadgen.plan import OpenLoad, StagePlan, WorkerPlan
@@ -64,8 +65,10 @@ class Worker:
         self._at = self._board.at(plan.worker, 0)
         self._clock = StampClock()
         self._pacer = Pacer()
-        self._decoder = Decoder(DIALECTS[plan.dialect], self._clock, self._decoded)
+        dialect = spoken(plan.wording)
+        self._decoder = Decoder(dialect, self._clock, self._decoded)
         self._transport = make_transport(plan, self._pacer)
+        self._transport.event_lines = EVENT_LINES[dialect.framing]
         self._transport.on_segment = self._decoder.on_segment
         self._chores = Chores(self._decoder, self._pacer, gives_way=self._transport.stamp_source == "kernel")
         self._transport.decode_one = self._chores.do_one
@@ -75,7 +78,7 @@ class Worker:
         self._bodies = BodyWriter(plan.bodies_path, plan.secrets) if plan.bodies_path is not None else None
         self._decoder.keeps_bodies = self._bodies is not None
         self._memory_limit_bytes = max(int(memory_bytes() * MEMORY_SHARE) // plan.workers, LEAST_MEMORY_BYTES)
-        self._maker = RequestMaker(plan.pool, DIALECTS[plan.dialect])
+        self._maker = RequestMaker(plan.pool, dialect)
         self._capture = CaptureWriter(
             plan.capture_path,
             plan.worker,
