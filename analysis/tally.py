@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from analysis import metrics, rates, slo
+from analysis import closeups, metrics, rates, slo
 from analysis.captures import ABSENT, Integers, Mask, Rows, pick
 from analysis.histogram import Histogram, fill
 from analysis.window import Window
@@ -76,6 +76,7 @@ class StageTally:
     events: int = 0
     coalesced_events: int = 0
     unstamped_requests: int = 0
+    kept: closeups.Kept = field(default_factory=closeups.Kept)
     # Of every request of the stage that was sent, in pieces: 24 bytes a request, 32 with a schedule.
     all_sent_ns: list[Integers] = field(default_factory=list)
     all_due_ns: list[Integers] = field(default_factory=list)  # without a schedule the very arrays of all_sent_ns
@@ -110,6 +111,7 @@ def add(tally: StageTally, worker: int, rows: Rows) -> None:
         return
     inside = pick(rows, of_window)
     _add_requests(tally, mine, inside)
+    closeups.add(tally.kept, worker, inside)
     _add_turns(tally, inside)
     if inside.completed.any():
         _add_latencies(tally, pick(inside, inside.completed))
@@ -127,6 +129,8 @@ def _add_tokens(tally: StageTally, mine: WorkerTally, rows: Rows) -> None:
 
 def _add_flow(tally: StageTally, rows: Rows, due_ns: Integers) -> None:
     tally.timeline.sent += rates.by_bin(tally.timeline, rows.sent_ns)
+    tally.timeline.failed += rates.by_bin(tally.timeline, rows.ended_ns[~(rows.completed | rows.cancelled)])
+    rates.add_lag(tally.timeline, rows.ended_ns, rows.max_lag_ns)
     sent_ns = rows.sent_ns.copy()  # a view would keep the whole batch alive
     tally.all_sent_ns.append(sent_ns)
     tally.all_due_ns.append(sent_ns if due_ns is rows.sent_ns else due_ns)
