@@ -1,0 +1,187 @@
+"""Throughput against latency over the loads of a run, of several runs; what was asked for, and where the limit lies."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import altair as alt
+
+from analysis.figures.facts import (
+    LATENCIES,
+    PRECISE,
+    SWITCHED,
+    Facts,
+    Runs,
+    by_label,
+    is_wide,
+    load_of,
+    name_of,
+    round_values,
+    title_of,
+)
+
+HEIGHT: Final = 240
+WIDTH: Final = 460
+
+Rows = list[dict[str, Any]]
+
+
+def throughput_latency(
+    runs: Facts | Runs,
+    metric: str = "ttft",
+    percentile: str = "p50",
+    *,
+    limits: Mapping[str, Facts] | None = None,
+) -> alt.LayerChart:
+    """A latency (ttft, tpot, itl, e2e) over output tokens a second: a point a stage, a line a run.
+
+    The parameter `percentile` of the chart switches between p50, p90 and p99. Limits of `--slo` on the metric are lines
+    across; `limits` has what saturation.json says by label of the run, and is drawn as a line upright, with its interval.
+    """
+    runs = by_label(runs)
+    name = name_of(metric, [stage for summary in runs.values() for stage in summary["stages"]])
+    rows = _points(runs, f"{name}_ms")
+    switch = alt.param(
+        name="percentile", value=percentile, bind=alt.binding_radio(options=list(SWITCHED), name="percentile ")
+    )
+    several = len(runs) > 1
+    logarithmic = is_wide(row[one] for row in rows for one in SWITCHED)
+    y = alt.Y(
+        "latency:Q",
+        title=title_of(name),
+        scale=alt.Scale(type="log", nice=False, padding=12) if logarithmic else alt.Scale(zero=True, nice=True),
+        axis=alt.Axis(format=",~r", values=round_values()) if logarithmic else alt.Axis(format=",~r"),
+    )
+    x = alt.X("tokens_per_s:Q", title="output tokens/s", scale=alt.Scale(zero=True), axis=alt.Axis(format=",~r", tickCount=6))
+    drawn = alt.Chart(alt.Data(values=rows)).transform_calculate(latency="datum[percentile]")
+    colour = (
+        alt.Color("run:N", title=None, sort=None, legend=alt.Legend(orient="top", symbolType="stroke"))
+        if several
+        else alt.Undefined
+    )
+    line = drawn.mark_line().encode(x=x, y=y, order="stage:Q", color=colour)
+    told = [
+        *([alt.Tooltip("run:N")] if several else []),
+        alt.Tooltip("name:N", title="load"),
+        alt.Tooltip("tokens_per_s:Q", title="output tokens/s", format=PRECISE),
+        *(alt.Tooltip(f"{one}:Q", title=f"{title_of(name)[:-4]} {one}, ms", format=PRECISE) for one in SWITCHED),
+        alt.Tooltip("count:Q", title="requests measured", format=","),
+        alt.Tooltip("failed:Q", title="requests failed", format=","),
+    ]
+    points = drawn.mark_point(filled=True, opacity=1, size=70).encode(x=x, y=y, color=colour, tooltip=told)
+    words = drawn.mark_text(style="load").encode(x=x, y=y, text="load:N")
+    # Each point can be met from afar, and with a thumb.
+    reach = drawn.mark_point(filled=True, opacity=0, size=900).encode(x=x, y=y, tooltip=told)
+    layers = [*_objectives(runs, metric), *_limits(limits or {}), line, words, points, reach]
+    return alt.layer(*layers).add_params(switch).properties(width=WIDTH, height=HEIGHT, title=LATENCIES[metric])
+
+
+def throughput_latency_grid(
+    runs: Facts | Runs, percentile: str = "p50", *, limits: Mapping[str, Facts] | None = None
+) -> alt.ConcatChart:
+    """The four latencies side by side at one percentile."""
+    charts = [throughput_latency(runs, metric, percentile, limits=limits) for metric in LATENCIES]
+    return alt.concat(*charts, columns=2).properties(title=f"Latency ({percentile}) over throughput")
+
+
+def throughput_by_load(runs: Facts | Runs, *, limits: Mapping[str, Facts] | None = None) -> alt.LayerChart:
+    """Output tokens a second at each load, a bar a stage; several runs stand side by side."""
+    runs = by_label(runs)
+    del limits  # a load between two bars has no place on an axis of names
+    rows = [
+        {
+            "run": label,
+            "stage": place,
+            "load": load_of(stage),
+            "name": stage["name"],
+            "tokens_per_s": stage["output_tokens_per_s"] or 0,
+            "requests_per_s": stage["requests_per_s"],
+            "goodput_per_s": stage["goodput_per_s"],
+        }
+        for label, summary in runs.items()
+        for place, stage in enumerate(summary["stages"])
+    ]
+    several = len(runs) > 1
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("load:N", sort=None, title="load", axis=alt.Axis(labelAngle=0, labelLimit=90)),
+        y=alt.Y("tokens_per_s:Q", title="output tokens/s", axis=alt.Axis(format=",~r")),
+    )
+    if several:
+        base = base.encode(xOffset=alt.XOffset("run:N", sort=None))
+    bars = base.mark_bar(cornerRadiusEnd=3, width={"band": 0.7}).encode(
+        color=alt.Color("run:N", title=None, sort=None, legend=alt.Legend(orient="top")) if several else alt.Undefined,
+        tooltip=[
+            *([alt.Tooltip("run:N")] if several else []),
+            alt.Tooltip("name:N", title="load"),
+            alt.Tooltip("tokens_per_s:Q", title="output tokens/s", format=PRECISE),
+            alt.Tooltip("requests_per_s:Q", title="requests/s", format=PRECISE),
+            *(
+                [alt.Tooltip("goodput_per_s:Q", title="goodput, requests/s", format=PRECISE)]
+                if any(row["goodput_per_s"] is not None for row in rows)
+                else []
+            ),
+        ],
+    )
+    words = base.mark_text(style="load", dy=-8).encode(text=alt.Text("tokens_per_s:Q", format=",.3~s"))
+    layers = [bars] if several else [bars, words]
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title="Output tokens/s by load")
+
+
+def _points(runs: Runs, key: str) -> Rows:
+    return [
+        {
+            "run": label,
+            "stage": place,
+            "load": load_of(stage),
+            "name": stage["name"],
+            "tokens_per_s": stage["output_tokens_per_s"],
+            **{one: stage[key][one] for one in SWITCHED},
+            "count": stage[key]["count"],
+            "failed": stage["requests"]["failed"],
+        }
+        for label, summary in runs.items()
+        for place, stage in enumerate(summary["stages"])
+        if stage[key] and stage["output_tokens_per_s"]
+    ]
+
+
+def objectives(runs: Runs, metric: str) -> Rows:
+    """The limits of `--slo` on a metric, each once: {"limit_ms", "words"}."""
+    found = {}
+    for summary in runs.values():
+        for stage in summary["stages"]:
+            if limit := (stage["slo"] or {}).get(metric):
+                which = "" if limit["percentile"] is None else f" p{limit['percentile']:g}"
+                found[f"SLO{which} \N{LESS-THAN OR EQUAL TO} {limit['limit_ms']:g} ms"] = limit["limit_ms"]
+    return [{"limit_ms": limit_ms, "words": words} for words, limit_ms in found.items()]
+
+
+def _objectives(runs: Runs, metric: str) -> list[alt.Chart]:
+    rows = objectives(runs, metric)
+    if not rows:
+        return []
+    drawn = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("limit_ms:Q"))
+    return [drawn.mark_rule(style="slo"), drawn.mark_text(style="slo-words").encode(x=alt.value(0), text="words:N")]
+
+
+def _limits(limits: Mapping[str, Facts]) -> list[alt.Chart]:
+    """The knee, or the most load within the objectives: an upright line within its interval."""
+    rows = []
+    for label, found in limits.items():
+        at = found["output_tokens_per_s"]
+        what = "most within SLO" if found["question"] == "slo" else "knee"
+        load = found["load"]
+        words = f"{label + ': ' if label else ''}{what}: {load['mode']} {load['value']:g}"
+        low, high = (at["value"] if at.get(end) is None else at[end] for end in ("low", "high"))
+        rows.append({"tokens_per_s": at["value"], "low": low, "high": high, "words": words})
+    if not rows:
+        return []
+    most = max(row["tokens_per_s"] for row in rows)
+    drawn = alt.Chart(alt.Data(values=rows))
+    return [
+        drawn.mark_rect(style="limit-band").encode(x=alt.X("low:Q"), x2="high:Q"),
+        drawn.mark_rule(style="limit").encode(x=alt.X("tokens_per_s:Q")),
+        # The words stand left of the line, for right of it the picture mostly ends.
+        drawn.mark_text(style="limit-words", align="right", dx=-6).encode(
+            x=alt.X("tokens_per_s:Q"), y=alt.value(2), text="words:N"
+        ),
+    ] if most else []
