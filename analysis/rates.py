@@ -46,9 +46,7 @@ def timeline_of(window: Window) -> Timeline:
     after = min(-(-(window.end_ns - window.start_ns) // bin_ns) - inside, MOST_BINS_BESIDE)
     bins = max(before + inside + after, 1)
     origin_ns = window.start_ns - before * bin_ns
-    return Timeline(
-        origin_ns, bin_ns, before, inside, np.zeros(bins), *(np.zeros(bins, np.int64) for _ in range(4))
-    )
+    return Timeline(origin_ns, bin_ns, before, inside, np.zeros(bins), *(np.zeros(bins, np.int64) for _ in range(4)))
 
 
 def bins_of(timeline: Timeline, times_ns: Integers) -> Integers:

@@ -9,6 +9,7 @@ Needs the extra `loadgen[plots]`.
 
 from analysis.figures.curves import throughput_by_load, throughput_latency, throughput_latency_grid
 from analysis.figures.distributions import latency_histogram, percentile_spectrum
+from analysis.figures.facts import LATENCIES
 from analysis.figures.requests import waterfall
 from analysis.figures.static import png, svg
 from analysis.figures.theme import DARK, LIGHT
@@ -16,6 +17,7 @@ from analysis.figures.timeline import timeline
 
 __all__ = [
     "DARK",
+    "LATENCIES",
     "LIGHT",
     "latency_histogram",
     "percentile_spectrum",

@@ -1,5 +1,6 @@
 """Throughput against latency over the loads of a run, of several runs; what was asked for, and where the limit lies."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,9 +11,12 @@ from analysis.figures.facts import (
     PRECISE,
     SWITCHED,
     Facts,
+    Rows,
     Runs,
     by_label,
+    chart_of,
     is_wide,
+    layered,
     load_of,
     name_of,
     round_values,
@@ -22,7 +26,8 @@ from analysis.figures.facts import (
 HEIGHT: Final = 240
 WIDTH: Final = 460
 
-Rows = list[dict[str, Any]]
+CLOSE_SHARE: Final = 0.05
+"""Of the width and of the height: points that are closer have their words in each other's way."""
 
 
 def throughput_latency(
@@ -51,8 +56,10 @@ def throughput_latency(
         scale=alt.Scale(type="log", nice=False, padding=12) if logarithmic else alt.Scale(zero=True, nice=True),
         axis=alt.Axis(format=",~r", values=round_values()) if logarithmic else alt.Axis(format=",~r"),
     )
-    x = alt.X("tokens_per_s:Q", title="output tokens/s", scale=alt.Scale(zero=True), axis=alt.Axis(format=",~r", tickCount=6))
-    drawn = alt.Chart(alt.Data(values=rows)).transform_calculate(latency="datum[percentile]")
+    x = alt.X(
+        "tokens_per_s:Q", title="output tokens/s", scale=alt.Scale(zero=True), axis=alt.Axis(format=",~r", tickCount=6)
+    )
+    drawn = chart_of(rows).transform_calculate(latency="datum[percentile]")
     colour = (
         alt.Color("run:N", title=None, sort=None, legend=alt.Legend(orient="top", symbolType="stroke"))
         if several
@@ -68,11 +75,15 @@ def throughput_latency(
         alt.Tooltip("failed:Q", title="requests failed", format=","),
     ]
     points = drawn.mark_point(filled=True, opacity=1, size=70).encode(x=x, y=y, color=colour, tooltip=told)
-    words = drawn.mark_text(style="load").encode(x=x, y=y, text="load:N")
+    words = (
+        drawn.transform_calculate(words="datum['words_' + percentile]")
+        .mark_text(style="load")
+        .encode(x=x, y=y, text="words:N")
+    )
     # Each point can be met from afar, and with a thumb.
     reach = drawn.mark_point(filled=True, opacity=0, size=900).encode(x=x, y=y, tooltip=told)
     layers = [*_objectives(runs, metric), *_limits(limits or {}), line, words, points, reach]
-    return alt.layer(*layers).add_params(switch).properties(width=WIDTH, height=HEIGHT, title=LATENCIES[metric])
+    return layered(*layers).add_params(switch).properties(width=WIDTH, height=HEIGHT, title=LATENCIES[metric])
 
 
 def throughput_latency_grid(
@@ -101,7 +112,7 @@ def throughput_by_load(runs: Facts | Runs, *, limits: Mapping[str, Facts] | None
         for place, stage in enumerate(summary["stages"])
     ]
     several = len(runs) > 1
-    base = alt.Chart(alt.Data(values=rows)).encode(
+    base = chart_of(rows).encode(
         x=alt.X("load:N", sort=None, title="load", axis=alt.Axis(labelAngle=0, labelLimit=90)),
         y=alt.Y("tokens_per_s:Q", title="output tokens/s", axis=alt.Axis(format=",~r")),
     )
@@ -123,11 +134,11 @@ def throughput_by_load(runs: Facts | Runs, *, limits: Mapping[str, Facts] | None
     )
     words = base.mark_text(style="load", dy=-8).encode(text=alt.Text("tokens_per_s:Q", format=",.3~s"))
     layers = [bars] if several else [bars, words]
-    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title="Output tokens/s by load")
+    return layered(*layers).properties(width=WIDTH, height=HEIGHT, title="Output tokens/s by load")
 
 
 def _points(runs: Runs, key: str) -> Rows:
-    return [
+    rows: Rows = [
         {
             "run": label,
             "stage": place,
@@ -142,6 +153,30 @@ def _points(runs: Runs, key: str) -> Rows:
         for place, stage in enumerate(summary["stages"])
         if stage[key] and stage["output_tokens_per_s"]
     ]
+    for percentile in SWITCHED:
+        for row, words in zip(rows, _readable(rows, percentile), strict=True):
+            row[f"words_{percentile}"] = words
+    return rows
+
+
+def _readable(rows: Rows, percentile: str) -> list[str]:
+    """The load beside each point; where two stand on each other, the later one has both and the earlier none."""
+    widest = max((row["tokens_per_s"] for row in rows), default=1)
+    highest = max((row[percentile] for row in rows), default=1)
+    lowest = min((row[percentile] for row in rows if row[percentile] > 0), default=highest)
+    wide = is_wide(row[one] for row in rows for one in SWITCHED)
+
+    def across(row: dict[str, Any]) -> tuple[float, float]:
+        y = row[percentile]
+        share = math.log(max(y, lowest) / lowest) / (math.log(highest / lowest) or 1) if wide else y / (highest or 1)
+        return row["tokens_per_s"] / widest, share
+
+    words = [row["load"] for row in rows]
+    for place in range(1, len(rows)):
+        (x1, y1), (x2, y2) = across(rows[place - 1]), across(rows[place])
+        if abs(x2 - x1) < CLOSE_SHARE and abs(y2 - y1) < CLOSE_SHARE:
+            words[place - 1], words[place] = "", f"{words[place - 1]}, {words[place]}"
+    return words
 
 
 def objectives(runs: Runs, metric: str) -> Rows:
@@ -159,7 +194,7 @@ def _objectives(runs: Runs, metric: str) -> list[alt.Chart]:
     rows = objectives(runs, metric)
     if not rows:
         return []
-    drawn = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("limit_ms:Q"))
+    drawn = chart_of(rows).encode(y=alt.Y("limit_ms:Q"))
     return [drawn.mark_rule(style="slo"), drawn.mark_text(style="slo-words").encode(x=alt.value(0), text="words:N")]
 
 
@@ -176,12 +211,16 @@ def _limits(limits: Mapping[str, Facts]) -> list[alt.Chart]:
     if not rows:
         return []
     most = max(row["tokens_per_s"] for row in rows)
-    drawn = alt.Chart(alt.Data(values=rows))
-    return [
-        drawn.mark_rect(style="limit-band").encode(x=alt.X("low:Q"), x2="high:Q"),
-        drawn.mark_rule(style="limit").encode(x=alt.X("tokens_per_s:Q")),
-        # The words stand left of the line, for right of it the picture mostly ends.
-        drawn.mark_text(style="limit-words", align="right", dx=-6).encode(
-            x=alt.X("tokens_per_s:Q"), y=alt.value(2), text="words:N"
-        ),
-    ] if most else []
+    drawn = chart_of(rows)
+    return (
+        [
+            drawn.mark_rect(style="limit-band").encode(x=alt.X("low:Q"), x2="high:Q"),
+            drawn.mark_rule(style="limit").encode(x=alt.X("tokens_per_s:Q")),
+            # The words stand left of the line, for right of it the picture mostly ends.
+            drawn.mark_text(style="limit-words", align="right", dx=-6).encode(
+                x=alt.X("tokens_per_s:Q"), y=alt.value(2), text="words:N"
+            ),
+        ]
+        if most
+        else []
+    )

@@ -11,7 +11,18 @@ import numpy as np
 
 from analysis.confidence import sample_floor
 from analysis.figures.curves import objectives
-from analysis.figures.facts import LATENCIES, PRECISE, is_wide, load_of, name_of, round_values, title_of
+from analysis.figures.facts import (
+    LATENCIES,
+    PRECISE,
+    Rows,
+    chart_of,
+    is_wide,
+    layered,
+    load_of,
+    name_of,
+    round_values,
+    title_of,
+)
 from analysis.histogram import Histogram, highest_equivalent
 from analysis.summary import Analysis
 
@@ -24,8 +35,6 @@ POINTS_PER_DECADE: Final = 16
 BARS: Final = 48
 
 NS_PER_MS: Final = 1e6
-
-Rows = list[dict[str, Any]]
 
 
 def spectrum(histogram: Histogram) -> list[tuple[float, float, bool]]:
@@ -95,7 +104,7 @@ def percentile_spectrum(analysis: Analysis, metric: str = "ttft") -> alt.LayerCh
     most = 10.0 ** math.ceil(math.log10(max((row["beyond"] for row in rows), default=10.0)))
     ticks = [10.0**power for power in range(round(math.log10(most)) + 1)]
     nines = "datum.value <= 1 ? '0 %' : format(100 - 100 / datum.value, '.6~r') + ' %'"
-    drawn = alt.Chart(alt.Data(values=rows))
+    drawn = chart_of(rows)
     x = alt.X(
         "beyond:Q",
         title="percentile",
@@ -124,7 +133,7 @@ def percentile_spectrum(analysis: Analysis, metric: str = "ttft") -> alt.LayerCh
     ]
     reach = drawn.mark_point(filled=True, opacity=0, size=120).encode(x=x, y=y, tooltip=told)
     title = f"{LATENCIES[metric]}: percentiles"
-    return alt.layer(*_objective_rules(analysis, metric), line, reach).properties(width=WIDTH, height=HEIGHT, title=title)
+    return layered(*_objective_rules(analysis, metric), line, reach).properties(width=WIDTH, height=HEIGHT, title=title)
 
 
 def latency_histogram(analysis: Analysis, metric: str = "ttft") -> alt.Chart:
@@ -144,8 +153,8 @@ def latency_histogram(analysis: Analysis, metric: str = "ttft") -> alt.Chart:
         rows.append({"stage": place, "load": load, "from": edges[last + 1], "to": edges[last + 1], "share": 0})
     logarithmic = len(edges) > 1 and edges[0] > 0 and edges[-1] / edges[0] > 4
     what = "share of the gaps" if metric == "itl" else "share of the requests"
-    return (
-        alt.Chart(alt.Data(values=rows))
+    drawn: alt.Chart = (
+        chart_of(rows)
         .mark_area(interpolate="step-after", fillOpacity=0.16, line={"strokeWidth": 1.75})
         .encode(
             x=alt.X(
@@ -166,6 +175,7 @@ def latency_histogram(analysis: Analysis, metric: str = "ttft") -> alt.Chart:
         )
         .properties(width=WIDTH, height=HEIGHT, title=f"{LATENCIES[metric]}: histogram")
     )
+    return drawn
 
 
 def _histograms(analysis: Analysis, metric: str) -> tuple[str, list[tuple[int, str, Histogram]]]:
@@ -196,5 +206,5 @@ def _objective_rules(analysis: Analysis, metric: str) -> list[alt.Chart]:
     rows = objectives({"": analysis.summary}, metric)
     if not rows:
         return []
-    drawn = alt.Chart(alt.Data(values=rows)).encode(y="limit_ms:Q")
+    drawn = chart_of(rows).encode(y="limit_ms:Q")
     return [drawn.mark_rule(style="slo"), drawn.mark_text(style="slo-words").encode(x=alt.value(0), text="words:N")]

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import altair as alt
+import pyarrow as pa
+
 Facts = Mapping[str, Any]
 Runs = Mapping[str, Facts]
 
@@ -22,6 +25,21 @@ LOG_FROM_RATIO: Final = 20
 
 PRECISE: Final = ",.4~r"
 """d3 format: four significant digits, no exponent."""
+
+
+Rows = list[dict[str, Any]]
+
+
+def chart_of(rows: Rows) -> alt.Chart:
+    """A chart of these rows. As a table they are neither copied nor checked value by value whenever the chart is."""
+    return alt.Chart(pa.Table.from_pylist(rows))
+
+
+def layered(*charts: alt.Chart) -> alt.LayerChart:
+    """Charts upon each other, the first at the bottom."""
+    made = alt.layer(*charts)
+    assert isinstance(made, alt.LayerChart)
+    return made
 
 
 def by_label(runs: Facts | Runs) -> Runs:

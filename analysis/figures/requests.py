@@ -1,12 +1,12 @@
 """Single requests: a few seconds of a stage, each request a bar of waiting, prefill and decoding."""
 
-from typing import Any, Final
+from typing import Final
 
 import altair as alt
 import numpy as np
 
 from analysis.closeups import CloseUp
-from analysis.figures.facts import PRECISE
+from analysis.figures.facts import PRECISE, Rows, chart_of
 from analysis.summary import Analysis
 
 SHOWN: Final = 80
@@ -22,8 +22,6 @@ NS_PER_MS: Final = 1e6
 NS_PER_S: Final = 1e9
 
 PHASES: Final = ("waiting for a place", "prefill (to the first token)", "decode", "longest pause")
-
-Rows = list[dict[str, Any]]
 
 
 def shown(sample: list[CloseUp], start_ns: int, stop_ns: int) -> list[CloseUp]:
@@ -87,8 +85,8 @@ def waterfall(analysis: Analysis, stage: int | None = None) -> alt.Chart:
     height = STEP_PX * max((row["place"] + 1 for row in rows), default=1)
     begins = min((row["from_s"] for row in rows), default=0.0)
     ends = max((row["to_s"] for row in rows), default=1.0)
-    return (
-        alt.Chart(alt.Data(values=rows))
+    drawn: alt.Chart = (
+        chart_of(rows)
         .mark_bar(height=STEP_PX - 1.5)
         .encode(
             x=alt.X(
@@ -122,3 +120,4 @@ def waterfall(analysis: Analysis, stage: int | None = None) -> alt.Chart:
         )
         .properties(width=WIDTH, height=height)
     )
+    return drawn

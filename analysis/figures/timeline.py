@@ -2,18 +2,19 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import altair as alt
 
-from analysis.figures.facts import PRECISE, Facts, is_open_loop
+from analysis.figures.facts import PRECISE, Facts, Rows, chart_of, is_open_loop, layered, load_of
 
 WIDTH: Final = 900
 HEIGHT: Final = 92
 AXIS_PX: Final = 52
 """Left of every row, so that their times align whatever their numbers are."""
 
-Rows = list[dict[str, Any]]
+MOST_NAMES: Final = 12
+"""Stages that have their load written above them; more would run into each other."""
 
 
 class Panel(NamedTuple):
@@ -75,16 +76,14 @@ def _windows(summary: Facts) -> Rows:
         {
             "from_s": round(stage["window"]["start_ns"] / 1e9 - origin_s, 3),
             "to_s": round(stage["window"]["stop_ns"] / 1e9 - origin_s, 3),
-            "name": stage["name"],
+            "load": load_of(stage),
         }
         for stage in stages
         if stage["window_s"]
     ]
 
 
-def timeline(
-    summary: Facts, beside: Sequence[tuple[Panel, Rows]] = (), *, width: int = WIDTH
-) -> alt.VConcatChart:
+def timeline(summary: Facts, beside: Sequence[tuple[Panel, Rows]] = (), *, width: int = WIDTH) -> alt.VConcatChart:
     """Tokens a second, requests in flight, TTFT, failures and the client's lag over the whole run; windows are shaded.
 
     `beside` has more panels with rows of their own (`t_s` on the same axis, and the panel's key), such as what the server
@@ -122,7 +121,7 @@ def _panel(
         scale=alt.Scale(domain=[0, end_s], nice=False),
         axis=alt.Axis(labels=last, ticks=last, format=",~r"),
     )
-    shade = alt.Chart(alt.Data(values=windows))
+    shade = chart_of(windows)
     # A panel whose values are all zero still has an axis.
     top = max((row[panel.key] or 0 for row in rows), default=0)
     y = alt.Y(
@@ -132,15 +131,15 @@ def _panel(
         scale=alt.Scale(zero=True) if top else alt.Scale(domain=[0, 1]),
         axis=alt.Axis(format=",.3~s" if top >= 1000 else ",~r", tickCount=3, minExtent=AXIS_PX, maxExtent=AXIS_PX),
     )
-    drawn = alt.Chart(alt.Data(values=rows))
-    style = {"style": "bad"} if panel.bad else {}
+    drawn = chart_of(rows)
+    style = "bad" if panel.bad else alt.Undefined
     if panel.sparse:
         mark = drawn.transform_filter(f"isValid(datum.{panel.key})").mark_line(
-            strokeWidth=1.5, point={"size": 14, "filled": True}, **style
+            strokeWidth=1.5, point={"size": 14, "filled": True}, style=style
         )
     else:
-        outline = {"strokeWidth": 1.5, **style}
-        mark = drawn.mark_area(interpolate="step-after", fillOpacity=0.16, line=outline, **style)
+        outline = {"strokeWidth": 1.5} | ({"style": "bad"} if panel.bad else {})
+        mark = drawn.mark_area(interpolate="step-after", fillOpacity=0.16, line=outline, style=style)
     line = mark.encode(x=x, y=y, detail="stage:N")
     told = [
         alt.Tooltip("name:N", title="load"),
@@ -152,11 +151,11 @@ def _panel(
     reach = drawn.mark_rule(opacity=0, strokeWidth=6).encode(x=x, tooltip=told).add_params(cursor)
     rule = drawn.mark_rule(style="cursor").encode(x=x).transform_filter(cursor)
     layers = [shade.mark_rect(style="window").encode(x=alt.X("from_s:Q"), x2="to_s:Q"), line, rule, reach]
-    if names:
+    if names and len(windows) <= MOST_NAMES:
         layers.append(
-            shade.mark_text(style="window-words").encode(x=alt.X("from_s:Q"), y=alt.value(-14), text="name:N")
+            shade.mark_text(style="window-words").encode(x=alt.X("from_s:Q"), y=alt.value(-14), text="load:N")
         )
-    return alt.layer(*layers).properties(
+    return layered(*layers).properties(
         width=width,
         height=HEIGHT,
         title=alt.TitleParams(panel.title, anchor="start", frame="group", offset=16 if names else 4, fontSize=12),

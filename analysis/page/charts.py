@@ -4,8 +4,6 @@ A chart has variants (by run, stage, metric), of which the page's script shows t
 taken out of the descriptions, held by column, and shared by the variants that use the same.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -40,9 +38,7 @@ class Charts(NamedTuple):
 def charts(runs: Mapping[str, Analysis], saturations: Mapping[str, Facts | None]) -> Charts:
     """All charts of these runs by label."""
     summaries = {plain(label): analysis.summary for label, analysis in runs.items()}
-    limits = {
-        plain(label) if len(runs) > 1 else "": found for label, found in saturations.items() if found is not None
-    }
+    limits = {plain(label) if len(runs) > 1 else "": found for label, found in saturations.items() if found is not None}
     of_all = summaries if len(runs) > 1 else next(iter(summaries.values()))
     shown: dict[str, Chart] = {}
     store = _Store()
@@ -87,7 +83,7 @@ def charts(runs: Mapping[str, Analysis], saturations: Mapping[str, Facts | None]
     place(
         Chart(
             "timeline",
-            "Over time",
+            "The whole run; measured windows are shaded, with their load above",
             "Output tokens a second, requests in flight, time to first token, failed requests a second and the worst "
             "lag of the client over the whole run, one above the other; the measured windows are shaded.",
             ("run",),
@@ -97,7 +93,7 @@ def charts(runs: Mapping[str, Analysis], saturations: Mapping[str, Facts | None]
     place(
         Chart(
             "waterfall",
-            "Requests one by one",
+            "A sample of requests, one by one",
             "A sample of the requests in the middle of the window, each as a bar from the moment it was due: waiting for "
             "a place, prefill to the first token, decoding, and its longest pause. The slowest are in the tables below.",
             ("run", "stage"),
@@ -113,7 +109,7 @@ def charts(runs: Mapping[str, Analysis], saturations: Mapping[str, Facts | None]
 
 
 class _Store:
-    """Descriptions by chart and variant; data by a name that is a hash of what they hold."""
+    """Descriptions by chart and variant; data by the name that Altair gives them, a hash of what they hold."""
 
     def __init__(self) -> None:
         self.charts: list[dict[str, Any]] = []
@@ -128,25 +124,10 @@ class _Store:
             spec.pop("title", None)  # it stands above the figure
             for param in spec.get("params", ()):
                 param.pop("bind", None)  # the page has switches of its own
-            self._take_data(spec)
+            for name, rows in spec.pop("datasets", {}).items():
+                self.datasets[name] = by_column(rows)
             described[key] = spec
         self.charts.append({"id": chart.id, "by": list(chart.by), "variants": described})
-
-
-    def _take_data(self, part: Any) -> None:
-        """Puts a name in the place of all values within a description."""
-        if isinstance(part, list):
-            for one in part:
-                self._take_data(one)
-        elif isinstance(part, dict):
-            data = part.get("data")
-            if isinstance(data, dict) and "values" in data:
-                columns = by_column(data["values"])
-                name = hashlib.sha256(json.dumps(columns).encode()).hexdigest()[:16]
-                self.datasets[name] = columns
-                part["data"] = {"name": name}
-            for one in part.values():
-                self._take_data(one)
 
 
 def by_column(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.figures.facts import is_open_loop, name_of
+from analysis.figures.facts import name_of
 from analysis.tables import number, plain
 
 Facts = Mapping[str, Any]
@@ -19,10 +19,15 @@ def headline(summary: Facts, saturation: Facts | None = None) -> dict[str, Any]:
 
 
 def best_stage(stages: list[Facts]) -> Facts:
-    """The stage of the most output tokens a second, among those that met every objective with a percentile if there are
-    any.
+    """The stage that the headline is about: of the most output tokens a second.
+
+    With objectives that have a percentile, among the stages that met them all (if any did); with others, the stage of the
+    most requests a second that met them.
     """
     met = [stage for stage in stages if _is_met(stage)]
+    good = [stage for stage in stages if _is_met(stage) is None and stage["goodput_per_s"]]
+    if good and not met:
+        return max(good, key=lambda stage: (stage["goodput_per_s"], stage["output_tokens_per_s"]))
     return max(met or stages, key=lambda stage: stage["output_tokens_per_s"])
 
 
@@ -49,6 +54,13 @@ def _sentence(stages: list[Facts], best: Facts, saturation: Facts | None) -> str
             words.append(f"Within its objectives the endpoint gave at most {rate} output tokens/s, at {best['name']}.")
         else:
             words.append(f"No load met the objectives; the endpoint gave at most {rate} output tokens/s.")
+    elif best["goodput_per_s"]:
+        words.append(
+            f"{'At most ' if len(stages) > 1 else ''}{number(best['goodput_per_s'])} requests a second met all objectives, "
+            f"at {best['name']}, with {rate} output tokens/s."
+        )
+    elif best["goodput_per_s"] is not None:
+        words.append(f"No request met all objectives; the endpoint gave at most {rate} output tokens/s.")
     elif len(stages) > 1:
         words.append(f"The endpoint gave at most {rate} output tokens/s, at {best['name']}.")
     else:
@@ -75,12 +87,11 @@ def _tiles(stages: list[Facts], best: Facts) -> list[dict[str, str]]:
     tiles = [
         _tile("Output tokens/s", number(best["output_tokens_per_s"]), "", f"at {best['name']}"),
         *(
-            _latency(title, best, lightest, name_of(metric, [best]), percentile)
-            for title, metric, percentile in (
-                ("First token (TTFT)", "ttft", "p50"),
-                ("First token (TTFT)", "ttft", "p99"),
-                ("A token (TPOT)", "tpot", "p50"),
-                ("Whole answer (E2E)", "e2e", "p50"),
+            _latency(title, best, lightest, name_of(metric, [best]))
+            for title, metric in (
+                ("First token (TTFT), p50", "ttft"),
+                ("Each token (TPOT), p50", "tpot"),
+                ("Whole answer (E2E), p50", "e2e"),
             )
         ),
         _tile(
@@ -92,22 +103,28 @@ def _tiles(stages: list[Facts], best: Facts) -> list[dict[str, str]]:
     ]
     if best["goodput_per_s"] is not None:
         tiles.insert(
-            1, _tile("Goodput", number(best["goodput_per_s"]), "req/s", f"of {number(best['requests_per_s'])} met the SLO")
+            1,
+            _tile(
+                "Goodput", number(best["goodput_per_s"]), "req/s", f"of {number(best['requests_per_s'])} met the SLO"
+            ),
         )
     return tiles
 
 
-def _latency(title: str, best: Facts, lightest: Facts, name: str, percentile: str) -> dict[str, str]:
+def _latency(title: str, best: Facts, lightest: Facts, name: str) -> dict[str, str]:
     block, light = best[f"{name}_ms"], lightest[f"{name}_ms"]
-    note = ""
-    if is_open_loop(best) and name.endswith("_intended"):
-        note = "from when it was due"
-    if lightest is not best and light:
-        note = f"{number(light[percentile])} ms at {lightest['name']}"
     if not block:
-        return _tile(f"{title} {percentile}", "-", "", "")
-    doubted = "~" if percentile in block["unreliable"] else ""
-    return _tile(f"{title} {percentile}", doubted + number(block[percentile]), "ms", note)
+        return _tile(title, "-", "", "")
+    notes = [f"p99 {_marked(block, 'p99')} ms"]
+    if name.endswith("_intended"):
+        notes.append("from when it was due")
+    if lightest is not best and light:
+        notes.append(f"{_marked(light, 'p50')} ms at {lightest['name']}")
+    return _tile(title, _marked(block, "p50"), "ms", "; ".join(notes))
+
+
+def _marked(block: Facts, percentile: str) -> str:
+    return ("~" if percentile in block["unreliable"] else "") + number(block[percentile])
 
 
 def _tile(title: str, value: str, unit: str, note: str) -> dict[str, str]:

@@ -15,7 +15,14 @@ Cell = dict[str, Any]
 NS_PER_MS: Final = 1e6
 NS_PER_S: Final = 1e9
 
-LATENCY_COLUMNS: Final = (("ttft", "p50"), ("ttft", "p99"), ("tpot", "p50"), ("tpot", "p99"), ("itl", "p99"), ("e2e", "p50"))
+LATENCY_COLUMNS: Final = (
+    ("ttft", "p50"),
+    ("ttft", "p99"),
+    ("tpot", "p50"),
+    ("tpot", "p99"),
+    ("itl", "p99"),
+    ("e2e", "p50"),
+)
 
 
 def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[str, str]) -> dict[str, Any]:
@@ -61,7 +68,9 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
                 "requests in the capture": f"{summary['capture']['requests']:,}",
             }
         ),
-        "rules": sorted({plain(stage["window"]["rule"]) for stage in stages} | {plain(s["token_rule"]) for s in stages}),
+        "rules": sorted(
+            {plain(stage["window"]["rule"]) for stage in stages} | {plain(s["token_rule"]) for s in stages}
+        ),
     }
 
 

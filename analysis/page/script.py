@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import vl_convert
@@ -14,7 +15,7 @@ def bundle(cache_dir: Path | None = None) -> str:
     """
     if cache_dir is None:
         return _made()
-    kept = cache_dir / f"vega-{vl_convert.__version__}.js"
+    kept = cache_dir / f"vega-{version('vl-convert-python')}.js"
     with suppress(OSError, ValueError):
         text = kept.read_text(encoding="utf-8")
         if text.endswith(_END):

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from loadgen.cli.options import api_key, load_options, spec_of
 from loadgen.errors import EndpointError, LoadgenError, RunError
+
+if TYPE_CHECKING:
+    from analysis.summary import Analysis
 
 SUSPECT_STATUS = 3
 
@@ -23,8 +26,9 @@ MAX_SENTENCE = 600
 @load_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
+@click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
-def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> None:
+def command(out: Path | None, no_check: bool, no_html: bool, strict: bool, **flags: Any) -> None:
     """Load an endpoint and report TTFT, TPOT and throughput at each level of load.
 
     The key, if the endpoint wants one, is taken from OPENAI_API_KEY.
@@ -44,11 +48,13 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
     run.create_directory(run_dir)
 
     outcome_words = _make_load(job, model, console)
-    summary = _analyse(run_dir)
-    if summary is not None:
+    analysis = _analyse(run_dir)
+    summary = None if analysis is None else analysis.summary
+    if analysis is not None:
+        from loadgen.cli import pictures
         from loadgen.cli.results import show
 
-        show(summary, run_dir, console)
+        show(analysis.summary, run_dir, console, "" if no_html else pictures.beside(run_dir, analysis))
     if outcome_words:
         raise RunError(outcome_words)
     if strict and summary is not None and not summary["verdict"]["ok"]:
@@ -119,7 +125,7 @@ def kept_secret(key: str | None) -> Iterator[None]:
         ) from None
 
 
-def _analyse(run_dir: Path) -> dict[str, Any] | None:
+def _analyse(run_dir: Path) -> "Analysis | None":
     from analysis.summary import analyse, write
     from loadgen.schema import CaptureError
 
@@ -131,4 +137,4 @@ def _analyse(run_dir: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         click.echo(f"loadgen: the summary could not be written: {error}", err=True)
-    return analysis.summary
+    return analysis
