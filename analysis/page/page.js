@@ -69,10 +69,12 @@
     if (!(key in chart.variants) || width < 50) return;
     if (shown && shown.key === key && shown.width === width && shown.theme === theme) return;
     views.set(plot.id, { key, width, theme });
+    // What stands in the plot itself are the chart's words for a screen reader; the library would overwrite them.
+    const place = plot.firstElementChild || plot.appendChild(document.createElement("div"));
     const spec = sized(structuredClone(chart.variants[key]), width);
     spec.datasets = Object.fromEntries([...namesIn(spec)].map((name) => [name, rows(name)]));
     try {
-      const { view, finalize } = await vegaEmbed(plot, spec, {
+      const { view, finalize } = await vegaEmbed(place, spec, {
         mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, ast: true, config: themes[theme], tooltip: tell,
       });
       if (shown && shown.finalize) shown.finalize();
@@ -80,7 +82,7 @@
       if (now.key === key && now.width === width && now.theme === theme) Object.assign(now, { view, finalize });
       await applyPercentile(view, spec);
     } catch (error) {
-      plot.textContent = "This chart could not be drawn.";
+      place.textContent = "This chart could not be drawn.";
       console.error(plot.id, error);
     }
   }
