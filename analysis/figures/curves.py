@@ -26,6 +26,8 @@ from analysis.figures.facts import (
 HEIGHT: Final = 240
 WIDTH: Final = 460
 
+LINE_PX: Final = 14
+
 CLOSE_SHARE: Final = 0.05
 """Of the width and of the height: points that are closer have their words in each other's way."""
 
@@ -82,7 +84,7 @@ def throughput_latency(
     )
     # Each point can be met from afar, and with a thumb.
     reach = drawn.mark_point(filled=True, opacity=0, size=900).encode(x=x, y=y, tooltip=told)
-    layers = [*_objectives(runs, metric), *_limits(limits or {}), line, words, points, reach]
+    layers = [*_objectives(runs, metric), *_limits(limits or {}, rows), line, words, points, reach]
     return layered(*layers).add_params(switch).properties(width=WIDTH, height=HEIGHT, title=LATENCIES[metric])
 
 
@@ -198,29 +200,22 @@ def _objectives(runs: Runs, metric: str) -> list[alt.Chart]:
     return [drawn.mark_rule(style="slo"), drawn.mark_text(style="slo-words").encode(x=alt.value(0), text="words:N")]
 
 
-def _limits(limits: Mapping[str, Facts]) -> list[alt.Chart]:
-    """The knee, or the most load within the objectives: an upright line within its interval."""
-    rows = []
-    for label, found in limits.items():
-        at = found["output_tokens_per_s"]
+def _limits(limits: Mapping[str, Facts], points: Rows) -> list[alt.Chart]:
+    """The knee, or the most load within the objectives: an upright line within its interval, its words above the plot."""
+    drawn: list[alt.Chart] = []
+    widest = max((row["tokens_per_s"] for row in points), default=0)
+    for line, (label, found) in enumerate(limits.items()):
+        at, load = found["output_tokens_per_s"], found["load"]
         what = "most within SLO" if found["question"] == "slo" else "knee"
-        load = found["load"]
-        words = f"{label + ': ' if label else ''}{what}: {load['mode']} {load['value']:g}"
         low, high = (at["value"] if at.get(end) is None else at[end] for end in ("low", "high"))
-        rows.append({"tokens_per_s": at["value"], "low": low, "high": high, "words": words})
-    if not rows:
-        return []
-    most = max(row["tokens_per_s"] for row in rows)
-    drawn = chart_of(rows)
-    return (
-        [
-            drawn.mark_rect(style="limit-band").encode(x=alt.X("low:Q"), x2="high:Q"),
-            drawn.mark_rule(style="limit").encode(x=alt.X("tokens_per_s:Q")),
-            # The words stand left of the line, for right of it the picture mostly ends.
-            drawn.mark_text(style="limit-words", align="right", dx=-6).encode(
-                x=alt.X("tokens_per_s:Q"), y=alt.value(2), text="words:N"
+        words = f"{label + ': ' if label else ''}{what}: {load['mode']} {load['value']:g}"
+        base = chart_of([{"tokens_per_s": at["value"], "low": low, "high": high, "words": words}])
+        x = alt.X("tokens_per_s:Q")
+        drawn += [
+            base.mark_rect(style="limit-band").encode(x=alt.X("low:Q"), x2="high:Q"),
+            base.mark_rule(style="limit").encode(x=x),
+            base.mark_text(style="limit-words", align="left" if at["value"] < widest / 2 else "right", dx=0).encode(
+                x=x, y=alt.value(-8 - LINE_PX * line), text="words:N"
             ),
         ]
-        if most
-        else []
-    )
+    return drawn

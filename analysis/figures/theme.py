@@ -51,7 +51,7 @@ def _theme(
             "slo-words": {**text, "color": bad, "align": "left", "baseline": "bottom", "dx": 4, "dy": -3},
             "limit": {"color": good, "strokeWidth": 2},
             "limit-band": {"color": good, "fillOpacity": 0.14},
-            "limit-words": {**text, "color": good, "fontWeight": 600, "baseline": "top", "limit": 260},
+            "limit-words": {**text, "color": good, "fontWeight": 600, "baseline": "bottom", "limit": 260},
             "window": {"color": muted, "fillOpacity": 0.09},
             "window-words": {**text, "baseline": "top", "align": "left", "dx": 4, "dy": 3, "limit": 150},
             "bad": {"color": bad},

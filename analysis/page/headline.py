@@ -1,6 +1,6 @@
 """What a reader must see first: can this be believed, how much does the endpoint take, how long do its users wait."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from analysis.figures.facts import name_of
@@ -14,7 +14,7 @@ def headline(summary: Facts, saturation: Facts | None = None) -> dict[str, Any]:
     stages = [stage for stage in summary["stages"] if stage["output_tokens_per_s"]]
     if not stages:
         return {"sentence": "Nothing was measured.", "tiles": []}
-    best = best_stage(stages)
+    best = best_stage(stages) if saturation is None else _nearest(stages, saturation)
     return {"sentence": _sentence(stages, best, saturation), "tiles": _tiles(stages, best)}
 
 
@@ -31,6 +31,13 @@ def best_stage(stages: list[Facts]) -> Facts:
     return max(met or stages, key=lambda stage: stage["output_tokens_per_s"])
 
 
+def _nearest(stages: list[Facts], saturation: Facts) -> Facts:
+    """The stage whose load is nearest to the limit that was found; the headline's latencies are its."""
+    load = saturation["load"]
+    same = [stage for stage in stages if stage["load"]["mode"] == load["mode"] and stage["load"].get("value")]
+    return min(same or [best_stage(stages)], key=lambda stage: abs((stage["load"].get("value") or 0) - load["value"]))
+
+
 def _is_met(stage: Facts) -> bool | None:
     """Whether the stage met its objectives; None where none has a percentile to be judged by."""
     judged = [limit["met"] for limit in (stage["slo"] or {}).values() if limit["met"] is not None]
@@ -44,8 +51,8 @@ def _sentence(stages: list[Facts], best: Facts, saturation: Facts | None) -> str
         load, tokens = saturation["load"], saturation["output_tokens_per_s"]
         what = "keeps its objectives up to" if saturation["question"] == "slo" else "is saturated at"
         words.append(
-            f"The endpoint {what} {load['mode']} {number(load['value'])}{_between(load)}: "
-            f"{number(tokens['value'])} output tokens/s{_between(tokens)}."
+            f"The endpoint {what} {load['mode']} {load['value']:g}{_between(load)}: "
+            f"{number(tokens['value'])} output tokens/s{_between(tokens, number)}."
         )
         if saturation.get("limited_by"):
             words.append(f"What limits it: {saturation['limited_by']}.")
@@ -68,16 +75,17 @@ def _sentence(stages: list[Facts], best: Facts, saturation: Facts | None) -> str
     first = best[f"{name_of('ttft', [best])}_ms"]
     if first:
         words.append(
-            f"The first token then comes after {number(first['p50'])} ms in half of the requests"
+            f"{'The first token then' if saturation is None else 'At ' + best['name'] + ' the first token'} comes after "
+            f"{number(first['p50'])} ms in half of the requests"
             + ("" if "p99" in first["unreliable"] else f", and after at most {number(first['p99'])} ms in 99 % of them")
             + "."
         )
     return plain(" ".join(words))
 
 
-def _between(block: Facts) -> str:
+def _between(block: Facts, words: Callable[[float], str] = "{:g}".format) -> str:
     low, high = block.get("low"), block.get("high")
-    return "" if low is None or high is None or low == high else f" ({number(low)} to {number(high)})"
+    return "" if low is None or high is None or low == high else f" ({words(low)} to {words(high)})"
 
 
 def _tiles(stages: list[Facts], best: Facts) -> list[dict[str, str]]:

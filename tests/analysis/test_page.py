@@ -108,7 +108,7 @@ def test_the_first_screen_says_how_much_the_endpoint_takes_within_its_objectives
         "limited_by": "the first token",
     }
     words = headline(analysis.summary, saturation)["sentence"]
-    assert words.startswith("The endpoint is saturated at rate 12.50 (11.00 to 14.00): 900.0 output tokens/s.")
+    assert words.startswith("The endpoint is saturated at rate 12.5 (11 to 14): 900.0 output tokens/s.")
     assert "What limits it: the first token." in words
 
 
