@@ -147,21 +147,24 @@ def stage_name(stage: StageSpec) -> str:
 
 def stages(spec: Spec, planned: Sequence[Schedule]) -> list[dict[str, Any]]:
     """The planned stages, as they stand in run.json and in every capture."""
-    return [
-        {
-            "stage": number,
-            "name": stage_name(stage),
-            "load": _load(spec, stage, made),
-            "ramp_up_s": stage.ramp_up_s,
-            "warmup_s": stage.warmup_s,
-            "warmup_requests": stage.warmup_requests,
-            "duration_s": None if made.duration_ns is None else made.duration_ns / NS_PER_S,
-            "requests": stage.requests,
-            "sessions": stage.sessions,
-            "arrivals_planned": made.arrivals_planned,
-        }
-        for number, (stage, made) in enumerate(zip(spec.stages, planned, strict=True))
-    ]
+    pairs = zip(spec.stages, planned, strict=True)
+    return [stage_entry(spec, number, stage, made) for number, (stage, made) in enumerate(pairs)]
+
+
+def stage_entry(spec: Spec, number: int, stage: StageSpec, made: Schedule) -> dict[str, Any]:
+    """One planned stage, as it stands in run.json."""
+    return {
+        "stage": number,
+        "name": stage_name(stage),
+        "load": _load(spec, stage, made),
+        "ramp_up_s": stage.ramp_up_s,
+        "warmup_s": stage.warmup_s,
+        "warmup_requests": stage.warmup_requests,
+        "duration_s": None if made.duration_ns is None else made.duration_ns / NS_PER_S,
+        "requests": stage.requests,
+        "sessions": stage.sessions,
+        "arrivals_planned": made.arrivals_planned,
+    }
 
 
 def _load(spec: Spec, stage: StageSpec, made: Schedule) -> dict[str, Any]:
@@ -203,18 +206,25 @@ def worker_stages(
 ) -> tuple[StagePlan, ...]:
     """One worker's slice of every stage; a worker can hold `most_connections`."""
     return tuple(
-        StagePlan(
-            stage=number,
-            load=_open_load(stage, made, worker, workers, most_connections)
-            if stage.is_open_loop
-            else _closed_load(stage, made, worker, workers),
-            warmup_ns=made.warmup_ns,
-            # The schedule of an open loop knows when its warm-up ends.
-            warmup_requests=0 if stage.is_open_loop else _dealt(stage.warmup_requests, made, worker, workers),
-            duration_ns=made.duration_ns,
-            drain_ns=_ns(stage.drain_s),
-        )
+        worker_stage(number, stage, made, worker, workers, most_connections)
         for number, (stage, made) in enumerate(zip(spec.stages, planned, strict=True))
+    )
+
+
+def worker_stage(
+    number: int, stage: StageSpec, made: Schedule, worker: int, workers: int, most_connections: int
+) -> StagePlan:
+    """One worker's slice of one stage."""
+    return StagePlan(
+        stage=number,
+        load=_open_load(stage, made, worker, workers, most_connections)
+        if stage.is_open_loop
+        else _closed_load(stage, made, worker, workers),
+        warmup_ns=made.warmup_ns,
+        # The schedule of an open loop knows when its warm-up ends.
+        warmup_requests=0 if stage.is_open_loop else _dealt(stage.warmup_requests, made, worker, workers),
+        duration_ns=made.duration_ns,
+        drain_ns=_ns(stage.drain_s),
     )
 
 
@@ -285,9 +295,8 @@ def worker_plans(
     host: dict[str, Any],
     capture_paths: list[str],
     board_fd: int,
-    most_connections: int,
 ) -> list[WorkerPlan]:
-    """A plan a worker; `cores` and `capture_paths` hold one entry for each."""
+    """A plan a worker, without the stages; `cores` and `capture_paths` hold one entry for each."""
     workers = len(cores)
     requests = pool(spec, model, head(where, key))
     metadata = {
@@ -312,7 +321,6 @@ def worker_plans(
             dialect=spec.api,
             target=where,
             limits=limits(spec),
-            stages=worker_stages(spec, planned, worker, workers, most_connections),
             users=users(spec),
             pool=requests,
             capture_path=path,

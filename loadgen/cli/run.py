@@ -86,25 +86,27 @@ def _make_load(job: Any, model: str, console: Any) -> str:
     from loadgen.cli.progress import Progress
 
     try:
-        with job.started(model) as coordinator, Progress(job.stages(), console) as progress:
-
-            def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-                if coordinator.interrupt() == 1:
-                    progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
-
+        with job.started(model), Progress(job.stages, console) as progress, interruptible(job, progress):
             host.step_back()  # the workers have been started: this process only watches from here on
-            with handling(on_interrupt):
-                outcome = coordinator.run(progress)
+            for number in job.stages_left:
+                outcome = job.stage(number, progress)
+                if outcome.ends_run:
+                    break
     except LoadgenError as error:
         job.ended("failed", str(error))
         return str(error)
     job.ended(outcome.reason, outcome.words)
-    return outcome.words if outcome.reason == "failed" else ""
+    return str(outcome.words) if outcome.reason == "failed" else ""
 
 
 @contextmanager
-def handling(on_interrupt: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM go to `on_interrupt` meanwhile."""
+def interruptible(job: Any, progress: Any) -> Iterator[None]:
+    """SIGINT and SIGTERM stop the job meanwhile."""
+
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if job.interrupt() == 1:
+            progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
+
     before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -171,7 +171,6 @@ def plans_of(asked, workers: int, key: str | None = None):
         host={"name": "h", "kernel": "k", "clock_source": "tsc"},
         capture_paths=[f"/tmp/worker-{worker:02}.arrow" for worker in range(workers)],
         board_fd=0,
-        most_connections=1000,
     )
 
 
