@@ -33,6 +33,6 @@ _END = "\n// whole\n"
 
 
 def _made() -> str:
-    # The module's own names stay inside the function; the page's script sees one.
-    made: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    # The module's own names stay inside the function; what it gives to `window` is for the page's script.
+    made: str = vl_convert.javascript_bundle()
     return f"(() => {{\n{made}\n}})();{_END}"

@@ -72,7 +72,7 @@ def test_a_run_without_a_stage_is_shown_as_suspect(tmp_path):
 
 
 def test_report_writes_the_summary_anew_and_json_is_the_file(run_dir):
-    result = CliRunner().invoke(command, [str(run_dir), "--json"])
+    result = CliRunner().invoke(command, [str(run_dir), "--json", "--no-html"])
     assert result.exit_code == 0
     assert result.stdout == (run_dir / "summary.json").read_text()
     assert json.loads(result.stdout)["schema"] == 1
@@ -80,9 +80,9 @@ def test_report_writes_the_summary_anew_and_json_is_the_file(run_dir):
 
 
 def test_strict_makes_the_exit_status_follow_the_verdict(run_dir, tmp_path):
-    assert CliRunner().invoke(command, [str(run_dir), "--strict"]).exit_code == 0
+    assert CliRunner().invoke(command, [str(run_dir), "--strict", "--no-html"]).exit_code == 0
     suspect = write_run(tmp_path / "suspect", steady_rows(coalesced_events=9))
-    assert CliRunner().invoke(command, [str(suspect), "--strict"]).exit_code == 3
+    assert CliRunner().invoke(command, [str(suspect), "--strict", "--no-html"]).exit_code == 3
     assert CliRunner().invoke(command, [str(suspect)]).exit_code == 0
 
 
@@ -180,7 +180,7 @@ def test_what_cannot_be_shown_together_is_refused(run_dir, tmp_path):
         ([run_dir, other, "--open"], "--open: several runs need --html FILE"),
         ([run_dir, "--no-html", "--html", tmp_path / "x"], "--no-html: --html asks for a page"),
         ([run_dir, "--html", tmp_path / "nowhere" / "x.html"], "--html: "),
-        ([run_dir, "--png", tmp_path / "file"], "--png: "),
+        ([run_dir, "--no-html", "--png", tmp_path / "file"], "--png: "),
     ):
         error = CliRunner().invoke(command, list(map(str, arguments))).exception
         assert isinstance(error, UsageError), arguments
