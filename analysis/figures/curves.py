@@ -15,9 +15,9 @@ from analysis.figures.facts import (
     Runs,
     by_label,
     chart_of,
+    in_order_of_load,
     is_wide,
     layered,
-    load_of,
     name_of,
     round_values,
     title_of,
@@ -27,6 +27,9 @@ HEIGHT: Final = 240
 WIDTH: Final = 460
 
 LINE_PX: Final = 14
+
+MOST_BAR_WORDS: Final = 16
+"""Bars that have their number written above them; more would run into each other."""
 
 CLOSE_SHARE: Final = 0.05
 """Of the width and of the height: points that are closer have their words in each other's way."""
@@ -67,7 +70,7 @@ def throughput_latency(
         if several
         else alt.Undefined
     )
-    line = drawn.mark_line().encode(x=x, y=y, order="stage:Q", color=colour)
+    line = drawn.mark_line().encode(x=x, y=y, order="order:Q", color=colour)
     told = [
         *([alt.Tooltip("run:N")] if several else []),
         alt.Tooltip("name:N", title="load"),
@@ -96,22 +99,20 @@ def throughput_latency_grid(
     return alt.concat(*charts, columns=2).properties(title=f"Latency ({percentile}) over throughput")
 
 
-def throughput_by_load(runs: Facts | Runs, *, limits: Mapping[str, Facts] | None = None) -> alt.LayerChart:
+def throughput_by_load(runs: Facts | Runs) -> alt.LayerChart:
     """Output tokens a second at each load, a bar a stage; several runs stand side by side."""
     runs = by_label(runs)
-    del limits  # a load between two bars has no place on an axis of names
     rows = [
         {
-            "run": label,
-            "stage": place,
-            "load": load_of(stage),
+            "run": run,
+            "load": label,
             "name": stage["name"],
             "tokens_per_s": stage["output_tokens_per_s"] or 0,
             "requests_per_s": stage["requests_per_s"],
             "goodput_per_s": stage["goodput_per_s"],
         }
-        for label, summary in runs.items()
-        for place, stage in enumerate(summary["stages"])
+        for run, summary in runs.items()
+        for _, label, stage in in_order_of_load(summary["stages"])
     ]
     several = len(runs) > 1
     base = chart_of(rows).encode(
@@ -135,24 +136,24 @@ def throughput_by_load(runs: Facts | Runs, *, limits: Mapping[str, Facts] | None
         ],
     )
     words = base.mark_text(style="load", dy=-8).encode(text=alt.Text("tokens_per_s:Q", format=",.3~s"))
-    layers = [bars] if several else [bars, words]
+    layers = [bars] if len(rows) > MOST_BAR_WORDS or several else [bars, words]
     return layered(*layers).properties(width=WIDTH, height=HEIGHT, title="Output tokens/s by load")
 
 
 def _points(runs: Runs, key: str) -> Rows:
     rows: Rows = [
         {
-            "run": label,
-            "stage": place,
-            "load": load_of(stage),
+            "run": run,
+            "order": order,
+            "load": label,
             "name": stage["name"],
             "tokens_per_s": stage["output_tokens_per_s"],
             **{one: stage[key][one] for one in SWITCHED},
             "count": stage[key]["count"],
             "failed": stage["requests"]["failed"],
         }
-        for label, summary in runs.items()
-        for place, stage in enumerate(summary["stages"])
+        for run, summary in runs.items()
+        for order, (_, label, stage) in enumerate(in_order_of_load(summary["stages"]))
         if stage[key] and stage["output_tokens_per_s"]
     ]
     for percentile in SWITCHED:
@@ -176,7 +177,8 @@ def _readable(rows: Rows, percentile: str) -> list[str]:
     words = [row["load"] for row in rows]
     for place in range(1, len(rows)):
         (x1, y1), (x2, y2) = across(rows[place - 1]), across(rows[place])
-        if abs(x2 - x1) < CLOSE_SHARE and abs(y2 - y1) < CLOSE_SHARE:
+        same_run = rows[place - 1]["run"] == rows[place]["run"]
+        if same_run and abs(x2 - x1) < CLOSE_SHARE and abs(y2 - y1) < CLOSE_SHARE:
             words[place - 1], words[place] = "", f"{words[place - 1]}, {words[place]}"
     return words
 

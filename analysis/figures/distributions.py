@@ -16,9 +16,9 @@ from analysis.figures.facts import (
     PRECISE,
     Rows,
     chart_of,
+    in_order_of_load,
     is_wide,
     layered,
-    load_of,
     name_of,
     round_values,
     title_of,
@@ -33,6 +33,9 @@ POINTS_PER_DECADE: Final = 16
 """Of 1 / (1 - p): about five for each halving of what lies beyond, as HdrHistogram's own tools take."""
 
 BARS: Final = 48
+
+MOST_LOADS: Final = 8
+"""Lines in one figure; more could not be told from each other."""
 
 NS_PER_MS: Final = 1e6
 
@@ -179,25 +182,30 @@ def latency_histogram(analysis: Analysis, metric: str = "ttft") -> alt.Chart:
 
 
 def _histograms(analysis: Analysis, metric: str) -> tuple[str, list[tuple[int, str, Histogram]]]:
-    """The name of the latency, and by stage (its place, its load, the histogram) where there are samples."""
+    """The name of the latency, and (place in the summary, load, histogram) by stage, from the lightest load on.
+
+    Of more than MOST_LOADS that have samples, the lightest, the heaviest, and as many evenly spaced between them.
+    """
     stages = analysis.summary["stages"]
     name = name_of(metric, stages)
     found = [
-        (place, load_of(stage), analysis.details[stage["stage"]].histograms[name]) for place, stage in enumerate(stages)
+        (place, label, analysis.details[stage["stage"]].histograms[name])
+        for place, label, stage in in_order_of_load(stages)
     ]
-    return name, [one for one in found if one[2].total]
+    found = [one for one in found if one[2].total]
+    if len(found) > MOST_LOADS:
+        found = [found[round(step * (len(found) - 1) / (MOST_LOADS - 1))] for step in range(MOST_LOADS)]
+    return name, found
 
 
 def _colour(found: list[tuple[int, str, Histogram]]) -> Any:
     if len(found) < 2:
         return alt.Undefined
-    names = {str(place): load for place, load, _ in found}
-    # Words of a stage are data: the legend shows the field, in the order of the stages.
     return alt.Color(
         "load:O",
         title="load",
         sort=None,
-        scale=alt.Scale(domain=list(dict.fromkeys(names.values()))),
+        scale=alt.Scale(domain=[load for _, load, _ in found]),
         legend=alt.Legend(orient="top", symbolType="stroke", symbolSize=180, direction="horizontal", columns=6),
     )
 

@@ -1,7 +1,8 @@
 """What all figures read out of a summary: which latency counts, what a load is called, how an axis runs."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import altair as alt
 import pyarrow as pa
@@ -71,6 +72,31 @@ def load_of(stage: Facts) -> str:
     if not isinstance(value, int | float) or "profile" in stage["load"]:
         return str(stage["name"])
     return f"{value:g}/s" if is_open_loop(stage) else f"{value:g}"
+
+
+class Load(NamedTuple):
+    """A stage with its place in the summary, and a name for its load that no other stage of the run has."""
+
+    place: int
+    label: str
+    stage: Facts
+
+
+def in_order_of_load(stages: Sequence[Facts]) -> list[Load]:
+    """The stages from the lightest load to the heaviest, whatever the order in which they ran; as they ran, where loads
+    cannot be compared. A load that was measured again has its number behind it: `8`, `8 (2)`.
+    """
+    times: Counter[str] = Counter()
+    loads = []
+    for place, stage in enumerate(stages):
+        label = load_of(stage)
+        times[label] += 1
+        loads.append(Load(place, label if times[label] == 1 else f"{label} ({times[label]})", stage))
+    kinds = {stage["load"]["mode"] for stage in stages}
+    values = [stage["load"].get("value") for stage in stages]
+    if len(kinds) == 1 and all(isinstance(value, int | float) for value in values):
+        loads.sort(key=lambda load: (load.stage["load"]["value"], load.place))
+    return loads
 
 
 def round_values() -> list[float]:

@@ -24,8 +24,8 @@ NS_PER_S: Final = 1e9
 PHASES: Final = ("waiting for a place", "prefill (to the first token)", "decode", "longest pause")
 
 
-def shown(sample: list[CloseUp], start_ns: int, stop_ns: int) -> list[CloseUp]:
-    """At most SHOWN requests of a stretch in the middle of the window, by the moment they were due.
+def shown(sample: list[CloseUp], start_ns: int, stop_ns: int, most: int = SHOWN) -> list[CloseUp]:
+    """At most so many requests of a stretch in the middle of the window, by the moment they were due.
 
     The stretch is as long as three requests; where the sample is too thin for that to hold as many as are shown, longer.
     """
@@ -33,19 +33,19 @@ def shown(sample: list[CloseUp], start_ns: int, stop_ns: int) -> list[CloseUp]:
         return []
     span_ns = SPAN_OF_MEDIANS * float(np.median([one.ended_ns - one.due_ns for one in sample]))
     length_ns = max(stop_ns - start_ns, 1)
-    span_ns = min(max(span_ns, length_ns * min(SHOWN / len(sample), 1)), length_ns)
+    span_ns = min(max(span_ns, length_ns * min(most / len(sample), 1)), length_ns)
     from_ns = start_ns + (length_ns - span_ns) / 2
     inside = [one for one in sample if from_ns <= one.due_ns <= from_ns + span_ns] or sample
     # The sample comes in an order that means nothing, so its first ones are as good as any.
-    return sorted(inside[:SHOWN], key=lambda one: (one.due_ns, one.ended_ns))
+    return sorted(inside[:most], key=lambda one: (one.due_ns, one.ended_ns))
 
 
-def waterfall_rows(analysis: Analysis, stage: int) -> Rows:
+def waterfall_rows(analysis: Analysis, stage: int, most: int = SHOWN) -> Rows:
     """Bars of the stage at this place of the summary: seconds since its window began."""
     facts = analysis.summary["stages"][stage]
     start_ns, stop_ns = facts["window"]["start_ns"], facts["window"]["stop_ns"]
     rows: Rows = []
-    for place, one in enumerate(shown(analysis.details[facts["stage"]].sample, start_ns, stop_ns)):
+    for place, one in enumerate(shown(analysis.details[facts["stage"]].sample, start_ns, stop_ns, most)):
         first_ns = one.ended_ns if one.first_ns is None else one.first_ns
         last_ns = one.ended_ns if one.last_ns is None else one.last_ns
         told = {
@@ -73,14 +73,14 @@ def waterfall_rows(analysis: Analysis, stage: int) -> Rows:
     return rows
 
 
-def waterfall(analysis: Analysis, stage: int | None = None) -> alt.Chart:
+def waterfall(analysis: Analysis, stage: int | None = None, *, most: int = SHOWN) -> alt.Chart:
     """A sample of a stage's requests in the middle of its window; by default of the last stage, the heaviest load.
 
     `stage` is its place in the summary. The longest pause between two events of a request is marked within its decoding.
     """
     stages = analysis.summary["stages"]
     stage = len(stages) - 1 if stage is None else stage
-    rows = waterfall_rows(analysis, stage)
+    rows = waterfall_rows(analysis, stage, most)
     present = {row["phase"] for row in rows}
     height = STEP_PX * max((row["place"] + 1 for row in rows), default=1)
     begins = min((row["from_s"] for row in rows), default=0.0)

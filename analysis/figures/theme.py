@@ -41,6 +41,7 @@ def _theme(
             "symbolStrokeWidth": 3,
             "labelLimit": 240,
             "columnPadding": 14,
+            "symbolLimit": 0,
         },
         "line": {"strokeWidth": 2.25, "strokeJoin": "round"},
         "range": {"category": series, "ordinal": loads},

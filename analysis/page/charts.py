@@ -10,13 +10,20 @@ from typing import Any, Final, NamedTuple
 import altair as alt
 
 from analysis import figures
+from analysis.figures.distributions import MOST_LOADS
 from analysis.figures.facts import LATENCIES, Facts, name_of, title_of
+from analysis.figures.requests import SHOWN
 from analysis.figures.static import description
 from analysis.summary import Analysis
 from analysis.tables import number, plain
 
 MOST_WORDS: Final = 12
 """Loads that the words beside a chart name one by one."""
+
+
+MOST_BARS: Final = 2000
+FEWEST_SHOWN: Final = 20
+"""Requests that the page shows one by one, over all stages, and of a stage: a run of many stages stays a small file."""
 
 
 class Chart(NamedTuple):
@@ -53,11 +60,14 @@ def charts(runs: Mapping[str, Analysis], saturations: Mapping[str, Facts | None]
     words = "Output tokens a second at each load, as bars; the numbers are in the table of loads."
     place(Chart("by-load", "Output tokens/s by load", words, ()), {"": figures.throughput_by_load(of_all)})
     numbered = list(enumerate(runs.values()))
+    stages = sum(len(analysis.summary["stages"]) for analysis in runs.values())
+    most = max(min(SHOWN, MOST_BARS // max(stages, 1)), FEWEST_SHOWN)
     place(
         Chart(
             "percentiles",
             "Percentile spectrum",
             "The latency over the percentile, a line a load, on a scale on which each further nine is as wide. "
+            f"Of more than {MOST_LOADS} loads, as many are shown. "
             "Where too few requests were measured for a percentile, the line is dashed.",
             ("run", "metric"),
         ),
@@ -99,7 +109,7 @@ def charts(runs: Mapping[str, Analysis], saturations: Mapping[str, Facts | None]
             ("run", "stage"),
         ),
         {
-            f"{run}/{stage}": figures.waterfall(analysis, stage)
+            f"{run}/{stage}": figures.waterfall(analysis, stage, most=most)
             for run, analysis in numbered
             for stage in range(len(analysis.summary["stages"]))
         },

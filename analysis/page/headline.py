@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from analysis.figures.facts import name_of
+from analysis.figures.facts import in_order_of_load, name_of
 from analysis.tables import number, plain
 
 Facts = Mapping[str, Any]
@@ -89,7 +89,7 @@ def _between(block: Facts, words: Callable[[float], str] = "{:g}".format) -> str
 
 
 def _tiles(stages: list[Facts], best: Facts) -> list[dict[str, str]]:
-    lightest = stages[0]
+    lightest = in_order_of_load(stages)[0].stage
     sent = sum(stage["requests"]["sent"] for stage in stages)
     failed = sum(stage["requests"]["failed"] for stage in stages)
     tiles = [

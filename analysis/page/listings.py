@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from analysis.closeups import CloseUp
-from analysis.figures.facts import is_open_loop, load_of, name_of
+from analysis.figures.facts import is_open_loop, name_of
 from analysis.summary import Details
 from analysis.tables import number, plain
 
@@ -14,6 +14,10 @@ Cell = dict[str, Any]
 
 NS_PER_MS: Final = 1e6
 NS_PER_S: Final = 1e9
+
+MOST_SLOWEST: Final = 300
+FEWEST_SLOWEST: Final = 5
+"""Rows of the tables of slow requests, over all stages, and of a stage."""
 
 LATENCY_COLUMNS: Final = (
     ("ttft", "p50"),
@@ -28,6 +32,7 @@ LATENCY_COLUMNS: Final = (
 def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[str, str]) -> dict[str, Any]:
     """What the template shows of one run beside its headline and its charts."""
     stages = summary["stages"]
+    most_slowest = max(MOST_SLOWEST // max(len(stages), 1), FEWEST_SLOWEST)
     spec = summary["spec"] or {}
     return {
         "endpoint": {"model": plain(spec.get("model") or "?"), "url": plain(spec.get("url") or "")},
@@ -39,18 +44,15 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
                 for reason in summary["verdict"]["reasons"]
             ],
         },
-        "stages": [
-            {"place": place, "name": plain(stage["name"]), "load": plain(load_of(stage))}
-            for place, stage in enumerate(stages)
-        ],
+        "stages": [{"place": place, "name": plain(stage["name"])} for place, stage in enumerate(stages)],
         "points": sum(bool(stage["output_tokens_per_s"]) for stage in stages),
         "stage_table": stage_table(stages),
         "slowest": [
             {
                 "place": place,
                 "name": plain(stage["name"]),
-                "ttft": _slowest(details[stage["stage"]].slowest_ttft, stage),
-                "e2e": _slowest(details[stage["stage"]].slowest_e2e, stage),
+                "ttft": _slowest(details[stage["stage"]].slowest_ttft[:most_slowest], stage),
+                "e2e": _slowest(details[stage["stage"]].slowest_e2e[:most_slowest], stage),
             }
             for place, stage in enumerate(stages)
         ],

@@ -34,5 +34,5 @@ _END = "\n// whole\n"
 
 def _made() -> str:
     # The module's own names stay inside the function; what it gives to `window` is for the page's script.
-    made: str = vl_convert.javascript_bundle()
+    made: str = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # the default, which is made once a process
     return f"(() => {{\n{made}\n}})();{_END}"

@@ -172,3 +172,21 @@ def test_the_waterfall_shows_requests_of_one_stretch_from_due_to_end(analysis):
                 assert bars[0]["pause_ms"] > 30
     starts = [row["from_s"] for row in rows if row["phase"].startswith("prefill")]
     assert starts == sorted(starts)
+
+
+def test_loads_are_drawn_from_the_lightest_on_whatever_their_order_and_each_time_they_were_measured(tmp_path):
+    found = analyse(sweep(tmp_path, seconds=1.0, loads=(8, 2, 8, 4)))
+    described = figures.throughput_latency(found.summary).to_dict()
+    (points,) = [rows for rows in described["datasets"].values() if "words_p50" in rows[0]]
+    assert [point["load"] for point in points] == ["2", "4", "8", "8 (2)"]
+    assert [point["order"] for point in points] == [0, 1, 2, 3]
+    (bars,) = figures.throughput_by_load(found.summary).to_dict()["datasets"].values()
+    assert [bar["load"] for bar in bars] == ["2", "4", "8", "8 (2)"]
+
+
+def test_of_many_loads_a_distribution_shows_as_many_as_can_be_told_apart(tmp_path):
+    found = analyse(sweep(tmp_path, seconds=0.5, loads=tuple(range(1, 21))))
+    described = figures.percentile_spectrum(found).to_dict()
+    loads = {row["load"] for rows in described["datasets"].values() for row in rows if "load" in row}
+    assert len(loads) == 8
+    assert {"1", "20"} <= loads

@@ -111,6 +111,16 @@ def test_the_pointer_is_told_what_it_is_on(opened, pages):
     page.wait_for_selector("#tip", state="hidden")
 
 
+def test_the_moment_under_the_pointer_is_marked_in_every_row_of_the_time_line(opened, pages):
+    page = opened(pages.one)
+    rows = 5
+    cursors = marks(page, "timeline", "rule").and_(page.locator("[opacity='1'], :not([opacity])"))
+    before = cursors.count()
+    told = told_at(page, marks(page, "timeline", "area").nth(1))
+    assert "Client: worst lag, ms" in told
+    assert cursors.count() == before + rows
+
+
 @pytest.mark.parametrize(("which", "width"), [("one", 390), ("two", 320), ("hostile", 390), ("two", 768)])
 def test_nothing_reaches_beyond_the_screen_of_a_phone(opened, pages, which, width):
     page = opened(getattr(pages, which), width=width, has_touch=True)
