@@ -163,7 +163,7 @@ def _points(runs: Runs, key: str) -> Rows:
 
 
 def _readable(rows: Rows, percentile: str) -> list[str]:
-    """The load beside each point; where two stand on each other, the later one has both and the earlier none."""
+    """The load beside each point, by run from the lightest on; none beside one that stands on the last that has it."""
     widest = max((row["tokens_per_s"] for row in rows), default=1)
     highest = max((row[percentile] for row in rows), default=1)
     lowest = min((row[percentile] for row in rows if row[percentile] > 0), default=highest)
@@ -174,12 +174,19 @@ def _readable(rows: Rows, percentile: str) -> list[str]:
         share = math.log(max(y, lowest) / lowest) / (math.log(highest / lowest) or 1) if wide else y / (highest or 1)
         return row["tokens_per_s"] / widest, share
 
-    words = [row["load"] for row in rows]
-    for place in range(1, len(rows)):
-        (x1, y1), (x2, y2) = across(rows[place - 1]), across(rows[place])
-        same_run = rows[place - 1]["run"] == rows[place]["run"]
-        if same_run and abs(x2 - x1) < CLOSE_SHARE and abs(y2 - y1) < CLOSE_SHARE:
-            words[place - 1], words[place] = "", f"{words[place - 1]}, {words[place]}"
+    def close(one: int, other: int) -> bool:
+        (x1, y1), (x2, y2) = across(rows[one]), across(rows[other])
+        return abs(x2 - x1) < CLOSE_SHARE and abs(y2 - y1) < CLOSE_SHARE
+
+    words = [""] * len(rows)
+    for run in dict.fromkeys(row["run"] for row in rows):
+        places = [place for place, row in enumerate(rows) if row["run"] == run]
+        told = places[0]
+        for place in places:
+            if place == told or not close(told, place):
+                words[place], told = rows[place]["load"], place
+        if told != places[-1]:  # the heaviest load is always told
+            words[places[-1]], words[told] = f"{words[told]}, {rows[places[-1]]['load']}", ""
     return words
 
 

@@ -13,7 +13,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -23,24 +22,10 @@ from markupsafe import Markup
 from analysis.page.charts import charts
 from analysis.page.headline import headline
 from analysis.page.listings import run_facts
-from analysis.summary import Analysis
-from analysis.tables import number, plain
+from analysis.page.shown import Glossary, Shown
+from analysis.tables import plain
 
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A run that a page shows: what it is called there, its analysis, and what its saturation.json says (or None)."""
-
-    label: str
-    analysis: Analysis
-    saturation: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Glossary:
-    """What the load side calls things: the meaning of each class of errors."""
-
-    errors: Mapping[str, str] = field(default_factory=dict)
+__all__ = ["Glossary", "Shown", "html"]
 
 
 def html(runs: Sequence[Shown], script: str, glossary: Glossary | None = None) -> str:
@@ -49,14 +34,13 @@ def html(runs: Sequence[Shown], script: str, glossary: Glossary | None = None) -
     style, own_script = _part("page.css"), _part("page.js")
     script = script.replace("\r", "").replace("</script", "<\\/script")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"number": number, "plain": plain}
     several = len(runs) > 1
     facts = [
         run_facts(run.analysis.summary, run.analysis.details, glossary.errors)
         | {"label": plain(run.label), "headline": headline(run.analysis.summary, run.saturation)}
         for run in runs
     ]
-    drawn = charts({run.label: run.analysis for run in runs}, {run.label: run.saturation for run in runs})
+    drawn = charts(runs)
     return environment.from_string(_part("page.html")).render(
         runs=facts,
         several=several,

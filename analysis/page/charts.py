@@ -4,7 +4,7 @@ A chart has variants (by run, stage, metric), of which the page's script shows t
 taken out of the descriptions, held by column, and shared by the variants that use the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import altair as alt
@@ -14,7 +14,7 @@ from analysis.figures.distributions import MOST_LOADS
 from analysis.figures.facts import LATENCIES, Facts, name_of, title_of
 from analysis.figures.requests import SHOWN
 from analysis.figures.static import description
-from analysis.summary import Analysis
+from analysis.page.shown import Shown
 from analysis.tables import number, plain
 
 MOST_WORDS: Final = 12
@@ -42,10 +42,10 @@ class Charts(NamedTuple):
     data: dict[str, Any]
 
 
-def charts(runs: Mapping[str, Analysis], saturations: Mapping[str, Facts | None]) -> Charts:
-    """All charts of these runs by label."""
-    summaries = {plain(label): analysis.summary for label, analysis in runs.items()}
-    limits = {plain(label) if len(runs) > 1 else "": found for label, found in saturations.items() if found is not None}
+def charts(runs: Sequence[Shown]) -> Charts:
+    """All charts of these runs, whose labels differ."""
+    summaries = {plain(run.label): run.analysis.summary for run in runs}
+    limits = {plain(run.label) if len(runs) > 1 else "": run.saturation for run in runs if run.saturation is not None}
     of_all = summaries if len(runs) > 1 else next(iter(summaries.values()))
     shown: dict[str, Chart] = {}
     store = _Store()
@@ -59,8 +59,8 @@ def charts(runs: Mapping[str, Analysis], saturations: Mapping[str, Facts | None]
         place(Chart(f"curve-{metric}", title, _curve_words(summaries, metric), ()), {"": curve})
     words = "Output tokens a second at each load, as bars; the numbers are in the table of loads."
     place(Chart("by-load", "Output tokens/s by load", words, ()), {"": figures.throughput_by_load(of_all)})
-    numbered = list(enumerate(runs.values()))
-    stages = sum(len(analysis.summary["stages"]) for analysis in runs.values())
+    numbered = [(place, run.analysis) for place, run in enumerate(runs)]
+    stages = sum(len(analysis.summary["stages"]) for _, analysis in numbered)
     most = max(min(SHOWN, MOST_BARS // max(stages, 1)), FEWEST_SHOWN)
     place(
         Chart(
@@ -98,7 +98,7 @@ def charts(runs: Mapping[str, Analysis], saturations: Mapping[str, Facts | None]
             "lag of the client over the whole run, one above the other; the measured windows are shaded.",
             ("run",),
         ),
-        {f"{run}": figures.timeline(analysis.summary) for run, analysis in numbered},
+        {f"{place}": figures.timeline(run.analysis.summary, run.beside) for place, run in enumerate(runs)},
     )
     place(
         Chart(
