@@ -31,6 +31,7 @@ class Timeline:
     sent: Integers  # requests by the moment they were sent
     failed: Integers  # requests by the moment they failed
     lag_max_ns: Integers  # the worst read of the requests that ended in the bin
+    finished: Integers  # completed ones by the moment of their last byte
 
     @property
     def edges_ns(self) -> Integers:
@@ -46,7 +47,8 @@ def timeline_of(window: Window) -> Timeline:
     after = min(-(-(window.end_ns - window.start_ns) // bin_ns) - inside, MOST_BINS_BESIDE)
     bins = max(before + inside + after, 1)
     origin_ns = window.start_ns - before * bin_ns
-    return Timeline(origin_ns, bin_ns, before, inside, np.zeros(bins), *(np.zeros(bins, np.int64) for _ in range(4)))
+    counts = [np.zeros(bins, np.int64) for _ in range(5)]
+    return Timeline(origin_ns, bin_ns, before, inside, np.zeros(bins), *counts)
 
 
 def bins_of(timeline: Timeline, times_ns: Integers) -> Integers:

@@ -163,6 +163,7 @@ def stage_entry(spec: Spec, number: int, stage: StageSpec, made: Schedule) -> di
         "duration_s": None if made.duration_ns is None else made.duration_ns / NS_PER_S,
         "requests": stage.requests,
         "sessions": stage.sessions,
+        "warms_up": stage.warms_up,
         "arrivals_planned": made.arrivals_planned,
     }
 
@@ -193,12 +194,13 @@ def share(total: int, worker: int, workers: int) -> int:
 
 
 def most_in_flight(spec: Spec, planned: Sequence[Schedule]) -> int | None:
-    """The most units in flight at any time, in all workers together; None where an open loop sets no limit."""
+    """The most units in flight at any time, in all workers; None where an open loop sets no limit, or without a stage."""
     limits = [
         stage.max_in_flight if stage.is_open_loop else made.most_in_flight
         for stage, made in zip(spec.stages, planned, strict=True)
     ]
-    return None if None in limits else max(limit for limit in limits if limit is not None)
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if known and len(known) == len(limits) else None
 
 
 def worker_stages(

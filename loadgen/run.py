@@ -245,6 +245,11 @@ class Run:
         self.stages[number]["outcome"] = {"reason": "skipped", "words": words}
         self._write()
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether no more is to be sent."""
+        return self._coordinator is not None and self._coordinator.is_interrupted
+
     def interrupt(self) -> int:
         """Stop, as Coordinator.interrupt; gives how often it has been asked for."""
         assert self._coordinator is not None

@@ -96,6 +96,8 @@ def spec(**changes: Any) -> Spec:
         "first_byte_timeout_s": 20.0,
         "idle_timeout_s": 20.0,
         "timeout_s": 20.0,
+        "cooldown_s": 0.0,
+        "early_stop": False,
         "slo": None,
     }
     assert changes.keys() <= fields.keys()

@@ -15,10 +15,11 @@ from analysis.figures.facts import (
     Runs,
     by_label,
     chart_of,
-    in_order_of_load,
+    has_limit,
     is_wide,
     layered,
     name_of,
+    points_of,
     round_values,
     title_of,
 )
@@ -76,6 +77,7 @@ def throughput_latency(
         alt.Tooltip("name:N", title="load"),
         alt.Tooltip("tokens_per_s:Q", title="output tokens/s", format=PRECISE),
         *(alt.Tooltip(f"{one}:Q", title=f"{title_of(name)[:-4]} {one}, ms", format=PRECISE) for one in SWITCHED),
+        alt.Tooltip("repeats:Q", title="times measured"),
         alt.Tooltip("count:Q", title="requests measured", format=","),
         alt.Tooltip("failed:Q", title="requests failed", format=","),
     ]
@@ -85,9 +87,18 @@ def throughput_latency(
         .mark_text(style="load")
         .encode(x=x, y=y, text="words:N")
     )
+    spreads = [
+        drawn.transform_calculate(low="datum[percentile + '_low']", high="datum[percentile + '_high']")
+        .transform_filter("isValid(datum.low) && isValid(datum.high)")
+        .mark_rule(strokeWidth=1.5, opacity=0.55)
+        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),
+        drawn.transform_filter("isValid(datum.tokens_low) && isValid(datum.tokens_high)")
+        .mark_rule(strokeWidth=1.5, opacity=0.55)
+        .encode(x=alt.X("tokens_low:Q"), x2="tokens_high:Q", y=y, color=colour),
+    ]
     # Each point can be met from afar, and with a thumb.
     reach = drawn.mark_point(filled=True, opacity=0, size=900).encode(x=x, y=y, tooltip=told)
-    layers = [*_objectives(runs, metric), *_limits(limits or {}, rows), line, words, points, reach]
+    layers = [*_objectives(runs, metric), *_limits(limits or {}, rows), line, *spreads, words, points, reach]
     return layered(*layers).add_params(switch).properties(width=WIDTH, height=HEIGHT, title=LATENCIES[metric])
 
 
@@ -106,18 +117,21 @@ def throughput_by_load(runs: Facts | Runs) -> alt.LayerChart:
         {
             "run": run,
             "load": label,
-            "name": stage["name"],
-            "tokens_per_s": stage["output_tokens_per_s"] or 0,
-            "requests_per_s": stage["requests_per_s"],
-            "goodput_per_s": stage["goodput_per_s"],
+            "name": stages[0]["name"],
+            "repeats": len(stages),
+            **{
+                f"{name}{end}": (told[f"{name}_per_s"] or {}).get(key)
+                for name in ("output_tokens", "requests", "goodput")
+                for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+            },
         }
         for run, summary in runs.items()
-        for _, label, stage in in_order_of_load(summary["stages"])
+        for label, told, stages in points_of(summary)
     ]
     several = len(runs) > 1
     base = chart_of(rows).encode(
         x=alt.X("load:N", sort=None, title="load", axis=alt.Axis(labelAngle=0, labelLimit=90)),
-        y=alt.Y("tokens_per_s:Q", title="output tokens/s", axis=alt.Axis(format=",~r")),
+        y=alt.Y("output_tokens:Q", title="output tokens/s", axis=alt.Axis(format=",~r")),
     )
     if several:
         base = base.encode(xOffset=alt.XOffset("run:N", sort=None))
@@ -126,36 +140,44 @@ def throughput_by_load(runs: Facts | Runs) -> alt.LayerChart:
         tooltip=[
             *([alt.Tooltip("run:N")] if several else []),
             alt.Tooltip("name:N", title="load"),
-            alt.Tooltip("tokens_per_s:Q", title="output tokens/s", format=PRECISE),
-            alt.Tooltip("requests_per_s:Q", title="requests/s", format=PRECISE),
+            alt.Tooltip("output_tokens:Q", title="output tokens/s", format=PRECISE),
+            alt.Tooltip("requests:Q", title="requests/s", format=PRECISE),
             *(
-                [alt.Tooltip("goodput_per_s:Q", title="goodput, requests/s", format=PRECISE)]
-                if any(row["goodput_per_s"] is not None for row in rows)
+                [alt.Tooltip("goodput:Q", title="goodput, requests/s", format=PRECISE)]
+                if any(row["goodput"] is not None for row in rows)
                 else []
             ),
         ],
     )
-    words = base.mark_text(style="load", dy=-8).encode(text=alt.Text("tokens_per_s:Q", format=",.3~s"))
+    words = base.mark_text(style="load", dy=-8).encode(text=alt.Text("output_tokens:Q", format=",.3~s"))
     layers = [bars] if len(rows) > MOST_BAR_WORDS or several else [bars, words]
     return layered(*layers).properties(width=WIDTH, height=HEIGHT, title="Output tokens/s by load")
 
 
 def _points(runs: Runs, key: str) -> Rows:
-    rows: Rows = [
-        {
-            "run": run,
-            "order": order,
-            "load": label,
-            "name": stage["name"],
-            "tokens_per_s": stage["output_tokens_per_s"],
-            **{one: stage[key][one] for one in SWITCHED},
-            "count": stage[key]["count"],
-            "failed": stage["requests"]["failed"],
-        }
-        for run, summary in runs.items()
-        for order, (_, label, stage) in enumerate(in_order_of_load(summary["stages"]))
-        if stage[key] and stage["output_tokens_per_s"]
-    ]
+    """A row a level of load: throughput and percentiles with the ends of their intervals, null where there are none."""
+    rows: Rows = []
+    for run, summary in runs.items():
+        for order, (label, told, stages) in enumerate(points_of(summary)):
+            tokens, latency = told["output_tokens_per_s"], told[key]
+            if not latency or not tokens or not tokens["value"]:
+                continue
+            row = {
+                "run": run,
+                "order": order,
+                "load": label,
+                "name": stages[0]["name"],
+                "repeats": len(stages),
+                "count": sum(stage[key]["count"] for stage in stages if stage[key]),
+                "failed": sum(stage["requests"]["failed"] for stage in stages),
+                "tokens_per_s": tokens["value"],
+                "tokens_low": tokens["low"],
+                "tokens_high": tokens["high"],
+            }
+            for percentile in SWITCHED:
+                row |= {percentile: latency[percentile]["value"]}
+                row |= {f"{percentile}_{end}": latency[percentile][end] for end in ("low", "high")}
+            rows.append(row)
     for percentile in SWITCHED:
         for row, words in zip(rows, _readable(rows, percentile), strict=True):
             row[f"words_{percentile}"] = words
@@ -213,9 +235,12 @@ def _limits(limits: Mapping[str, Facts], points: Rows) -> list[alt.Chart]:
     """The knee, or the most load within the objectives: an upright line within its interval, its words above the plot."""
     drawn: list[alt.Chart] = []
     widest = max((row["tokens_per_s"] for row in points), default=0)
-    for line, (label, found) in enumerate(limits.items()):
+    drawable = [(label, found) for label, found in limits.items() if has_limit(found)]
+    for line, (label, found) in enumerate(drawable):
         at, load = found["output_tokens_per_s"], found["load"]
         what = "most within SLO" if found["question"] == "slo" else "knee"
+        if found.get("limited_by") in ("client", "budget"):
+            what = "limit of the load generator" if found["limited_by"] == "client" else f"so far, {what}"
         low, high = (at["value"] if at.get(end) is None else at[end] for end in ("low", "high"))
         words = f"{label + ': ' if label else ''}{what}: {load['mode']} {load['value']:g}"
         base = chart_of([{"tokens_per_s": at["value"], "low": low, "high": high, "words": words}])

@@ -16,14 +16,14 @@ from analysis.figures.facts import (
     PRECISE,
     Rows,
     chart_of,
-    in_order_of_load,
     is_wide,
     layered,
     name_of,
+    points_of,
     round_values,
     title_of,
 )
-from analysis.histogram import Histogram, highest_equivalent
+from analysis.histogram import Histogram, highest_equivalent, merge
 from analysis.summary import Analysis
 
 HEIGHT: Final = 280
@@ -182,15 +182,14 @@ def latency_histogram(analysis: Analysis, metric: str = "ttft") -> alt.Chart:
 
 
 def _histograms(analysis: Analysis, metric: str) -> tuple[str, list[tuple[int, str, Histogram]]]:
-    """The name of the latency, and (place in the summary, load, histogram) by stage, from the lightest load on.
+    """The name of the latency, and (place, load, histogram) of each level of load from the lightest on; repeats are merged.
 
     Of more than MOST_LOADS that have samples, the lightest, the heaviest, and as many evenly spaced between them.
     """
-    stages = analysis.summary["stages"]
-    name = name_of(metric, stages)
+    name = name_of(metric, analysis.summary["stages"])
     found = [
-        (place, label, analysis.details[stage["stage"]].histograms[name])
-        for place, label, stage in in_order_of_load(stages)
+        (place, label, merge(analysis.details[stage["stage"]].histograms[name] for stage in stages))
+        for place, (label, _, stages) in enumerate(points_of(analysis.summary))
     ]
     found = [one for one in found if one[2].total]
     if len(found) > MOST_LOADS:

@@ -1,7 +1,6 @@
 """What all figures read out of a summary: which latency counts, what a load is called, how an axis runs."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import altair as alt
@@ -74,29 +73,27 @@ def load_of(stage: Facts) -> str:
     return f"{value:g}/s" if is_open_loop(stage) else f"{value:g}"
 
 
-class Load(NamedTuple):
-    """A stage with its place in the summary, and a name for its load that no other stage of the run has."""
+class Point(NamedTuple):
+    """A point of summary.json's curve: a level of load, the stages that measured it (repeats), the name of the load."""
 
-    place: int
     label: str
-    stage: Facts
+    told: Facts
+    stages: list[Facts]
 
 
-def in_order_of_load(stages: Sequence[Facts]) -> list[Load]:
-    """The stages from the lightest load to the heaviest, whatever the order in which they ran; as they ran, where loads
-    cannot be compared. A load that was measured again has its number behind it: `8`, `8 (2)`.
-    """
-    times: Counter[str] = Counter()
-    loads = []
-    for place, stage in enumerate(stages):
-        label = load_of(stage)
-        times[label] += 1
-        loads.append(Load(place, label if times[label] == 1 else f"{label} ({times[label]})", stage))
-    kinds = {stage["load"]["mode"] for stage in stages}
-    values = [stage["load"].get("value") for stage in stages]
-    if len(kinds) == 1 and all(isinstance(value, int | float) for value in values):
-        loads.sort(key=lambda load: (load.stage["load"]["value"], load.place))
-    return loads
+def points_of(summary: Facts) -> list[Point]:
+    """The levels of load from the lightest on (curves.py)."""
+    by_number = {stage["stage"]: stage for stage in summary["stages"]}
+    points = []
+    for told in summary["curve"]:
+        stages = [by_number[number] for number in told["stages"]]
+        points.append(Point(load_of(stages[0]), told, stages))
+    return points
+
+
+def has_limit(saturation: Facts) -> bool:
+    """Whether a search (saturation.json) came to a load and a throughput that can be drawn and told."""
+    return all(isinstance(saturation[name].get("value"), int | float) for name in ("load", "output_tokens_per_s"))
 
 
 def round_values() -> list[float]:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import altair as alt
 
-from analysis.figures.facts import PRECISE, Facts, Rows, chart_of, in_order_of_load, is_open_loop, layered
+from analysis.figures.facts import PRECISE, Facts, Rows, chart_of, is_open_loop, layered, load_of
 
 WIDTH: Final = 900
 HEIGHT: Final = 92
@@ -76,9 +76,9 @@ def _windows(summary: Facts) -> Rows:
         {
             "from_s": round(stage["window"]["start_ns"] / 1e9 - origin_s, 3),
             "to_s": round(stage["window"]["stop_ns"] / 1e9 - origin_s, 3),
-            "load": label,
+            "load": load_of(stage),
         }
-        for _, label, stage in in_order_of_load(stages)
+        for stage in stages
         if stage["window_s"]
     ]
 

@@ -14,13 +14,17 @@ from loadgen.spec.refusals import flag
 from loadgen.spec.settings import SETTINGS, Setting
 
 
-def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags that make up a Spec."""
-    for setting in reversed(SETTINGS.values()):
-        if setting.help:
-            command = _option(setting)(command)
-    words = "Settings and [[stage]] tables from a TOML file, or a RUN to make again; flags win over it."
-    return click.option("--spec", metavar="FILE|RUN", help=words)(command)
+def load_options(without: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the flags that make up a Spec, less those that mean nothing to it."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for setting in reversed(SETTINGS.values()):
+            if setting.help and setting.name not in without:
+                command = _option(setting)(command)
+        words = "Settings and [[stage]] tables from a TOML file, or a RUN to make again; flags win over it."
+        return click.option("--spec", metavar="FILE|RUN", help=words)(command)
+
+    return decorate
 
 
 def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -31,8 +35,11 @@ def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., An
     return click.option(flag(setting.name), metavar=setting.metavar or "TEXT", help=words)
 
 
-def spec_of(flags: dict[str, Any]) -> Spec:
-    """A checked Spec from the flags of load_options and the environment. UsageError names what is wrong, and where."""
+def spec_of(flags: dict[str, Any], defaults: dict[str, Any] | None = None) -> Spec:
+    """A checked Spec from the flags of load_options, the environment and a command's own defaults (values by setting).
+
+    UsageError names what is wrong, and where.
+    """
     given: Layer = {}
     for name, setting in SETTINGS.items():
         if (raw := flags.get(name)) is None:
@@ -45,7 +52,8 @@ def spec_of(flags: dict[str, Any]) -> Spec:
     return settled(
         given,
         Document({}) if flags["spec"] is None else read_spec_file(flags["spec"]),
-        {"url": Given(url, "OPENAI_BASE_URL")} if url else {},
+        {name: Given(value, flag(name)) for name, value in (defaults or {}).items()}
+        | ({"url": Given(url, "OPENAI_BASE_URL")} if url else {}),
     )
 
 

@@ -49,14 +49,14 @@ def beside(run_dir: Path, analysis: "Analysis") -> str:
 
 
 def shown(run_dirs: Sequence[Path], analyses: Sequence["Analysis"]) -> list["Shown"]:
-    """The runs of a page by names of their own. CaptureError for a saturation.json that cannot be read."""
+    """The runs of a page by names of their own.."""
     from analysis.page import Shown
-    from analysis.page.saturation import read_saturation
+    from analysis.saturation import read
 
     names = [run_dir.resolve().name for run_dir in run_dirs]
     labels = names if len(set(names)) == len(names) else [str(run_dir) for run_dir in run_dirs]
     return [
-        Shown(label, analysis, read_saturation(run_dir))
+        Shown(label, analysis, read(run_dir))
         for label, run_dir, analysis in zip(labels, run_dirs, analyses, strict=True)
     ]
 

@@ -17,7 +17,7 @@ FIRST_ARRIVALS = 5
 
 
 @click.command(short_help="Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.")
-@load_options
+@load_options()
 @click.option("--expect-ttft", type=DurationType(0), default="500ms", show_default=True, help="TTFT to reckon with.")
 @click.option("--expect-tpot", type=DurationType(0), default="20ms", show_default=True, help="TPOT to reckon with.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")

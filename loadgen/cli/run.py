@@ -1,29 +1,16 @@
 """`loadgen run`: check the endpoint, make the load, analyse the capture, show what came out."""
 
-import datetime
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from loadgen.cli.job import SUSPECT_STATUS, analysed, concluded, every_stage, make_load, prepared
 from loadgen.cli.options import api_key, load_options, spec_of
-from loadgen.errors import EndpointError, LoadgenError, RunError
-
-if TYPE_CHECKING:
-    from analysis.summary import Analysis
-
-SUSPECT_STATUS = 3
-
-MAX_SENTENCE = 600
-"""Characters of a server's words that are shown."""
 
 
 @click.command(short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load.")
-@load_options
+@load_options()
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
 @click.option("--no-html", is_flag=True, help="Write no report.html.")
@@ -37,106 +24,9 @@ def command(out: Path | None, no_check: bool, no_html: bool, strict: bool, **fla
     """
     from rich.console import Console
 
-    from loadgen import run
-
     spec = spec_of(flags)
-    key = api_key()
-    console = Console()
-    run_dir = out or run.default_directory(datetime.datetime.now())
-    job = run.Run(spec, run_dir, key=key)  # what cannot be done here is refused before anything is called
-    model = spec.model if no_check and spec.model else _checked_model(job, key, no_check=no_check)
-    run.create_directory(run_dir)
-
-    outcome_words = _make_load(job, model, console)
-    analysis = _analyse(run_dir)
-    summary = None if analysis is None else analysis.summary
-    if analysis is not None:
-        from loadgen.cli import pictures
-        from loadgen.cli.results import show
-
-        show(analysis.summary, run_dir, console, "" if no_html else pictures.beside(run_dir, analysis))
-    if outcome_words:
-        raise RunError(outcome_words)
-    if strict and summary is not None and not summary["verdict"]["ok"]:
-        raise SystemExit(SUSPECT_STATUS)
-
-
-def _checked_model(job: Any, key: str | None, *, no_check: bool) -> str:
-    """The model that was asked for, or the first one listed; tried with one request."""
-    from loadgen import probe
-
-    spec = job.spec
-    with kept_secret(key):
-        model: str = spec.model or probe.find_model(job.where, spec.api, key, connect_timeout_s=spec.connect_timeout_s)
-        if not no_check:
-            probe.check(
-                job.where,
-                spec.api,
-                model,
-                key,
-                ignore_eos=spec.ignore_eos,
-                connect_timeout_s=spec.connect_timeout_s,
-            )
-    return model
-
-
-def _make_load(job: Any, model: str, console: Any) -> str:
-    """Run every stage; "" or the words of what went wrong. What was measured stays in the run directory."""
-    from loadgen import host
-    from loadgen.cli.progress import Progress
-
-    try:
-        with job.started(model), Progress(job.stages, console) as progress, interruptible(job, progress):
-            host.step_back()  # the workers have been started: this process only watches from here on
-            for number in job.stages_left:
-                outcome = job.stage(number, progress)
-                if outcome.ends_run:
-                    break
-    except LoadgenError as error:
-        job.ended("failed", str(error))
-        return str(error)
-    job.ended(outcome.reason, outcome.words)
-    return str(outcome.words) if outcome.reason == "failed" else ""
-
-
-@contextmanager
-def interruptible(job: Any, progress: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM stop the job meanwhile."""
-
-    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if job.interrupt() == 1:
-            progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
-
-    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def kept_secret(key: str | None) -> Iterator[None]:
-    """Blot out the key in an EndpointError: servers like to quote it."""
-    try:
-        yield
-    except EndpointError as error:
-        words = str(error).replace(key, "***") if key else str(error)
-        raise EndpointError(
-            error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
-        ) from None
-
-
-def _analyse(run_dir: Path) -> "Analysis | None":
-    from analysis.summary import analyse, write
-    from loadgen.schema import CaptureError
-
-    try:
-        analysis = analyse(run_dir)
-        write(run_dir, analysis)
-    except CaptureError as error:
-        click.echo(f"loadgen: {error}", err=True)
-        return None
-    except OSError as error:
-        click.echo(f"loadgen: the summary could not be written: {error}", err=True)
-    return analysis
+    job = prepared(
+        spec, out, Console(), key=api_key(), no_check=no_check, wants_baseline=spec.cooldown_s > 0 and not no_check
+    )
+    make_load(job, every_stage, command="run")
+    concluded(job, analysed(job.run.run_dir), strict=strict, page=not no_html)

@@ -39,6 +39,7 @@ MOST_OUTPUT_TOKENS: Final = (1 << 31) - 1
 MOST_TURNS: Final = 1000
 """Of a session. Where a distribution has no end, what it draws beyond is cut to this."""
 MOST_RETRIES: Final = 100
+MOST_REPEATS: Final = 1000
 MOST_S: Final = MOST_NS / 1e9
 
 
@@ -64,6 +65,8 @@ class StageSpec:
     max_in_flight: int | None
     late_drop_s: float | None
     """None: late requests are sent, however late."""
+    warms_up: bool = False
+    """Only there to warm the endpoint up: it is no result."""
 
     @property
     def is_open_loop(self) -> bool:
@@ -128,6 +131,8 @@ class Spec:
     first_byte_timeout_s: float
     idle_timeout_s: float
     timeout_s: float
+    cooldown_s: float
+    early_stop: bool
     slo: dict[str, dict[str, float | None]] | None
     """Per metric of SLO_METRICS: {"percentile": 0..100 or None, "limit_ms"}."""
 

@@ -59,6 +59,7 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         raise UsageError(f"{called('seed')}: {spec.seed} is out of range; allowed is 0 to 2^63 - 1")
     if spec.workers is not None:
         _within(called("workers"), spec.workers, MOST_CONCURRENCY)
+    _lasts(called("cooldown"), spec.cooldown_s, least_s=0)
     for name in ("connect_timeout", "first_byte_timeout", "idle_timeout", "timeout"):
         _lasts(called(name), getattr(spec, f"{name}_s"))
     if spec.spin and (spec.transport == "aiohttp" or spec.proxy is not None):

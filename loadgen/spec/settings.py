@@ -43,6 +43,8 @@ class Setting:
     """Its name in a Spec and in run.json; "" where that is the same."""
     read_field: Callable[[Any], Any] | None = None
     """Where run.json writes the value in another way."""
+    makes_stages: bool = False
+    """Says how the stages are made: a Spec holds what was made of it."""
 
     @property
     def default_value(self) -> Any:
@@ -77,15 +79,16 @@ SETTINGS: Final = {
         Setting(
             "concurrency",
             read_concurrency,
-            "Closed loop: requests (or sessions) in flight, a number or a PROFILE; a list is a stage each "
-            "(default: 1 without --rate). Replaces the stages of --spec.",
+            "Closed loop: requests (or sessions) in flight, a number or a PROFILE; a list or a range (1..64x2, 10..50+10) "
+            "is a stage each (default: 1 without --rate). Replaces the stages of --spec.",
             metavar="N|PROFILE[,...]",
             of_stage=True,
         ),
         Setting(
             "rate",
             read_levels,
-            "Open loop: arrivals a second, a number or a PROFILE; a list is a stage each. Replaces the stages of --spec. "
+            "Open loop: arrivals a second, a number or a PROFILE; a list or a range is a stage each. Replaces the stages of "
+            "--spec. "
             "A PROFILE is 20@30s, 1..100@60s, exp:1..100@60s, sine:10..100@60s, or several joined by +.",
             metavar="R|PROFILE[,...]",
             of_stage=True,
@@ -143,6 +146,33 @@ SETTINGS: Final = {
             field="late_drop_s",
             read_field=read_seconds,
         ),
+        Setting(
+            "repeat",
+            read_whole,
+            "Run each stage so many times, so that there is a spread between runs.",
+            "1",
+            "K",
+            makes_stages=True,
+        ),
+        Setting(
+            "shuffle",
+            read_switch,
+            "With --repeat: the stages of each round in an order of its own, so that no drift passes for an effect.",
+            True,
+            makes_stages=True,
+        ),
+        _duration(
+            "cooldown",
+            help="Between two stages: wait so long, and until the endpoint answers a single request as quickly as before.",
+            default="0s",
+        ),
+        Setting(
+            "early_stop",
+            read_switch,
+            "Leave out the higher loads once most requests fail, or the endpoint does not keep up with a rate.",
+            False,
+        ),
+        Setting("warms_up", read_switch, default=False, of_stage=True),
         Setting("input_tokens", read_whole, "Words of the synthetic prompt, about a token each.", "512", "N"),
         Setting("output_tokens", read_whole, "max_tokens of each request.", "128", "N"),
         Setting("prefix_tokens", read_whole, "Words of a system prompt that all requests share.", "0", "N"),

@@ -10,10 +10,8 @@ from synthetic import write_run
 
 from analysis.page import Glossary, Shown, as_data, html
 from analysis.page.headline import headline
-from analysis.page.saturation import read_saturation
 from analysis.page.script import bundle
 from analysis.summary import analyse
-from loadgen.schema import CaptureError
 
 
 class Elements(HTMLParser):
@@ -105,11 +103,14 @@ def test_the_first_screen_says_how_much_the_endpoint_takes_within_its_objectives
         "question": "knee",
         "load": {"mode": "rate", "value": 12.5, "low": 11.0, "high": 14.0},
         "output_tokens_per_s": {"value": 900.0, "low": 900.0, "high": 900.0},
-        "limited_by": "the first token",
+        "limited_by": "server",
     }
     words = headline(analysis.summary, saturation)["sentence"]
-    assert words.startswith("The endpoint is saturated at rate 12.5 (11 to 14): 900.0 output tokens/s.")
-    assert "What limits it: the first token." in words
+    assert words.startswith("The endpoint has its knee at rate 12.5 (11 to 14): 900.0 output tokens/s.")
+    for limited_by, told in (("client", "The load generator was the limit"), ("budget", "The search was not decided")):
+        assert headline(analysis.summary, saturation | {"limited_by": limited_by})["sentence"].startswith(told)
+    nothing = saturation | {"load": {"mode": "rate", "value": None, "low": None, "high": None}}
+    assert headline(analysis.summary, nothing) == headline(analysis.summary)
 
 
 def test_objectives_without_a_percentile_are_told_by_goodput(tmp_path):
@@ -143,14 +144,3 @@ def test_the_drawing_library_is_kept_and_a_damaged_copy_is_not_used(tmp_path):
     (tmp_path / "file").touch()
     assert bundle(tmp_path / "file" / "cache") == text, "a cache that cannot be made is done without"
     assert "vegaEmbed" in text
-
-
-def test_a_saturation_that_cannot_be_read_is_refused_in_one_sentence(tmp_path):
-    path = tmp_path / "saturation.json"
-    assert read_saturation(tmp_path) is None
-    path.write_text('{"schema": 1, "question": "knee", "load": null, "output_tokens_per_s": null}')
-    assert read_saturation(tmp_path) is None, "no limit was found"
-    for damaged in ("{", "[]", '{"schema": 2}'):
-        path.write_text(damaged)
-        with pytest.raises(CaptureError, match=r"saturation\.json"):
-            read_saturation(tmp_path)

@@ -188,9 +188,10 @@ def test_what_cannot_be_shown_together_is_refused(run_dir, tmp_path):
         assert "\n" not in str(error)
 
 
-def test_a_page_that_cannot_be_written_costs_no_number(run_dir, tmp_path):
-    (run_dir / "saturation.json").write_text("{")
+def test_a_page_that_cannot_be_written_costs_no_number(run_dir):
+    (run_dir / "report.html").mkdir()
     result = CliRunner().invoke(command, [str(run_dir)])
     assert result.exit_code == 0
     assert "concurrency 2" in result.stdout
     assert "report.html could not be written" in result.stderr
+    assert not list(run_dir.glob("*.part"))

@@ -308,6 +308,7 @@ def test_the_stages_are_told_as_the_analysis_reads_them():
             "duration_s": None,
             "requests": 4,
             "sessions": None,
+            "warms_up": False,
             "arrivals_planned": None,
         }
         for number, level in enumerate((1, 64))

@@ -16,7 +16,7 @@ URL = "http://127.0.0.1:8000"
 
 
 @click.command()
-@load_options
+@load_options()
 @click.pass_context
 def command(context, **flags):
     context.obj.append(spec_of(flags))
@@ -85,7 +85,7 @@ def test_every_flag_arrives_where_it_belongs(certificate):
         *("--cancel", "30%@exp:3s", "--retry", "3", "--ignore-eos", "--seed", "5", "--workers", "2", "--cpus", "0-1"),
         *("--transport", "aiohttp", "--tls-ca", str(certificate[0]), "--proxy", "http://p:1", "--no-spin"),
         *("--connect-timeout", "1s", "--first-byte-timeout", "2s", "--idle-timeout", "3s", "--timeout", "4s"),
-        *("--slo", "ttft=1s"),
+        *("--cooldown", "5s", "--early-stop", "--slo", "ttft=1s"),
     )
     assert spec == Spec(
         url="https://h/v1",
@@ -130,8 +130,56 @@ def test_every_flag_arrives_where_it_belongs(certificate):
         first_byte_timeout_s=2.0,
         idle_timeout_s=3.0,
         timeout_s=4.0,
+        cooldown_s=5.0,
+        early_stop=True,
         slo={"ttft": {"percentile": None, "limit_ms": 1000.0}},
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "levels"),
+    [
+        ("1..8x2", [1, 2, 4, 8]),
+        ("1..100x4", [1, 4, 16, 64, 100]),
+        ("10..50+20", [10, 30, 50]),
+        ("10..45+20,64", [10, 30, 45, 64]),
+        ("3..3x2", [3]),
+    ],
+)
+def test_a_range_is_a_stage_for_each_of_its_levels(written, levels):
+    assert [one.concurrency.first for one in stages("--concurrency", written)] == levels
+
+
+def test_a_range_of_rates_is_exact():
+    assert [one.rate.first for one in stages("--rate", "0.1..0.4+0.1")] == [0.1, 0.2, 0.3, 0.4]
+
+
+@pytest.mark.parametrize("written", ["8..1x2", "1..8x1", "1..8+0", "0..8x2", "1..8x0.5", "1...8x2"])
+def test_a_range_that_does_not_rise_is_refused(written):
+    with pytest.raises(UsageError, match=r"^--rate: .*allowed is"):
+        stages("--rate", written)
+
+
+def test_a_range_without_end_is_refused():
+    with pytest.raises(UsageError, match=r"^--rate: .* levels are too many; allowed are 1024"):
+        stages("--rate", "1..1000000+0.001")
+
+
+def test_repeats_are_rounds_each_in_an_order_of_its_own():
+    levels = [one.concurrency.first for one in stages("--concurrency", "1..64x2", "--repeat", "4", "--seed", "1")]
+    rounds = [levels[first : first + 7] for first in range(0, 28, 7)]
+    assert [sorted(one) for one in rounds] == [[1, 2, 4, 8, 16, 32, 64]] * 4
+    assert len(set(map(tuple, rounds))) == 4
+    again = stages("--concurrency", "1..64x2", "--repeat", "4", "--seed", "1")
+    assert [one.concurrency.first for one in again] == levels
+    in_order = stages("--concurrency", "1,8", "--repeat", "2", "--no-shuffle")
+    assert [one.concurrency.first for one in in_order] == [1, 8, 1, 8]
+
+
+@pytest.mark.parametrize(("repeat", "words"), [("0", "0 is out of range"), ("600", "2 levels, 600 times each")])
+def test_repeats_beyond_reason_are_refused(repeat, words):
+    with pytest.raises(UsageError, match=rf"^--repeat: {words}"):
+        stages("--concurrency", "1,2", "--repeat", repeat)
 
 
 def test_requests_take_the_place_of_the_duration_and_want_no_warm_up():
@@ -362,6 +410,6 @@ def test_a_run_is_made_again_from_its_run_json(tmp_path):
 def test_help_names_every_setting_and_its_default():
     words = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
     for setting in SETTINGS.values():
-        assert (f"--{setting.name.replace('_', '-')}" in words) == (setting.name != "name")
+        assert (f"--{setting.name.replace('_', '-')}" in words) == bool(setting.help)
         if isinstance(setting.default, str):
             assert f"[default: {setting.default}]" in words
