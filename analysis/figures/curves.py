@@ -87,15 +87,13 @@ def throughput_latency(
         .mark_text(style="load")
         .encode(x=x, y=y, text="words:N")
     )
-    spreads = [
-        drawn.transform_calculate(low="datum[percentile + '_low']", high="datum[percentile + '_high']")
-        .transform_filter("isValid(datum.low) && isValid(datum.high)")
-        .mark_rule(strokeWidth=1.5, opacity=0.55)
-        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),
-        drawn.transform_filter("isValid(datum.tokens_low) && isValid(datum.tokens_high)")
-        .mark_rule(strokeWidth=1.5, opacity=0.55)
-        .encode(x=alt.X("tokens_low:Q"), x2="tokens_high:Q", y=y, color=colour),
-    ]
+    spreads = []
+    if any(row["has_interval"] for row in rows):
+        ends = drawn.transform_calculate(low="datum[percentile + '_low']", high="datum[percentile + '_high']")
+        spreads = [
+            ends.mark_rule(style="interval").encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour),
+            ends.mark_rule(style="interval").encode(x=alt.X("tokens_low:Q"), x2="tokens_high:Q", y=y, color=colour),
+        ]
     # Each point can be met from afar, and with a thumb.
     reach = drawn.mark_point(filled=True, opacity=0, size=900).encode(x=x, y=y, tooltip=told)
     layers = [*_objectives(runs, metric), *_limits(limits or {}, rows), line, *spreads, words, points, reach]
@@ -155,7 +153,7 @@ def throughput_by_load(runs: Facts | Runs) -> alt.LayerChart:
 
 
 def _points(runs: Runs, key: str) -> Rows:
-    """A row a level of load: throughput and percentiles with the ends of their intervals, null where there are none."""
+    """A row a level of load: throughput and percentiles with the ends of their intervals (without one: the value)."""
     rows: Rows = []
     for run, summary in runs.items():
         for order, (label, told, stages) in enumerate(points_of(summary)):
@@ -171,17 +169,32 @@ def _points(runs: Runs, key: str) -> Rows:
                 "count": sum(stage[key]["count"] for stage in stages if stage[key]),
                 "failed": sum(stage["requests"]["failed"] for stage in stages),
                 "tokens_per_s": tokens["value"],
-                "tokens_low": tokens["low"],
-                "tokens_high": tokens["high"],
+                **_ends("tokens", tokens),
+                "has_interval": any(one["low"] is not None for one in (tokens, *latency.values())),
             }
             for percentile in SWITCHED:
-                row |= {percentile: latency[percentile]["value"]}
-                row |= {f"{percentile}_{end}": latency[percentile][end] for end in ("low", "high")}
+                row |= {percentile: latency[percentile]["value"]} | _ends(percentile, latency[percentile])
             rows.append(row)
+    _cut_off(rows)
     for percentile in SWITCHED:
         for row, words in zip(rows, _readable(rows, percentile), strict=True):
             row[f"words_{percentile}"] = words
     return rows
+
+
+def _ends(name: str, told: Facts) -> dict[str, float]:
+    """The ends of an interval; where there is none, it has no length."""
+    return {f"{name}_{end}": told["value"] if told[end] is None else told[end] for end in ("low", "high")}
+
+
+def _cut_off(rows: Rows) -> None:
+    """Intervals that reach far beyond all points (of two repeats, below zero) end there: the points keep the picture."""
+    for name, keys in (("tokens", ("tokens_per_s",)), *((one, SWITCHED) for one in SWITCHED)):
+        values = [row[key] for row in rows for key in keys]
+        low, high = (min(values) * 0.7, max(values) * 1.15) if values else (0.0, 0.0)
+        for row in rows:
+            row[f"{name}_low"] = max(row[f"{name}_low"], low)
+            row[f"{name}_high"] = min(row[f"{name}_high"], high)
 
 
 def _readable(rows: Rows, percentile: str) -> list[str]:

@@ -50,6 +50,7 @@ def _theme(
             "load": {**text, "color": ink, "fontWeight": 600, "dy": -13, "limit": 110},
             "slo": {"color": bad, "strokeDash": [6, 4], "strokeWidth": 1.5},
             "slo-words": {**text, "color": bad, "align": "left", "baseline": "bottom", "dx": 4, "dy": -3},
+            "interval": {"color": series[0], "strokeWidth": 1.5, "opacity": 0.55},
             "limit": {"color": good, "strokeWidth": 2},
             "limit-band": {"color": good, "fillOpacity": 0.14},
             "limit-words": {**text, "color": good, "fontWeight": 600, "baseline": "bottom", "limit": 260},

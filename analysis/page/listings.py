@@ -1,6 +1,7 @@
 """The tables of the page: stages, slowest requests, errors, workers, what was asked for, where it ran. Plain values only."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -31,7 +32,10 @@ LATENCY_COLUMNS: Final = (
 
 def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[str, str]) -> dict[str, Any]:
     """What the template shows of one run beside its headline and its charts."""
-    stages = summary["stages"]
+    stages = [
+        stage | {"name": name} for stage, name in zip(summary["stages"], names_of(summary["stages"]), strict=True)
+    ]
+    ordered = [stages[place] for place in places_by_load(summary)]
     most_slowest = max(MOST_SLOWEST // max(len(stages), 1), FEWEST_SLOWEST)
     spec = summary["spec"] or {}
     return {
@@ -44,9 +48,9 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
                 for reason in summary["verdict"]["reasons"]
             ],
         },
-        "stages": [{"place": place, "name": plain(stage["name"])} for place, stage in enumerate(stages)],
+        "stages": [{"place": place, "name": plain(stages[place]["name"])} for place in places_by_load(summary)],
         "points": sum(bool(stage["output_tokens_per_s"]) for stage in stages),
-        "stage_table": stage_table(stages),
+        "stage_table": stage_table(ordered),
         "slowest": [
             {
                 "place": place,
@@ -56,9 +60,9 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
             }
             for place, stage in enumerate(stages)
         ],
-        "errors": errors(stages, meanings),
-        "objectives": _objectives(stages),
-        "client": _client(stages),
+        "errors": errors(ordered, meanings),
+        "objectives": _objectives(ordered),
+        "client": _client(ordered),
         "spec": _lines(spec),
         "host": _lines(summary["host"] or {})
         + _lines(
@@ -74,6 +78,22 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
             {plain(stage["window"]["rule"]) for stage in stages} | {plain(s["token_rule"]) for s in stages}
         ),
     }
+
+
+def places_by_load(summary: Facts) -> list[int]:
+    """The places of the stages from the lightest load on, repeats of a load one after the other."""
+    place_of = {stage["stage"]: place for place, stage in enumerate(summary["stages"])}
+    return [place_of[number] for point in summary["curve"] for number in point["stages"]]
+
+
+def names_of(stages: Sequence[Facts]) -> list[str]:
+    """The names of stages; one that comes again has its number behind it."""
+    times: Counter[str] = Counter()
+    names = []
+    for stage in stages:
+        times[stage["name"]] += 1
+        names.append(stage["name"] + (f" ({times[stage['name']]})" if times[stage["name"]] > 1 else ""))
+    return names
 
 
 def stage_table(stages: Sequence[Facts]) -> dict[str, Any]:

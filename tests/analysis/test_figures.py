@@ -182,6 +182,17 @@ def test_loads_are_drawn_from_the_lightest_on_and_repeats_make_one_point(tmp_pat
     assert {row["load"] for rows in spectra for row in rows if "load" in row} == {"2", "4", "8"}
 
 
+def test_an_interval_that_two_repeats_make_endless_leaves_the_picture_to_the_points(tmp_path):
+    found = analyse(sweep(tmp_path, seconds=1.0, loads=(1, 16)))
+    point = found.summary["curve"][1]
+    for told in (point["ttft_ms"]["p50"], point["output_tokens_per_s"]):
+        told["low"], told["high"] = -40 * told["value"], 40 * told["value"]
+    described = figures.throughput_latency(found.summary).to_dict()
+    (points,) = [rows for rows in described["datasets"].values() if "words_p50" in rows[0]]
+    assert 0 < points[1]["p50_low"] < points[1]["p50"] < points[1]["p50_high"] < 2 * points[1]["p99"]
+    assert 0 < points[1]["tokens_low"] < points[1]["tokens_high"] < 2 * points[1]["tokens_per_s"]
+
+
 def test_of_many_loads_a_distribution_shows_as_many_as_can_be_told_apart(tmp_path):
     found = analyse(sweep(tmp_path, seconds=0.5, loads=tuple(range(1, 21))))
     described = figures.percentile_spectrum(found).to_dict()
