@@ -3,6 +3,7 @@
 import random
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -12,19 +13,48 @@ from loadgen import __version__
 from loadgen.clock import NS_PER_MS, NS_PER_S
 from loadgen.dialects import DIALECTS
 from loadgen.dialects.answer import Ask
+from loadgen.distribution import Distribution, FromFile, Prefixes
 from loadgen.errors import UsageError
-from loadgen.plan import ClosedLoad, Limits, OpenLoad, PromptPool, StagePlan, Talk, Target, UsersPlan, WorkerPlan
+from loadgen.forecast import Means
+from loadgen.nonces import Nonces
+from loadgen.plan import (
+    ClosedLoad,
+    Limits,
+    OpenLoad,
+    PromptPool,
+    ScriptPlan,
+    StagePlan,
+    Talk,
+    Target,
+    UsersPlan,
+    WorkerPlan,
+)
+from loadgen.preparation import ring_bytes
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.schema import SCHEMA_VERSION
-from loadgen.spec import Spec, StageSpec, most_turns
-from loadgen.workload import prompts
+from loadgen.spec import Spec, StageSpec, most_turns, workload_file
+from loadgen.tokens import load
+from loadgen.workload import formats, lengths, traces
+from loadgen.workload.containers import BadLine, raise_it
+from loadgen.workload.prompts import Lexicon
+from loadgen.workload.script import USUAL_OUTPUT_TOKENS, Calibration, Recipe, Script
+from loadgen.workload.survey import Lengths, survey
 
 # Enough bodies that no two streams in flight have to share one, few enough to be made and held at once.
 MAX_BODIES: Final = 256
 MAX_POOL_BYTES: Final = 32 * 1024 * 1024
 
-NONCE_WORDS: Final = 7
-"""64^7 ids: 2^32 requests in each of 1,024 stages."""
+NONCE_BITS: Final = 42
+"""2^32 requests in each of 1,024 stages; of 64 words, 7 of them."""
+
+MOST_SESSION_TURNS: Final = 128
+"""Of a conversation of a data set; what is longer ends there."""
+
+TRIED_UNITS: Final = 100
+"""Units of a file that are made before anything is called, to refuse what cannot be used."""
+
+TRACE_CONNECTIONS: Final = 32
+"""Of a trace whose rate at the beginning is not known."""
 
 MAX_ANSWERS: Final = 64
 """Made-up answers, for histories that do not quote the model's."""
@@ -98,17 +128,185 @@ def head(where: Target, key: str | None) -> bytes:
     return "\r\n".join(lines).encode("ascii")
 
 
-def pool(spec: Spec, model: str, head_bytes: bytes) -> PromptPool:
-    """The requests, seeded: the same spec and seed give the same bytes."""
+def has_script(spec: Spec) -> bool:
+    """Whether requests are prepared while the run goes on; else all that differs in them is their nonce."""
+    return (
+        workload_file(spec) is not None
+        or spec.lengths is not None
+        or spec.prefixes is not None
+        or spec.nonce == "never"
+        or not all(_is_one(lengths) for lengths in (spec.input_tokens, spec.output_tokens))
+    )
+
+
+def _is_one(tokens: Distribution | FromFile | None) -> bool:
+    return isinstance(tokens, Distribution) and tokens.is_fixed
+
+
+def _file(spec: Spec) -> formats.Reading | None:
+    """How the data set or trace is read. UsageError where it is of no known format."""
+    written = workload_file(spec)
+    if written is None:
+        return None
+    columns = spec.columns or {}
+    if unknown := columns.keys() - formats.FIELDS.keys():
+        raise UsageError(f"--columns: {min(unknown)!r} is no field; allowed are {', '.join(formats.FIELDS)}")
+    path, colon, format_ = written.rpartition(":")
+    if not colon or format_ not in formats.FORMATS or spec.replay is not None:
+        path, format_ = written, ""
+    how = formats.reading(path, "capture" if spec.replay is not None else format_ or None, columns, spec.conversations)
+    if spec.trace is not None and not how.has_times:
+        raise UsageError(
+            f"--trace: {path} is {how.format}, which has no times; allowed is --dataset, or a column of times with "
+            "--columns timestamp=NAME"
+        )
+    if spec.input_tokens is not None and not how.has_times and how.format != "lengths":
+        raise UsageError(f"--input-tokens: the prompts are those of {path}; leave it out")
+    return how
+
+
+def has_sessions(spec: Spec, how: formats.Reading | None) -> bool:
+    """Whether the units are sessions of several turns."""
+    if spec.turns is not None:
+        return True
+    if how is None:
+        return False
+    return how.conversations == "sessions" or (how.conversations == "auto" and how.format == "sharegpt")
+
+
+def recipe(spec: Spec, model: str, calibration: Calibration = Calibration()) -> Recipe:  # noqa: B008 - a value
+    """What the preparer makes units of. UsageError where a file is of no known format."""
+    how = _file(spec)
+    sessions = has_sessions(spec, how)
+    plays = any(stage.arrivals is not None and stage.arrivals.kind == "recorded" for stage in spec.stages)
+    if how is not None:
+        for name in ("requests", "sessions"):
+            if sessions == (name == "requests") and any(getattr(stage, name) is not None for stage in spec.stages):
+                other = "sessions" if sessions else "requests"
+                raise UsageError(f"--{name}: {how.path} has {other} as its units; give --{other} instead")
+    prefixes = spec.prefixes
+    if prefixes is None and spec.prefix_tokens:
+        prefixes = Prefixes(1, spec.prefix_tokens)
+    return Recipe(
+        model=model,
+        seed=spec.seed,
+        ignore_eos=spec.ignore_eos,
+        most_turns=turns_of(spec, how),
+        real_history=spec.history == "real",
+        turns=spec.turns,
+        input_tokens=spec.input_tokens,
+        output_tokens=spec.output_tokens,
+        pairs_file=spec.lengths,
+        prefixes=prefixes,
+        tokenizer=spec.tokenizer,
+        nonce=spec.nonce,
+        file=how,
+        columns=spec.columns,
+        course=course(spec) if plays else None,
+        once=spec.once,
+        skip_bad_lines=spec.skip_bad_lines,
+        calibration=calibration,
+    )
+
+
+def course(spec: Spec) -> traces.Course:
+    """What of the trace is played."""
+    return traces.Course(_ns(spec.from_s), None if spec.to_s is None else _ns(spec.to_s), spec.time_scale, spec.sample)
+
+
+def turns_of(spec: Spec, how: formats.Reading | None) -> int:
+    """The most turns of a unit: part of how requests are numbered."""
+    if how is not None and has_sessions(spec, how):
+        return MOST_SESSION_TURNS
+    return most_turns(spec)
+
+
+def try_script(spec: Spec, model: str) -> None:
+    """Make the first units, as the preparer will. UsageError, with file and line, where that does not work."""
+    made = Script(recipe(spec, model))
+    body = DIALECTS[spec.api].body
+    for _, unit in zip(range(TRIED_UNITS), made.units(0), strict=False):
+        for asked in unit.asked:
+            try:
+                orjson.dumps(body(asked.ask))
+            except UsageError as error:
+                raise UsageError(f"{workload_file(spec)}: line {unit.line}: {error}") from None
+
+
+def longest_tokens(spec: Spec) -> int:
+    """The longest prompt that is to be made up, as far as the spec says."""
+    longest = 0
+    for side in ("input_tokens",):
+        tokens = getattr(spec, side)
+        if tokens is None:
+            continue
+        found = lengths.resolved(tokens, side, spec.columns or {})
+        longest = found.most or (found.draw(0.999999) if isinstance(found, Distribution) else 0)
+    return longest + spec.prefix_tokens + (spec.prefixes.tokens if spec.prefixes is not None else 0)
+
+
+def means(spec: Spec, workers: int) -> Means:
+    """What a request is on average; a data set or trace is read through for it, a packed or long one in part."""
+    columns = spec.columns or {}
+    prefix_tokens = spec.prefix_tokens + (spec.prefixes.tokens if spec.prefixes is not None else 0)
+    rings = workers * ring_bytes(workers, longest_tokens(spec)) if has_script(spec) else 0
+    how = _file(spec)
+    seen = None
+    if how is not None:
+        tokenizer = load(spec.tokenizer) if spec.tokenizer is not None else None
+        on_bad = _pass_over if spec.skip_bad_lines else raise_it
+        seen = survey(how, course=course(spec), seed=spec.seed, tokenizer=tokenizer, on_bad=on_bad)
+    if spec.lengths is not None:
+        pairs = lengths.pairs(spec.lengths, columns)
+        sums = [sum(side) / len(pairs) for side in zip(*pairs, strict=True)]
+        return Means(sums[0], sums[1], prefix_tokens, ring_bytes=rings)
+
+    def mean(side: str) -> float:
+        tokens: Distribution | FromFile | None = getattr(spec, side)
+        if tokens is not None:
+            return lengths.resolved(tokens, side, columns).mean
+        assert seen is not None
+        told: Lengths = getattr(seen, side)
+        return told.mean if told.counts else float(USUAL_OUTPUT_TOKENS)
+
+    found = Means(mean("input_tokens"), mean("output_tokens"), prefix_tokens, ring_bytes=rings)
+    if seen is None:
+        return found
+    # The survey's input lengths hold the turns before already.
+    turns = seen.requests / max(seen.units, 1) if has_sessions(spec, how) else 1.0
+    return replace(found, turns=turns, arrivals=seen.units)
+
+
+def _pass_over(_: BadLine) -> None:
+    """It is counted when its turn comes."""
+
+
+def pool(
+    spec: Spec,
+    model: str,
+    head_bytes: bytes,
+    calibration: Calibration = Calibration(),  # noqa: B008 - a value
+) -> PromptPool:
+    """The requests, seeded: the same spec and seed give the same bytes. Without bodies where there is a script."""
+    if has_script(spec):
+        return PromptPool(head_bytes, (), (b"",), 0, spec.seed)
+    assert isinstance(spec.input_tokens, Distribution)
+    assert isinstance(spec.output_tokens, Distribution)
+    input_tokens, output_tokens = int(spec.input_tokens.a), int(spec.output_tokens.a)
+    lexicon = Lexicon(load(spec.tokenizer) if spec.tokenizer is not None else None)
     randomness = random.Random(spec.seed)
-    nonce_words = min(NONCE_WORDS, spec.input_tokens)
-    system = prompts.synthetic(spec.prefix_tokens, randomness)
+    content = calibration.content(input_tokens)
+    vocabulary = tuple(f"{word} ".encode() for word in lexicon.nonce_words)
+    bits = (len(vocabulary) - 1).bit_length()
+    nonce_words = min(-(-NONCE_BITS // max(bits, 1)), max(content // lexicon.nonce_tokens, 1))
+    opening = Nonces(vocabulary, nonce_words, spec.seed).nonce(0).decode()
+    system = lexicon.text(spec.prefix_tokens, randomness)
     bodies: list[tuple[bytes, bytes]] = []
     texts: list[str] = []
     n_bytes = 0
     while len(bodies) < MAX_BODIES and n_bytes < MAX_POOL_BYTES:
-        text = prompts.synthetic(spec.input_tokens - nonce_words, randomness)
-        ask = Ask(model, _MARK + text, spec.output_tokens, spec.ignore_eos, system)
+        text = lexicon.text(content, randomness, opening)
+        ask = Ask(model, _MARK + text, output_tokens, spec.ignore_eos, system)
         before, after = orjson.dumps(DIALECTS[spec.api].body(ask)).split(_MARK.encode(), 1)
         bodies.append((before, after))
         texts.append(text)
@@ -116,21 +314,45 @@ def pool(spec: Spec, model: str, head_bytes: bytes) -> PromptPool:
     talk = None
     if spec.turns is not None:
         recorded = range(0 if spec.history == "real" else MAX_ANSWERS)
-        answers = tuple(prompts.synthetic(spec.output_tokens, randomness) for _ in recorded)
-        talk = Talk(model, system, spec.output_tokens, spec.ignore_eos, tuple(texts), answers)
+        answers = tuple(lexicon.text(output_tokens, randomness) for _ in recorded)
+        talk = Talk(model, system, output_tokens, spec.ignore_eos, tuple(texts), answers)
     return PromptPool(
         head=head_bytes,
         bodies=tuple(bodies),
-        vocabulary=tuple(f"{word} ".encode() for word in prompts.NONCE_WORDS),
+        vocabulary=vocabulary,
         nonce_words=nonce_words,
         seed=spec.seed,
         talk=talk,
+        wanted_input_tokens=input_tokens + spec.prefix_tokens,
+        wanted_output_tokens=output_tokens,
     )
 
 
 def schedules(spec: Spec) -> list[Schedule]:
     """Every stage over time. UsageError where one cannot be made."""
-    return [schedule(stage, number, spec.seed) for number, stage in enumerate(spec.stages)]
+    return [
+        _recorded(spec, stage)
+        if stage.arrivals is not None and stage.arrivals.kind == "recorded"
+        else schedule(stage, number, spec.seed)
+        for number, stage in enumerate(spec.stages)
+    ]
+
+
+def _recorded(spec: Spec, stage: StageSpec) -> Schedule:
+    """A trace in its own time: how long it lasts, and how fast it begins; when each unit is due only its reader knows."""
+    how = _file(spec)
+    assert how is not None
+    if stage.warmup_requests:
+        raise UsageError("--warmup-requests: the times of a trace are read while it is played; give --warmup TIME")
+    plays = course(spec)
+    length_ns = traces.length_ns(how, plays)
+    if not length_ns:
+        raise UsageError(f"--from, --to: {how.path} has nothing there to play; allowed is a part that has rows")
+    warmup_ns = _ns(stage.warmup_s)
+    if stage.duration_s is not None:
+        length_ns = min(length_ns, warmup_ns + _ns(stage.duration_s))
+    rate = traces.first_rate_per_s(how, plays, spec.seed)
+    return Schedule(warmup_ns, max(length_ns - warmup_ns, 0), rate)
 
 
 def stage_name(stage: StageSpec) -> str:
@@ -141,6 +363,8 @@ def stage_name(stage: StageSpec) -> str:
         return f"concurrency {stage.concurrency.text}"
     if stage.rate is None:
         assert stage.arrivals is not None
+        if stage.arrivals.kind == "recorded":
+            return "as recorded"
         return stage.arrivals.text.replace(":", " ", 1)
     return f"rate {stage.rate.text}{'/s' if stage.rate.length_ns is None and stage.rate.is_constant else ''}"
 
@@ -175,7 +399,7 @@ def _load(spec: Spec, stage: StageSpec, made: Schedule) -> dict[str, Any]:
         load["profile"] = stage.load.text
     if spec.think is not None:
         load["think"] = spec.think.text
-    if spec.turns is not None:
+    if has_sessions(spec, _file(spec)):
         load["unit"] = "session"
     if stage.max_in_flight is not None:
         load["max_in_flight"] = stage.max_in_flight
@@ -241,14 +465,19 @@ def _dealt(units: int, made: Schedule, worker: int, workers: int) -> int:
 
 
 def _open_load(stage: StageSpec, made: Schedule, worker: int, workers: int, most_connections: int) -> OpenLoad:
-    assert made.due_ns is not None
-    mine: array[int] = array("q")
-    mine.frombytes(made.due_ns[worker::workers].tobytes())
+    mine: array[int] | None = None
+    if made.due_ns is not None:
+        mine = array("q")
+        mine.frombytes(made.due_ns[worker::workers].tobytes())
     places = most_connections
     if stage.max_in_flight is not None:
         places = min(places, share(stage.max_in_flight, worker, workers))
-    in_a_second = -(-made.most_within(NS_PER_S) // workers)
-    in_a_blink = -(-made.most_within(BLINK_NS) // workers)
+    if made.due_ns is None:
+        in_a_second = max(-(-round(2 * made.value) // workers), TRACE_CONNECTIONS)
+        in_a_blink = in_a_second // 4
+    else:
+        in_a_second = -(-made.most_within(NS_PER_S) // workers)
+        in_a_blink = -(-made.most_within(BLINK_NS) // workers)
     return OpenLoad(
         due_ns=mine,
         connections=min(in_a_second, MOST_OPENED_BEFORE, places),
@@ -260,11 +489,13 @@ def _open_load(stage: StageSpec, made: Schedule, worker: int, workers: int, most
 
 def users(spec: Spec) -> UsersPlan:
     """How users behave."""
+    how = _file(spec)
     return UsersPlan(
         seed=spec.seed,
         think=spec.think,
         turns=spec.turns,
-        most_turns=most_turns(spec),
+        most_turns=turns_of(spec, how),
+        scripted_sessions=how is not None and has_sessions(spec, how),
         real_history=spec.history == "real",
         cancel_share=spec.cancel.share if spec.cancel is not None else 0.0,
         cancel_after=spec.cancel.after if spec.cancel is not None else None,
@@ -286,10 +517,12 @@ def worker_plans(
     capture_paths: list[str],
     board_fd: int,
     most_connections: int,
+    scripts: Sequence[ScriptPlan] | None = None,
+    calibration: Calibration = Calibration(),  # noqa: B008 - a value
 ) -> list[WorkerPlan]:
-    """A plan a worker; `cores` and `capture_paths` hold one entry for each."""
+    """A plan a worker; `cores`, `capture_paths` and `scripts` hold one entry for each."""
     workers = len(cores)
-    requests = pool(spec, model, head(where, key))
+    requests = pool(spec, model, head(where, key), calibration)
     metadata = {
         "schema": SCHEMA_VERSION,
         "loadgen": __version__,
@@ -315,6 +548,8 @@ def worker_plans(
             stages=worker_stages(spec, planned, worker, workers, most_connections),
             users=users(spec),
             pool=requests,
+            script=None if scripts is None else scripts[worker],
+            tokenizer=spec.tokenizer,
             capture_path=path,
             metadata=metadata,
             secrets=(key,) if key else (),

@@ -23,8 +23,10 @@ from loadgen.board import Board
 from loadgen.coordinator import Coordinator
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target
+from loadgen.preparation import Preparation
 from loadgen.schedule.stage import Schedule
 from loadgen.spec import Spec
+from loadgen.workload.script import Calibration
 
 RUN_SCHEMA: Final = 1
 
@@ -133,6 +135,11 @@ class Run:
         self.spec = replace(spec, transport=choose_transport(spec))
         self.where: Target = planner.target(spec)
         planner.head(self.where, key)
+        self.calibration = Calibration()
+        if planner.has_script(spec):
+            planner.try_script(spec, spec.model or "model")
+        elif spec.tokenizer is not None:
+            planner.pool(spec, "model", b"")
         check_descriptors(planner.most_in_flight(spec, self.schedules), len(self._cores))
         check_directory(run_dir)
         self._run_id = secrets.token_hex(8)
@@ -168,6 +175,7 @@ class Run:
         self._write()
         board = Board(len(self._cores))
         try:
+            preparation = self._preparation(model, pin)
             plans = planner.worker_plans(
                 self.spec,
                 self.schedules,
@@ -183,11 +191,30 @@ class Run:
                 ],
                 board_fd=board.fd,
                 most_connections=most_connections(),
+                scripts=None if preparation is None else preparation.scripts,
+                calibration=self.calibration,
             )
-            with Coordinator(plans, board) as coordinator:
-                yield coordinator
+            if preparation is None:
+                with Coordinator(plans, board) as coordinator:
+                    yield coordinator
+            else:
+                with preparation, Coordinator(plans, board, check=preparation.check) as coordinator:
+                    yield coordinator
         finally:
             board.close()
+
+    def _preparation(self, model: str, pin: bool) -> Preparation | None:
+        """Where requests are prepared while the run goes on: beside the workers, if there is a core without one."""
+        if not planner.has_script(self.spec):
+            return None
+        free = [cpu for cpu in host.usable_cores() if cpu not in self._cores] or host.usable_cores()
+        return Preparation(
+            planner.recipe(self.spec, model, self.calibration),
+            self.spec.api,
+            len(self._cores),
+            cpus=free if pin else None,
+            longest_tokens=planner.longest_tokens(self.spec),
+        )
 
     def ended(self, reason: str, words: str = "") -> None:
         """Note in run.json how the run ended: finished, interrupted or failed."""

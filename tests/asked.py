@@ -17,6 +17,7 @@ from loadgen.schedule.arrivals import parse_process
 from loadgen.schedule.profile import parse_profile
 from loadgen.spec import Spec, StageSpec, parse_cancel, plain
 from loadgen.spec.layers import Document, Given, Layer, put, settled
+from loadgen.spec.notation import read_lengths
 from loadgen.spec.refusals import flag
 from loadgen.spec.settings import SETTINGS
 
@@ -70,14 +71,33 @@ def spec(**changes: Any) -> Spec:
             changes[name] = parse_distribution(changes[name], unit)
     if isinstance(changes.get("cancel"), str):
         changes["cancel"] = parse_cancel(changes["cancel"])
+    for name in ("input_tokens", "output_tokens"):
+        if isinstance(changes.get(name), int | str):
+            changes[name] = read_lengths(changes[name])
     fields: dict[str, Any] = {
         "url": "http://127.0.0.1:8000",
         "model": "sim",
         "api": "chat",
         "stages": tuple(stages),
-        "input_tokens": 16,
-        "output_tokens": 3,
+        "input_tokens": read_lengths(16),
+        "output_tokens": read_lengths(3),
         "prefix_tokens": 0,
+        "prefixes": None,
+        "lengths": None,
+        "tokenizer": None,
+        "calibrate_prompts": False,
+        "dataset": None,
+        "trace": None,
+        "replay": None,
+        "columns": None,
+        "conversations": "auto",
+        "nonce": "auto",
+        "once": False,
+        "skip_bad_lines": False,
+        "time_scale": 1.0,
+        "from_s": 0.0,
+        "to_s": None,
+        "sample": 1.0,
         "turns": None,
         "history": "real",
         "think": None,

@@ -36,7 +36,10 @@ def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> 
     plans = [planner.worker_stages(spec, planned, worker, workers, run.most_connections()) for worker in range(workers)]
     where = planner.target(spec)
     pool = planner.pool(spec, spec.model or "model", planner.head(where, None))
-    told = forecast(spec, planned, plans, pool, Expected(expect_ttft / NS_PER_S, expect_tpot / NS_PER_S))
+    if planner.has_script(spec):
+        planner.try_script(spec, spec.model or "model")
+    expected = Expected(expect_ttft / NS_PER_S, expect_tpot / NS_PER_S)
+    told = forecast(spec, planned, plans, pool, expected, planner.means(spec, workers))
     stages = planner.stages(spec, planned)
     first_s = [
         [] if made.due_ns is None else [int(due_ns) / NS_PER_S for due_ns in made.due_ns[:FIRST_ARRIVALS]]

@@ -1,7 +1,8 @@
 """What is asked of an endpoint and what it answered, in terms that all dialects share."""
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import orjson
 
@@ -24,6 +25,16 @@ class Ask:
     """What stands before everything; "" for nothing."""
     history: tuple[tuple[str, str], ...] = ()
     """The turns before: (what was said, what was answered)."""
+    token_ids: tuple[int, ...] = ()
+    """The prompt as ids, in place of its text, where the API takes them."""
+    images: tuple[str, ...] = ()
+    """data: or http URLs, in the user's turn."""
+    messages: tuple[dict[str, Any], ...] = ()
+    """A whole conversation as OpenAI writes it, sent in place of prompt and history."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Tool definitions as OpenAI writes them."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the body, merged last."""
 
 
 class Answer:

@@ -19,11 +19,18 @@ TEXT_MARK: Final = re.compile(rb'"content"\s*:\s*"')
 
 def body(ask: Ask) -> dict[str, Any]:
     """The request's JSON."""
-    messages = [{"role": "system", "content": ask.system}] if ask.system else []
+    messages: list[dict[str, Any]] = [{"role": "system", "content": ask.system}] if ask.system else []
     for said, answered in ask.history:
         messages += [{"role": "user", "content": said}, {"role": "assistant", "content": answered}]
-    messages.append({"role": "user", "content": ask.prompt})
-    return {"messages": messages, **frame(ask)}
+    if ask.messages:
+        messages += ask.messages
+    elif ask.images:
+        parts = [{"type": "image_url", "image_url": {"url": url}} for url in ask.images]
+        messages.append({"role": "user", "content": [{"type": "text", "text": ask.prompt}, *parts]})
+    else:
+        messages.append({"role": "user", "content": ask.prompt})
+    tools = {"tools": list(ask.tools)} if ask.tools else {}
+    return {"messages": messages, **frame(ask), **tools, **ask.extra}
 
 
 def text(payload: bytes) -> str:

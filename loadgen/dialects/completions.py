@@ -11,6 +11,7 @@ import orjson
 
 from loadgen.dialects.answer import CONTENT, NOTHING, Answer, Ask
 from loadgen.dialects.openai import choice_of, frame
+from loadgen.errors import UsageError
 
 PATH: Final = "/completions"
 TEXT_MARK: Final = re.compile(rb'"text"\s*:\s*"')
@@ -20,7 +21,10 @@ def body(ask: Ask) -> dict[str, Any]:
     """The request's JSON."""
     before = [ask.system] if ask.system else []
     before += [said + answered for said, answered in ask.history]
-    return {"prompt": "\n\n".join([*before, ask.prompt]), **frame(ask)}
+    if ask.images or ask.tools:
+        raise UsageError("--api: completions takes no images and no tools; allowed is --api chat")
+    said = [str(message.get("content") or "") for message in ask.messages] or [ask.prompt]
+    return {"prompt": "\n\n".join([*before, *said]), **frame(ask), **ask.extra}
 
 
 def text(payload: bytes) -> str:

@@ -26,6 +26,7 @@ from loadgen.worker.decoding import Decoder
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Pacer
 from loadgen.worker.requests import RequestMaker
+from loadgen.worker.script import Script
 from loadgen.worker.stage import Stage
 from loadgen.worker.stamps import StampClock
 from loadgen.worker.transport import Transport
@@ -57,6 +58,7 @@ class Worker:
         self._transport.decode_one = self._chores.do_one
         self._transport.decode_now = self._decoder.decode_now
         self._maker = RequestMaker(plan.pool, DIALECTS[plan.dialect])
+        self._script = None if plan.script is None else Script(plan.script, DIALECTS[plan.dialect], plan.pool.head)
         self._capture = CaptureWriter(
             plan.capture_path,
             plan.worker,
@@ -102,6 +104,8 @@ class Worker:
                 self._pacer.close()
                 self._transport.close()
                 self._capture.close(self._said())
+                if self._script is not None:
+                    self._script.close()
         for task in (working, watching):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise self._failure or error
@@ -117,6 +121,10 @@ class Worker:
                 return
             # Also where it is none: the stage before may still be connecting its spare ones.
             await self._transport.open(plan.load.connections if isinstance(plan.load, OpenLoad) else plan.load.slots)
+            if self._script is not None:
+                self._script.open_stage(plan.stage, plan.load)
+                while not self._script.is_ready and numbers[b.STAGE] != b.LAST:
+                    await asyncio.sleep(ORDERS_S)
             self._board.clear_stage(self._plan.worker)
             numbers[self._at + b.READY] = plan.stage + 1
             while numbers[b.START_STAGE] != plan.stage and numbers[b.STAGE] != b.LAST:
@@ -131,6 +139,7 @@ class Worker:
                 pacer=self._pacer,
                 board=self._board,
                 record=self._record,
+                script=self._script,
             )
             self._stages.append(stage)
             await stage.run(numbers[b.START_NS])
@@ -248,6 +257,7 @@ class Worker:
             "retried": sum(stage.users.retried for stage in self._stages),
             "reopened": self._transport.reopened,
             "unstamped": self._unstamped,
+            "unprepared": self._script.waited if self._script is not None else 0,
             "reads": self._transport.reads,
             "clock_steps": self._clock.steps,
         }

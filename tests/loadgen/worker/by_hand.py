@@ -87,6 +87,8 @@ def worker_plan(
         "stages": stages,
         "users": users_,
         "pool": pool(),
+        "script": None,
+        "tokenizer": None,
         "capture_path": "",
         "metadata": {},
         "secrets": (),
