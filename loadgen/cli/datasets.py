@@ -121,7 +121,7 @@ def _drawn(title: str, lengths: "Lengths", bar: str) -> list[str]:
     if least == most:
         return lines
     step = math.log((most + 1) / least) / BARS
-    edges = sorted({math.ceil(least * math.exp(step * number)) for number in range(BARS)})
+    edges = sorted({min(math.ceil(least * math.exp(step * number)), most) for number in range(BARS)})
     counts = [0] * len(edges)
     for value, count in lengths.counts.items():
         counts[max(bisect.bisect_right(edges, value) - 1, 0)] += count

@@ -20,8 +20,10 @@ from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
 from loadgen.dialects import DIALECTS
 from loadgen.host import raise_descriptor_limit
 from loadgen.plan import OpenLoad, WorkerPlan
+from loadgen.tokens import load
 from loadgen.worker.capture import CaptureWriter
 from loadgen.worker.chores import Chores
+from loadgen.worker.counting import OutputCounter
 from loadgen.worker.decoding import Decoder
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Pacer
@@ -71,6 +73,7 @@ class Worker:
             },
         )
         self._chores.capture = self._capture
+        self._counter = None if plan.tokenizer is None else OutputCounter(load(plan.tokenizer), self._record)
         self._stages: list[Stage] = []
         self._samples: list[tuple[int, int, int, int]] = []
         self._written_ns = self._checked_ns = monotonic_ns()
@@ -100,6 +103,9 @@ class Worker:
                     self._stages[-1].abort()
                 while self._decoder.decode_one():
                     pass
+                if self._counter is not None:
+                    self._counter.close()
+                    await asyncio.sleep(0)  # what it counted comes back
             finally:
                 self._pacer.close()
                 self._transport.close()
@@ -140,10 +146,11 @@ class Worker:
                 board=self._board,
                 record=self._record,
                 script=self._script,
+                counter=self._counter,
             )
             self._stages.append(stage)
             await stage.run(numbers[b.START_NS])
-            while self._decoder.decode_one():
+            while self._decoder.decode_one() or (self._counter is not None and self._counter.pending):
                 await asyncio.sleep(0)
             self._write()
             numbers[self._at + b.DONE] = plan.stage + 1
@@ -203,7 +210,8 @@ class Worker:
         self._lag_ns = max(self._lag_ns, exchange.max_lag_ns)
         if exchange.superseded:
             return
-        self._record(exchange)
+        if self._counter is None or not self._counter.takes(exchange):
+            self._record(exchange)
         self._stages[-1].decoded(exchange)
 
     def _record(self, exchange: Exchange) -> None:
@@ -217,7 +225,7 @@ class Worker:
             numbers[at + b.COMPLETED] += 1
             first_ns = int(exchange.event_ns[0][0])
             self._count(b.TTFT, first_ns - exchange.sent_ns)
-            n_gaps = (exchange.answer.output_tokens or len(exchange.kinds)) - 1
+            n_gaps = (exchange.answer.output_tokens or exchange.counted_tokens or len(exchange.kinds)) - 1
             if n_gaps > 0:
                 self._count(b.TPOT, (int(exchange.event_ns[-1][-1]) - first_ns) // n_gaps)
         elif exchange.error == "dropped":

@@ -8,6 +8,7 @@ from loadgen import board as b
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.plan import OpenLoad, StagePlan, WorkerPlan
 from loadgen.worker.closed_loop import ClosedLoop
+from loadgen.worker.counting import OutputCounter
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.open_loop import OpenLoop
 from loadgen.worker.pacer import Pacer
@@ -34,6 +35,7 @@ class Stage:
         board: b.Board,
         record: Callable[[Exchange], None],
         script: Script | None = None,
+        counter: OutputCounter | None = None,
     ) -> None:
         self._plan = plan
         self._script = script
@@ -51,6 +53,7 @@ class Stage:
             board=board,
             worker=worker.worker,
             has_schedule=self._is_open_loop,
+            counter=counter,
         )
         self._load: ClosedLoop | OpenLoop
         if isinstance(plan.load, OpenLoad):

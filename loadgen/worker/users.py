@@ -18,6 +18,7 @@ from loadgen import board as b
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.distribution import CANCEL_WHEN, CANCEL_WHO, RETRY, THINK, TURNS, uniform
 from loadgen.plan import UsersPlan
+from loadgen.worker.counting import OutputCounter
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Due, Pacer
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
@@ -82,8 +83,10 @@ class Users:
         board: b.Board,
         worker: int,
         has_schedule: bool,
+        counter: OutputCounter | None = None,
     ) -> None:
         self._plan = plan
+        self._counter = counter
         self._stage = stage
         self._transport = transport
         self._maker = maker
@@ -144,6 +147,8 @@ class Users:
                 exchange.texts = []
         elif scripted is not None and scripted.session is not None:
             exchange.session_id, exchange.turn = scripted.session, scripted.turn
+        if self._counter is not None and self._counter.is_wanted:
+            exchange.texts = []
         if self._plan.cancel_after is not None:
             self._may_leave(user, exchange, now_ns)
         self.in_flight += 1
