@@ -151,7 +151,7 @@ def gap_per_token_ns(rows: Rows) -> Integers:
 
 
 def output_tokens(rows: Rows) -> Integers:
-    """Output tokens a request: as usage says, else the sum of its event tokens, else by a local tokenizer, else its events."""
+    """Output tokens a request: as usage says, else the sum of its event tokens, else a local tokenizer, else its events."""
     told = rows.output_tokens != ABSENT
     counted = np.where(rows.counted_tokens != ABSENT, rows.counted_tokens, rows.events)
     if rows.event_tokens is not None:

@@ -10,18 +10,17 @@ import os
 import tempfile
 from typing import Final
 
-STAGE, START_STAGE, START_NS, ORDER = range(4)
-"""Orders: prepare this stage (LAST: there is none, write and leave); start stage START_STAGE at START_NS; RUN..ABORT."""
+START_STAGE, START_NS, ORDER = range(3)
+"""Orders: start stage START_STAGE at START_NS; RUN..ABORT for the stage that runs."""
 
 NO_STAGE: Final = -1
-LAST: Final = 1 << 30
 
 RUN, STOP, ABORT = range(3)
 """ORDER: go on; send no more and drain; cancel what is in flight."""
 
 (
-    READY,  # the stages prepared so far: k + 1 when stage k can start
-    DONE,  # the stages done so far: k + 1 when stage k has ended here
+    READY,  # k + 1 when stage k can start; stages come in ascending order
+    DONE,  # k + 1 when stage k has ended here
     HEARTBEAT_NS,
     CPU_NS,
     IN_FLIGHT,
@@ -115,7 +114,8 @@ class Board:
         return None
 
     def clear_stage(self, worker: int) -> None:
-        """Zero what counts one stage."""
+        """Zero what counts one stage, and forget the words of its failures."""
+        self.say(worker, "")
         for number in (SENT, COMPLETED, FAILED, EVENTS, DECODED_READS, OFFERED, DROPPED, CANCELLED):
             self.numbers[self.at(worker, number)] = 0
         first = self.histogram_at(worker, TTFT)

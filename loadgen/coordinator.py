@@ -1,25 +1,25 @@
-"""Spawn the workers, start them together, watch, stop, reap. No request ever passes through here.
+"""Spawn the workers, start each stage together, watch, stop, reap. No request ever passes through here.
 
 The coordinator talks to its workers through the board (orders out, numbers in) and through one pipe each: the plan goes
-down it, and its closing is how a worker learns that the coordinator is gone.
+down it, then each stage, and its closing is how a worker learns that there are no more, or that the coordinator is gone.
 """
 
 import contextlib
 import os
-import pickle
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, Final
+from multiprocessing.connection import Connection
+from typing import IO, Any, Final
 
 from loadgen import board as b
 from loadgen.board import Board
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.errors import RunError
-from loadgen.plan import ClosedLoad, WorkerPlan
+from loadgen.plan import ClosedLoad, StagePlan, WorkerPlan
 
 LOOK_S: Final = 0.05
 """Between two looks at the board."""
@@ -45,7 +45,6 @@ class StageNow:
     """What the board says of the stage that runs; counts are of this stage, over all workers."""
 
     stage: int
-    stages: int
     elapsed_s: float
     """Since the stage's start; below zero before it."""
     in_flight: int
@@ -72,15 +71,22 @@ class StageNow:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the run ended; `words` are the endpoint's or the system's, for anything but "finished"."""
+    """How a stage ended; `words` are the endpoint's, the system's or the judge's, for anything but "finished"."""
 
     reason: str
-    """finished, interrupted or failed"""
+    """finished; cut (by the judge); interrupted or failed, and then no further stage is to follow"""
     words: str = ""
-    stages_done: int = 0
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether no further stage is to follow."""
+        return self.reason in ("interrupted", "failed")
 
 
 Watcher = Callable[[StageNow], None]
+
+Judge = Callable[[StageNow], str]
+"""Why a stage is to be cut now, or ""."""
 
 
 class Coordinator:
@@ -98,41 +104,36 @@ class Coordinator:
         self._board = board
         self._python = python
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._lines: list[Connection[Any, None]] = []
         self._logs: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in plans]  # noqa: SIM115 - closed in __exit__
         self._interrupts = 0
         self._in_stage = False
 
     def __enter__(self) -> "Coordinator":
         self._spawned_ns = monotonic_ns()
-        for number, value in ((b.STAGE, b.NO_STAGE), (b.START_STAGE, b.NO_STAGE), (b.ORDER, b.RUN)):
+        for number, value in ((b.START_STAGE, b.NO_STAGE), (b.ORDER, b.RUN)):
             self._board.numbers[number] = value
         for log, plan in zip(self._logs, self._plans, strict=True):
+            line, end = os.pipe()
             worker = subprocess.Popen(
                 [self._python, "-m", "loadgen.worker.main"],
-                stdin=subprocess.PIPE,
+                stdin=line,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 pass_fds=[self._board.fd, *([plan.script.ring_fd] if plan.script is not None else [])],
                 process_group=0,  # Ctrl-C in the terminal is for the coordinator alone
                 env={**os.environ, "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"},
             )
+            os.close(line)
             self._workers.append(worker)
-        for worker, plan in zip(self._workers, self._plans, strict=True):
-            assert worker.stdin is not None
-            try:
-                pickle.dump(plan, worker.stdin)
-                worker.stdin.flush()
-            except BrokenPipeError:  # it has died; waiting for it will tell why
-                continue
+            self._lines.append(Connection(end, readable=False))
+        self._send(self._plans)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._board.numbers[b.STAGE] = b.LAST
         deadline_s = time.monotonic() + LEAVE_S
-        for worker in self._workers:
-            if worker.stdin is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    worker.stdin.close()
+        for line in self._lines:
+            line.close()
         for worker in self._workers:
             try:
                 worker.wait(max(deadline_s - time.monotonic(), 0.1))
@@ -142,62 +143,72 @@ class Coordinator:
         for log in self._logs:
             log.close()
 
+    def _send(self, values: Sequence[Any]) -> None:
+        """One value to each worker."""
+        for line, value in zip(self._lines, values, strict=True):
+            with contextlib.suppress(BrokenPipeError):  # it has died; waiting for it will tell why
+                line.send(value)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether no more is to be sent."""
+        return self._interrupts > 0
+
     def interrupt(self) -> int:
         """Stop: the first time send no more and drain, the second time cancel what is in flight. Returns the count."""
         self._interrupts += 1
         self._board.numbers[b.ORDER] = b.STOP if self._interrupts == 1 else b.ABORT
         return self._interrupts
 
-    def run(self, watch: Watcher) -> Outcome:
-        """Every stage in turn. RunError when a worker is lost; what it had written stays."""
-        board, n_stages = self._board, len(self._plans[0].stages)
-        for stage in range(n_stages):
-            board.numbers[b.STAGE] = stage
-            while not self._all(b.READY, stage):
-                self._check_workers()
-                time.sleep(LOOK_S)
-                if self._interrupts:
-                    return Outcome("interrupted", stages_done=stage)
-            start_ns = monotonic_ns() + START_LEAD_NS
-            board.numbers[b.START_NS] = start_ns
-            board.numbers[b.START_STAGE] = stage
-            hopeless = self._watch_stage(stage, n_stages, start_ns, watch)
-            if hopeless:
-                return Outcome("failed", hopeless, stages_done=stage + 1)
-            if self._interrupts:
-                return Outcome("interrupted", stages_done=stage + 1)
-        return Outcome("finished", stages_done=n_stages)
+    def stage(self, plans: Sequence[StagePlan], watch: Watcher, judge: Judge | None = None) -> Outcome:
+        """Run one stage, `plans` by worker; its number is above those before. `judge` is asked at each tick of the watch.
 
-    def _watch_stage(self, stage: int, n_stages: int, start_ns: int, watch: Watcher) -> str:
-        """Until the stage is done; "" or, when all that comes back are failures, the endpoint's words."""
-        board = self._board
-        hopeless = ""
+        RunError when a worker is lost; what it had written stays.
+        """
+        board, stage = self._board, plans[0].stage
+        board.numbers[b.ORDER] = b.RUN
+        self._send(plans)
+        while not (self.is_interrupted or self._all(b.READY, stage)):
+            self._check_workers()
+            time.sleep(LOOK_S)
+        if self.is_interrupted:
+            return Outcome("interrupted")
+        start_ns = monotonic_ns() + START_LEAD_NS
+        board.numbers[b.START_NS] = start_ns
+        board.numbers[b.START_STAGE] = stage
+        slots = sum(plan.load.slots for plan in plans if isinstance(plan.load, ClosedLoad))
+        hopeless = cut = ""
         next_tick_s = time.monotonic()
-        loads = [plan.stages[stage].load for plan in self._plans]
-        slots = sum(load.slots for load in loads if isinstance(load, ClosedLoad))
         while not self._all(b.DONE, stage):
             time.sleep(LOOK_S)
             self._check_workers()
-            failed, completed = board.total(b.FAILED), board.total(b.COMPLETED)
-            may_be_hopeless = not hopeless and not (completed or board.total(b.CANCELLED)) and not self._interrupts
-            if may_be_hopeless and failed >= max(HOPELESS_FAILURES, 2 * slots):
+            may_end_early = not (hopeless or cut or self._interrupts)
+            if may_end_early and self._only_failures(max(HOPELESS_FAILURES, 2 * slots)):
                 hopeless = self.words() or "every request failed"
                 board.numbers[b.ORDER] = b.ABORT
             if time.monotonic() >= next_tick_s:
                 next_tick_s += TICK_S
-                watch(self._now(stage, n_stages, start_ns))
-        watch(self._now(stage, n_stages, start_ns))
-        failed, completed = board.total(b.FAILED), board.total(b.COMPLETED)
-        if not hopeless and not completed and failed and not self._interrupts:
-            hopeless = self.words() or "every request failed"
-        return hopeless
+                now = self._now(stage, start_ns)
+                watch(now)
+                if judge is not None and may_end_early and not hopeless and (cut := judge(now)):
+                    board.numbers[b.ORDER] = b.ABORT
+        watch(self._now(stage, start_ns))
+        if cut:
+            return Outcome("cut", cut)
+        if hopeless or (not self._interrupts and self._only_failures(1)):
+            return Outcome("failed", hopeless or self.words() or "every request failed")
+        return Outcome("interrupted" if self._interrupts else "finished")
 
-    def _now(self, stage: int, n_stages: int, start_ns: int) -> StageNow:
+    def _only_failures(self, least: int) -> bool:
+        """Whether nothing came back but failures, and at least so many."""
+        board = self._board
+        return not (board.total(b.COMPLETED) or board.total(b.CANCELLED)) and board.total(b.FAILED) >= least
+
+    def _now(self, stage: int, start_ns: int) -> StageNow:
         board = self._board
         workers = range(board.workers)
         return StageNow(
             stage=stage,
-            stages=n_stages,
             elapsed_s=(monotonic_ns() - start_ns) / NS_PER_S,
             in_flight=board.total(b.IN_FLIGHT),
             sent=board.total(b.SENT),

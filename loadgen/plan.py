@@ -1,6 +1,7 @@
 """The plan: values that travel to the workers before the start. No behaviour, and nothing a worker could leak by printing.
 
-A worker gets one WorkerPlan and never hears of the spec, the prompts' making or the other workers.
+A worker gets one WorkerPlan, then a StagePlan for each stage as its turn comes, and never hears of the spec, the prompts'
+making or the other workers.
 """
 
 from array import array
@@ -156,7 +157,7 @@ class ScriptPlan:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlan:
-    """All that a worker ever knows."""
+    """All that a worker ever knows, but for its stages."""
 
     worker: int
     workers: int
@@ -168,7 +169,6 @@ class WorkerPlan:
     dialect: str
     target: Target
     limits: Limits
-    stages: tuple[StagePlan, ...]
     users: UsersPlan
     pool: PromptPool = field(repr=False)
     script: ScriptPlan | None

@@ -3,19 +3,17 @@
 import random
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
 
-from loadgen import __version__
+from loadgen import __version__, recipes
 from loadgen.clock import NS_PER_MS, NS_PER_S
 from loadgen.dialects import DIALECTS
 from loadgen.dialects.answer import Ask
-from loadgen.distribution import Distribution, FromFile, Prefixes
+from loadgen.distribution import Distribution
 from loadgen.errors import UsageError
-from loadgen.forecast import Means
 from loadgen.nonces import Nonces
 from loadgen.plan import (
     ClosedLoad,
@@ -29,16 +27,13 @@ from loadgen.plan import (
     UsersPlan,
     WorkerPlan,
 )
-from loadgen.preparation import ring_bytes
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.schema import SCHEMA_VERSION
-from loadgen.spec import Spec, StageSpec, most_turns, workload_file
+from loadgen.spec import Spec, StageSpec
 from loadgen.tokens import load
-from loadgen.workload import formats, lengths, traces
-from loadgen.workload.containers import BadLine, raise_it
+from loadgen.workload import traces
 from loadgen.workload.prompts import Lexicon
-from loadgen.workload.script import USUAL_OUTPUT_TOKENS, Calibration, Recipe, Script
-from loadgen.workload.survey import Lengths, survey
+from loadgen.workload.script import Calibration
 
 # Enough bodies that no two streams in flight have to share one, few enough to be made and held at once.
 MAX_BODIES: Final = 256
@@ -46,12 +41,6 @@ MAX_POOL_BYTES: Final = 32 * 1024 * 1024
 
 NONCE_BITS: Final = 42
 """2^32 requests in each of 1,024 stages; of 64 words, 7 of them."""
-
-MOST_SESSION_TURNS: Final = 128
-"""Of a conversation of a data set; what is longer ends there."""
-
-TRIED_UNITS: Final = 100
-"""Units of a file that are made before anything is called, to refuse what cannot be used."""
 
 TRACE_CONNECTIONS: Final = 32
 """Of a trace whose rate at the beginning is not known."""
@@ -128,159 +117,6 @@ def head(where: Target, key: str | None) -> bytes:
     return "\r\n".join(lines).encode("ascii")
 
 
-def has_script(spec: Spec) -> bool:
-    """Whether requests are prepared while the run goes on; else all that differs in them is their nonce."""
-    return (
-        workload_file(spec) is not None
-        or spec.lengths is not None
-        or spec.prefixes is not None
-        or spec.nonce == "never"
-        or not all(_is_one(lengths) for lengths in (spec.input_tokens, spec.output_tokens))
-    )
-
-
-def _is_one(tokens: Distribution | FromFile | None) -> bool:
-    return isinstance(tokens, Distribution) and tokens.is_fixed
-
-
-def _file(spec: Spec) -> formats.Reading | None:
-    """How the data set or trace is read. UsageError where it is of no known format."""
-    written = workload_file(spec)
-    if written is None:
-        return None
-    columns = spec.columns or {}
-    if unknown := columns.keys() - formats.FIELDS.keys():
-        raise UsageError(f"--columns: {min(unknown)!r} is no field; allowed are {', '.join(formats.FIELDS)}")
-    path, colon, format_ = written.rpartition(":")
-    if not colon or format_ not in formats.FORMATS or spec.replay is not None:
-        path, format_ = written, ""
-    how = formats.reading(path, "capture" if spec.replay is not None else format_ or None, columns, spec.conversations)
-    if spec.trace is not None and not how.has_times:
-        raise UsageError(
-            f"--trace: {path} is {how.format}, which has no times; allowed is --dataset, or a column of times with "
-            "--columns timestamp=NAME"
-        )
-    if spec.input_tokens is not None and not how.has_times and how.format != "lengths":
-        raise UsageError(f"--input-tokens: the prompts are those of {path}; leave it out")
-    return how
-
-
-def has_sessions(spec: Spec, how: formats.Reading | None) -> bool:
-    """Whether the units are sessions of several turns."""
-    if spec.turns is not None:
-        return True
-    if how is None:
-        return False
-    return how.conversations == "sessions" or (how.conversations == "auto" and how.format == "sharegpt")
-
-
-def recipe(spec: Spec, model: str, calibration: Calibration = Calibration()) -> Recipe:  # noqa: B008 - a value
-    """What the preparer makes units of. UsageError where a file is of no known format."""
-    how = _file(spec)
-    sessions = has_sessions(spec, how)
-    plays = any(stage.arrivals is not None and stage.arrivals.kind == "recorded" for stage in spec.stages)
-    if how is not None:
-        for name in ("requests", "sessions"):
-            if sessions == (name == "requests") and any(getattr(stage, name) is not None for stage in spec.stages):
-                other = "sessions" if sessions else "requests"
-                raise UsageError(f"--{name}: {how.path} has {other} as its units; give --{other} instead")
-    prefixes = spec.prefixes
-    if prefixes is None and spec.prefix_tokens:
-        prefixes = Prefixes(1, spec.prefix_tokens)
-    return Recipe(
-        model=model,
-        seed=spec.seed,
-        ignore_eos=spec.ignore_eos,
-        most_turns=turns_of(spec, how),
-        real_history=spec.history == "real",
-        turns=spec.turns,
-        input_tokens=spec.input_tokens,
-        output_tokens=spec.output_tokens,
-        pairs_file=spec.lengths,
-        prefixes=prefixes,
-        tokenizer=spec.tokenizer,
-        nonce=spec.nonce,
-        file=how,
-        columns=spec.columns,
-        course=course(spec) if plays else None,
-        once=spec.once,
-        skip_bad_lines=spec.skip_bad_lines,
-        calibration=calibration,
-    )
-
-
-def course(spec: Spec) -> traces.Course:
-    """What of the trace is played."""
-    return traces.Course(_ns(spec.from_s), None if spec.to_s is None else _ns(spec.to_s), spec.time_scale, spec.sample)
-
-
-def turns_of(spec: Spec, how: formats.Reading | None) -> int:
-    """The most turns of a unit: part of how requests are numbered."""
-    if how is not None and has_sessions(spec, how):
-        return MOST_SESSION_TURNS
-    return most_turns(spec)
-
-
-def try_script(spec: Spec, model: str) -> None:
-    """Make the first units, as the preparer will. UsageError, with file and line, where that does not work."""
-    made = Script(recipe(spec, model))
-    body = DIALECTS[spec.api].body
-    for _, unit in zip(range(TRIED_UNITS), made.units(0), strict=False):
-        for asked in unit.asked:
-            try:
-                orjson.dumps(body(asked.ask))
-            except UsageError as error:
-                raise UsageError(f"{workload_file(spec)}: line {unit.line}: {error}") from None
-
-
-def longest_tokens(spec: Spec) -> int:
-    """The longest prompt that is to be made up, as far as the spec says."""
-    longest = 0
-    for side in ("input_tokens",):
-        tokens = getattr(spec, side)
-        if tokens is None:
-            continue
-        found = lengths.resolved(tokens, side, spec.columns or {})
-        longest = found.most or (found.draw(0.999999) if isinstance(found, Distribution) else 0)
-    return longest + spec.prefix_tokens + (spec.prefixes.tokens if spec.prefixes is not None else 0)
-
-
-def means(spec: Spec, workers: int) -> Means:
-    """What a request is on average; a data set or trace is read through for it, a packed or long one in part."""
-    columns = spec.columns or {}
-    prefix_tokens = spec.prefix_tokens + (spec.prefixes.tokens if spec.prefixes is not None else 0)
-    rings = workers * ring_bytes(workers, longest_tokens(spec)) if has_script(spec) else 0
-    how = _file(spec)
-    seen = None
-    if how is not None:
-        tokenizer = load(spec.tokenizer) if spec.tokenizer is not None else None
-        on_bad = _pass_over if spec.skip_bad_lines else raise_it
-        seen = survey(how, course=course(spec), seed=spec.seed, tokenizer=tokenizer, on_bad=on_bad)
-    if spec.lengths is not None:
-        pairs = lengths.pairs(spec.lengths, columns)
-        sums = [sum(side) / len(pairs) for side in zip(*pairs, strict=True)]
-        return Means(sums[0], sums[1], prefix_tokens, ring_bytes=rings)
-
-    def mean(side: str) -> float:
-        tokens: Distribution | FromFile | None = getattr(spec, side)
-        if tokens is not None:
-            return lengths.resolved(tokens, side, columns).mean
-        assert seen is not None
-        told: Lengths = getattr(seen, side)
-        return told.mean if told.counts else float(USUAL_OUTPUT_TOKENS)
-
-    found = Means(mean("input_tokens"), mean("output_tokens"), prefix_tokens, ring_bytes=rings)
-    if seen is None:
-        return found
-    # The survey's input lengths hold the turns before already.
-    turns = seen.requests / max(seen.units, 1) if has_sessions(spec, how) else 1.0
-    return replace(found, turns=turns, arrivals=seen.units)
-
-
-def _pass_over(_: BadLine) -> None:
-    """It is counted when its turn comes."""
-
-
 def pool(
     spec: Spec,
     model: str,
@@ -288,7 +124,7 @@ def pool(
     calibration: Calibration = Calibration(),  # noqa: B008 - a value
 ) -> PromptPool:
     """The requests, seeded: the same spec and seed give the same bytes. Without bodies where there is a script."""
-    if has_script(spec):
+    if recipes.has_script(spec):
         return PromptPool(head_bytes, (), (b"",), 0, spec.seed)
     assert isinstance(spec.input_tokens, Distribution)
     assert isinstance(spec.output_tokens, Distribution)
@@ -340,11 +176,11 @@ def schedules(spec: Spec) -> list[Schedule]:
 
 def _recorded(spec: Spec, stage: StageSpec) -> Schedule:
     """A trace in its own time: how long it lasts, and how fast it begins; when each unit is due only its reader knows."""
-    how = _file(spec)
+    how = recipes.file_of(spec)
     assert how is not None
     if stage.warmup_requests:
         raise UsageError("--warmup-requests: the times of a trace are read while it is played; give --warmup TIME")
-    plays = course(spec)
+    plays = recipes.course(spec)
     length_ns = traces.length_ns(how, plays)
     if not length_ns:
         raise UsageError(f"--from, --to: {how.path} has nothing there to play; allowed is a part that has rows")
@@ -371,21 +207,24 @@ def stage_name(stage: StageSpec) -> str:
 
 def stages(spec: Spec, planned: Sequence[Schedule]) -> list[dict[str, Any]]:
     """The planned stages, as they stand in run.json and in every capture."""
-    return [
-        {
-            "stage": number,
-            "name": stage_name(stage),
-            "load": _load(spec, stage, made),
-            "ramp_up_s": stage.ramp_up_s,
-            "warmup_s": stage.warmup_s,
-            "warmup_requests": stage.warmup_requests,
-            "duration_s": None if made.duration_ns is None else made.duration_ns / NS_PER_S,
-            "requests": stage.requests,
-            "sessions": stage.sessions,
-            "arrivals_planned": made.arrivals_planned,
-        }
-        for number, (stage, made) in enumerate(zip(spec.stages, planned, strict=True))
-    ]
+    pairs = zip(spec.stages, planned, strict=True)
+    return [stage_entry(spec, number, stage, made) for number, (stage, made) in enumerate(pairs)]
+
+
+def stage_entry(spec: Spec, number: int, stage: StageSpec, made: Schedule) -> dict[str, Any]:
+    """One planned stage, as it stands in run.json."""
+    return {
+        "stage": number,
+        "name": stage_name(stage),
+        "load": _load(spec, stage, made),
+        "ramp_up_s": stage.ramp_up_s,
+        "warmup_s": stage.warmup_s,
+        "warmup_requests": stage.warmup_requests,
+        "duration_s": None if made.duration_ns is None else made.duration_ns / NS_PER_S,
+        "requests": stage.requests,
+        "sessions": stage.sessions,
+        "arrivals_planned": made.arrivals_planned,
+    }
 
 
 def _load(spec: Spec, stage: StageSpec, made: Schedule) -> dict[str, Any]:
@@ -399,7 +238,7 @@ def _load(spec: Spec, stage: StageSpec, made: Schedule) -> dict[str, Any]:
         load["profile"] = stage.load.text
     if spec.think is not None:
         load["think"] = spec.think.text
-    if has_sessions(spec, _file(spec)):
+    if recipes.has_sessions(spec, recipes.file_of(spec)):
         load["unit"] = "session"
     if stage.max_in_flight is not None:
         load["max_in_flight"] = stage.max_in_flight
@@ -427,18 +266,25 @@ def worker_stages(
 ) -> tuple[StagePlan, ...]:
     """One worker's slice of every stage; a worker can hold `most_connections`."""
     return tuple(
-        StagePlan(
-            stage=number,
-            load=_open_load(stage, made, worker, workers, most_connections)
-            if stage.is_open_loop
-            else _closed_load(stage, made, worker, workers),
-            warmup_ns=made.warmup_ns,
-            # The schedule of an open loop knows when its warm-up ends.
-            warmup_requests=0 if stage.is_open_loop else _dealt(stage.warmup_requests, made, worker, workers),
-            duration_ns=made.duration_ns,
-            drain_ns=_ns(stage.drain_s),
-        )
+        worker_stage(number, stage, made, worker, workers, most_connections)
         for number, (stage, made) in enumerate(zip(spec.stages, planned, strict=True))
+    )
+
+
+def worker_stage(
+    number: int, stage: StageSpec, made: Schedule, worker: int, workers: int, most_connections: int
+) -> StagePlan:
+    """One worker's slice of one stage."""
+    return StagePlan(
+        stage=number,
+        load=_open_load(stage, made, worker, workers, most_connections)
+        if stage.is_open_loop
+        else _closed_load(stage, made, worker, workers),
+        warmup_ns=made.warmup_ns,
+        # The schedule of an open loop knows when its warm-up ends.
+        warmup_requests=0 if stage.is_open_loop else _dealt(stage.warmup_requests, made, worker, workers),
+        duration_ns=made.duration_ns,
+        drain_ns=_ns(stage.drain_s),
     )
 
 
@@ -489,13 +335,13 @@ def _open_load(stage: StageSpec, made: Schedule, worker: int, workers: int, most
 
 def users(spec: Spec) -> UsersPlan:
     """How users behave."""
-    how = _file(spec)
+    how = recipes.file_of(spec)
     return UsersPlan(
         seed=spec.seed,
         think=spec.think,
         turns=spec.turns,
-        most_turns=turns_of(spec, how),
-        scripted_sessions=how is not None and has_sessions(spec, how),
+        most_turns=recipes.turns_of(spec, how),
+        scripted_sessions=how is not None and recipes.has_sessions(spec, how),
         real_history=spec.history == "real",
         cancel_share=spec.cancel.share if spec.cancel is not None else 0.0,
         cancel_after=spec.cancel.after if spec.cancel is not None else None,
@@ -516,11 +362,10 @@ def worker_plans(
     host: dict[str, Any],
     capture_paths: list[str],
     board_fd: int,
-    most_connections: int,
     scripts: Sequence[ScriptPlan] | None = None,
     calibration: Calibration = Calibration(),  # noqa: B008 - a value
 ) -> list[WorkerPlan]:
-    """A plan a worker; `cores`, `capture_paths` and `scripts` hold one entry for each."""
+    """A plan a worker, without the stages; `cores`, `capture_paths` and `scripts` hold one entry for each."""
     workers = len(cores)
     requests = pool(spec, model, head(where, key), calibration)
     metadata = {
@@ -545,7 +390,6 @@ def worker_plans(
             dialect=spec.api,
             target=where,
             limits=limits(spec),
-            stages=worker_stages(spec, planned, worker, workers, most_connections),
             users=users(spec),
             pool=requests,
             script=None if scripts is None else scripts[worker],

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import os
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -53,6 +54,19 @@ def check(
     asyncio.run(_check(where, api, model, key, ignore_eos, connect_timeout_s))
 
 
+def prompt_tokens(
+    where: Target,
+    api: str,
+    prompts: Sequence[str],
+    model: str,
+    key: str | None,
+    *,
+    connect_timeout_s: float = CONNECT_TIMEOUT_S,
+) -> list[int]:
+    """How many tokens the endpoint counts for each of these prompts. EndpointError if it does not say."""
+    return asyncio.run(_prompt_tokens(where, api, prompts, model, key, connect_timeout_s))
+
+
 def base_url(where: Target) -> str:
     """scheme://host:port of the target."""
     host = f"[{where.host}]" if ":" in where.host else where.host
@@ -86,6 +100,32 @@ async def _find_model(where: Target, api: str, key: str | None, connect_timeout_
         raise EndpointError(
             "no-model", f"--model: not given, and {url} lists none (status {status}: {words_of_error(body)})"
         ) from None
+
+
+async def _prompt_tokens(
+    where: Target, api: str, prompts: Sequence[str], model: str, key: str | None, connect_timeout_s: float
+) -> list[int]:
+    dialect = DIALECTS[api]
+    url = base_url(where) + where.path
+    counts: list[int] = []
+    async with _session(where, key, PROBE_TIMEOUT_S, connect_timeout_s) as session:
+        for prompt in prompts:
+            status, _, data = await _ask(session, where, "POST", url, dialect.body(Ask(model, prompt, 1, False)))
+            answer = Answer()
+            for payload in split_events(data, at_start=True, final=True).payloads if status == 200 else ():
+                try:
+                    dialect.read(payload, answer)
+                except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+                    continue
+            if answer.prompt_tokens is None:
+                words = answer.error_words or (words_of_error(data) if status != 200 else "there is no usage in it")
+                raise EndpointError(
+                    "no-usage",
+                    f"--calibrate-prompts: {url} does not say how many tokens a prompt has (status {status}: {words}); "
+                    "leave it out",
+                )
+            counts.append(answer.prompt_tokens)
+    return counts
 
 
 async def _check(

@@ -1,7 +1,7 @@
 """One run on this machine: choose cores and transport, lay out the run directory, have the coordinator do it.
 
 RUN/run.json            the resolved spec, versions, host facts; no secret; `ended` says how it ended
-RUN/capture/            worker-NN.arrow, see loadgen.schema
+RUN/capture/            worker-NN.arrow, see loadgen.schema; of a run that was resumed also part-2/, part-3/ ...
 """
 
 import datetime
@@ -11,21 +11,21 @@ import secrets
 import struct
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-from loadgen import __version__, host, planner
+from loadgen import __version__, host, planner, recipes
 from loadgen.board import Board
-from loadgen.coordinator import Coordinator
+from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target
 from loadgen.preparation import Preparation
-from loadgen.schedule.stage import Schedule
-from loadgen.spec import Spec
+from loadgen.schedule.stage import Schedule, schedule
+from loadgen.spec import Spec, StageSpec
 from loadgen.workload.script import Calibration
 
 RUN_SCHEMA: Final = 1
@@ -111,6 +111,11 @@ def check_directory(run_dir: Path) -> None:
         raise _unwritable(run_dir, error) from None
 
 
+def capture_folder(run_dir: Path, part: int) -> Path:
+    """Where the captures of a part of a run go: of the first one directly into capture/."""
+    return run_dir / "capture" if part == 1 else run_dir / "capture" / f"part-{part}"
+
+
 def create_directory(run_dir: Path) -> None:
     """Make RUN and RUN/capture. UsageError if it holds anything, or cannot be made."""
     check_directory(run_dir)
@@ -125,9 +130,13 @@ def _unwritable(run_dir: Path, error: OSError) -> UsageError:
 
 
 class Run:
-    """A run that this machine can make, and that has not begun. UsageError where it cannot be made here."""
+    """A run that this machine can make, and that has not begun. UsageError where it cannot be made here.
 
-    def __init__(self, spec: Spec, run_dir: Path, *, key: str | None) -> None:
+    Its stages are those of the spec, and what is added while it goes on. `resumed` is what run.json said when an earlier
+    part of the same run was interrupted: stages that are done stay done, and the others go into a capture of their own.
+    """
+
+    def __init__(self, spec: Spec, run_dir: Path, *, key: str | None, resumed: dict[str, Any] | None = None) -> None:
         self.run_dir = run_dir
         self._key = key
         self.schedules = planner.schedules(spec)
@@ -136,45 +145,56 @@ class Run:
         self.where: Target = planner.target(spec)
         planner.head(self.where, key)
         self.calibration = Calibration()
-        if planner.has_script(spec):
-            planner.try_script(spec, spec.model or "model")
+        if recipes.has_script(spec):
+            recipes.try_script(spec, spec.model or "model")
         elif spec.tokenizer is not None:
             planner.pool(spec, "model", b"")
         check_descriptors(planner.most_in_flight(spec, self.schedules), len(self._cores))
-        check_directory(run_dir)
-        self._run_id = secrets.token_hex(8)
-        self._facts: dict[str, Any] = {}
+        if resumed is None:
+            check_directory(run_dir)
+        self._facts: dict[str, Any] = resumed or {"run_id": secrets.token_hex(8), "parts": []}
+        self.stages: list[dict[str, Any]] = self._facts.setdefault("stages", planner.stages(self.spec, self.schedules))
+        """As they stand in run.json, with `part` and `outcome` once they have been run."""
+        self._coordinator: Coordinator | None = None
 
     @property
     def workers(self) -> int:
         """How many workers it will have."""
         return len(self._cores)
 
-    def stages(self) -> list[dict[str, Any]]:
-        """The stages as they stand in run.json."""
-        return planner.stages(self.spec, self.schedules)
+    @property
+    def stages_left(self) -> list[int]:
+        """The numbers of the stages that are still to be run."""
+        return [stage["stage"] for stage in self.stages if "outcome" not in stage]
 
     @contextmanager
-    def started(self, model: str) -> Iterator[Coordinator]:
-        """The workers, spawned; leaving ends them. The directory is there and empty (create_directory)."""
+    def started(self, model: str, **facts: Any) -> Iterator[None]:
+        """The workers, spawned; leaving ends them. The directory is there (create_directory); `facts` go into run.json."""
         self.spec = replace(self.spec, model=model)
         machine = host.facts()
         pin = hasattr(os, "sched_setaffinity")
+        self._part = len(self._facts["parts"]) + 1
+        started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         self._facts = {
             "schema": RUN_SCHEMA,
-            "run_id": self._run_id,
+            "run_id": self._facts["run_id"],
             "loadgen": __version__,
-            "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "started_at": self._facts.get("started_at", started_at),
+            **facts,
             "spec": self.spec.to_json(),
+            "calibration": asdict(self.calibration) if self.spec.calibrate_prompts else None,
             "transport": self.spec.transport,
-            "stages": self.stages(),
+            "stages": self.stages,
             "workers": [{"worker": worker, "core": core} for worker, core in enumerate(self._cores)],
             "host": machine,
+            "parts": [*self._facts["parts"], {"part": self._part, "started_at": started_at}],
             "ended": None,
         }
+        folder = capture_folder(self.run_dir, self._part)
         self._write()
         board = Board(len(self._cores))
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             preparation = self._preparation(model, pin)
             plans = planner.worker_plans(
                 self.spec,
@@ -184,37 +204,76 @@ class Run:
                 key=self._key,
                 transport=self.spec.transport,
                 cores=[core if pin else None for core in self._cores],
-                run_id=self._run_id,
+                run_id=self._facts["run_id"],
                 host=machine,
-                capture_paths=[
-                    str(self.run_dir / "capture" / f"worker-{worker:02}.arrow") for worker in range(len(self._cores))
-                ],
+                capture_paths=[str(folder / f"worker-{worker:02}.arrow") for worker in range(len(self._cores))],
                 board_fd=board.fd,
-                most_connections=most_connections(),
                 scripts=None if preparation is None else preparation.scripts,
                 calibration=self.calibration,
             )
-            if preparation is None:
-                with Coordinator(plans, board) as coordinator:
-                    yield coordinator
-            else:
-                with preparation, Coordinator(plans, board, check=preparation.check) as coordinator:
-                    yield coordinator
+            check = (lambda: None) if preparation is None else preparation.check
+            with preparation or nullcontext(), Coordinator(plans, board, check=check) as self._coordinator:
+                yield
         finally:
+            self._coordinator = None
             board.close()
 
     def _preparation(self, model: str, pin: bool) -> Preparation | None:
         """Where requests are prepared while the run goes on: beside the workers, if there is a core without one."""
-        if not planner.has_script(self.spec):
+        if not recipes.has_script(self.spec):
             return None
         free = [cpu for cpu in host.usable_cores() if cpu not in self._cores] or host.usable_cores()
         return Preparation(
-            planner.recipe(self.spec, model, self.calibration),
+            recipes.recipe(self.spec, model, self.calibration),
             self.spec.api,
             len(self._cores),
             cpus=free if pin else None,
-            longest_tokens=planner.longest_tokens(self.spec),
+            longest_tokens=recipes.longest_tokens(self.spec),
         )
+
+    def add(self, stage: StageSpec) -> int:
+        """One more stage, behind the others; gives its number. UsageError where it cannot be made here."""
+        number = len(self.stages)
+        made = schedule(stage, number, self.spec.seed)
+        spec = replace(self.spec, stages=(*self.spec.stages, stage))
+        check_descriptors(planner.most_in_flight(spec, [*self.schedules, made]), len(self._cores))
+        self.spec = spec
+        self.schedules.append(made)
+        self.stages.append(planner.stage_entry(spec, number, stage, made))
+        self._facts["spec"] = spec.to_json()
+        return number
+
+    def stage(self, number: int, watch: Watcher, judge: Judge | None = None) -> Outcome:
+        """Run a stage; its workers must have been started. What was measured stays, whatever happens."""
+        assert self._coordinator is not None
+        entry = self.stages[number]
+        entry["part"] = self._part
+        self._write()
+        most = most_connections()
+        outcome = self._coordinator.stage(
+            [
+                planner.worker_stage(
+                    number, self.spec.stages[number], self.schedules[number], worker, self.workers, most
+                )
+                for worker in range(self.workers)
+            ],
+            watch,
+            judge,
+        )
+        if outcome.reason != "interrupted":
+            entry["outcome"] = {"reason": outcome.reason, "words": outcome.words}
+            self._write()
+        return outcome
+
+    def skip(self, number: int, words: str) -> None:
+        """Leave a stage out, and say why."""
+        self.stages[number]["outcome"] = {"reason": "skipped", "words": words}
+        self._write()
+
+    def interrupt(self) -> int:
+        """Stop, as Coordinator.interrupt; gives how often it has been asked for."""
+        assert self._coordinator is not None
+        return self._coordinator.interrupt()
 
     def ended(self, reason: str, words: str = "") -> None:
         """Note in run.json how the run ended: finished, interrupted or failed."""

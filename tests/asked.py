@@ -82,22 +82,6 @@ def spec(**changes: Any) -> Spec:
         "input_tokens": read_lengths(16),
         "output_tokens": read_lengths(3),
         "prefix_tokens": 0,
-        "prefixes": None,
-        "lengths": None,
-        "tokenizer": None,
-        "calibrate_prompts": False,
-        "dataset": None,
-        "trace": None,
-        "replay": None,
-        "columns": None,
-        "conversations": "auto",
-        "nonce": "auto",
-        "once": False,
-        "skip_bad_lines": False,
-        "time_scale": 1.0,
-        "from_s": 0.0,
-        "to_s": None,
-        "sample": 1.0,
         "turns": None,
         "history": "real",
         "think": None,
@@ -118,7 +102,7 @@ def spec(**changes: Any) -> Spec:
         "timeout_s": 20.0,
         "slo": None,
     }
-    assert changes.keys() <= fields.keys()
+    assert changes.keys() <= {field.name for field in dataclasses.fields(Spec)}
     return Spec(**fields | changes)
 
 

@@ -76,7 +76,7 @@ class Progress:
     def _cells(self, now: StageNow) -> list[tuple[str, str]]:
         is_open_loop = self._stages[now.stage]["load"]["mode"] == "rate"
         cells = [
-            ("stage", f"{now.stage + 1}/{now.stages} {self._stages[now.stage]['name']}"),
+            ("stage", f"{now.stage + 1}/{len(self._stages)} {self._stages[now.stage]['name']}"),
             ("elapsed", f"{max(now.elapsed_s, 0):.0f} s{self._phase(now)}"),
             ("left", _span(self._left_s(now))),
             *([("offered", f"{now.offered}")] if is_open_loop else []),

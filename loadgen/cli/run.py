@@ -41,6 +41,8 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
     run_dir = out or run.default_directory(datetime.datetime.now())
     job = run.Run(spec, run_dir, key=key)  # what cannot be done here is refused before anything is called
     model = spec.model if no_check and spec.model else _checked_model(job, key, no_check=no_check)
+    if spec.calibrate_prompts:
+        _calibrate(job, model, key, console)
     run.create_directory(run_dir)
 
     outcome_words = _make_load(job, model, console)
@@ -74,31 +76,47 @@ def _checked_model(job: Any, key: str | None, *, no_check: bool) -> str:
     return model
 
 
+def _calibrate(job: Any, model: str, key: str | None, console: Any) -> None:
+    from loadgen import probe, recipes
+
+    spec = job.spec
+
+    def counted(prompts: list[str]) -> list[int]:
+        return probe.prompt_tokens(job.where, spec.api, prompts, model, key, connect_timeout_s=spec.connect_timeout_s)
+
+    with kept_secret(key):
+        found = job.calibration = recipes.calibrated(spec, counted)
+    words = "" if found.tokens_per_word == 1 else f", and counts {found.tokens_per_word:.3f} tokens a word"
+    console.print(f"calibrated: the endpoint adds {found.overhead_tokens} tokens to a prompt{words}", highlight=False)
+
+
 def _make_load(job: Any, model: str, console: Any) -> str:
     """Run every stage; "" or the words of what went wrong. What was measured stays in the run directory."""
     from loadgen import host
     from loadgen.cli.progress import Progress
 
     try:
-        with job.started(model) as coordinator, Progress(job.stages(), console) as progress:
-
-            def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-                if coordinator.interrupt() == 1:
-                    progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
-
+        with job.started(model), Progress(job.stages, console) as progress, interruptible(job, progress):
             host.step_back()  # the workers have been started: this process only watches from here on
-            with handling(on_interrupt):
-                outcome = coordinator.run(progress)
+            for number in job.stages_left:
+                outcome = job.stage(number, progress)
+                if outcome.ends_run:
+                    break
     except LoadgenError as error:
         job.ended("failed", str(error))
         return str(error)
     job.ended(outcome.reason, outcome.words)
-    return outcome.words if outcome.reason == "failed" else ""
+    return str(outcome.words) if outcome.reason == "failed" else ""
 
 
 @contextmanager
-def handling(on_interrupt: Any) -> Iterator[None]:
-    """SIGINT and SIGTERM go to `on_interrupt` meanwhile."""
+def interruptible(job: Any, progress: Any) -> Iterator[None]:
+    """SIGINT and SIGTERM stop the job meanwhile."""
+
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if job.interrupt() == 1:
+            progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
+
     before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -115,27 +115,6 @@ class Spec:
     output_tokens: Distribution | FromFile | None
     prefix_tokens: int
     """Of a system prompt that all requests share."""
-    prefixes: Prefixes | None
-    lengths: str | None
-    """A file with pairs of input and output lengths."""
-    tokenizer: str | None
-    """Path of a tokenizer.json, or tiktoken:ENCODING."""
-    calibrate_prompts: bool
-    dataset: str | None
-    """FILE[:FORMAT], as are the two below."""
-    trace: str | None
-    replay: str | None
-    """A run directory."""
-    columns: dict[str, str] | None
-    conversations: str
-    nonce: str
-    once: bool
-    skip_bad_lines: bool
-    time_scale: float
-    from_s: float
-    to_s: float | None
-    sample: float
-    """Of the trace's sessions (of rows without one, the rows): this share."""
     turns: Distribution | None
     """None: requests of one turn each, no sessions."""
     history: str
@@ -158,6 +137,27 @@ class Spec:
     timeout_s: float
     slo: dict[str, dict[str, float | None]] | None
     """Per metric of SLO_METRICS: {"percentile": 0..100 or None, "limit_ms"}."""
+    prefixes: Prefixes | None = None
+    lengths: str | None = None
+    """A file with pairs of input and output lengths."""
+    tokenizer: str | None = None
+    """Path of a tokenizer.json, or tiktoken:ENCODING."""
+    calibrate_prompts: bool = False
+    dataset: str | None = None
+    """FILE[:FORMAT], as are the two below."""
+    trace: str | None = None
+    replay: str | None = None
+    """A run directory."""
+    columns: dict[str, str] | None = None
+    conversations: str = CONVERSATIONS[0]
+    nonce: str = NONCES[0]
+    once: bool = False
+    skip_bad_lines: bool = False
+    time_scale: float = 1.0
+    from_s: float = 0.0
+    to_s: float | None = None
+    sample: float = 1.0
+    """Of the trace's sessions (of rows without one, the rows): this share."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""
@@ -211,7 +211,7 @@ def spec_of_json(values: dict[str, Any]) -> Spec:
             "cancel": None if values["cancel"] is None else parse_cancel(values["cancel"]),
             "input_tokens": None if values["input_tokens"] is None else parse_lengths(str(values["input_tokens"])),
             "output_tokens": None if values["output_tokens"] is None else parse_lengths(str(values["output_tokens"])),
-            "prefixes": None if values["prefixes"] is None else parse_prefixes(values["prefixes"]),
+            "prefixes": None if values.get("prefixes") is None else parse_prefixes(values["prefixes"]),
             "cpus": None if values["cpus"] is None else tuple(values["cpus"]),
         }
     )

@@ -1,16 +1,17 @@
 """A worker process from its first line to its last: pin, freeze, open, report ready, run each stage, write, leave.
 
-Started as `python -m loadgen.worker.main`; its plan comes pickled through standard input, which then stays open as the
-line to the coordinator: when that end closes, the coordinator is gone, and the worker cancels, writes and leaves.
+Started as `python -m loadgen.worker.main`; its plan comes through standard input, and then the stages, one by one. When that
+line closes there are no more, or the coordinator is gone: the worker gives up what is in flight, writes and leaves.
 """
 
 import asyncio
 import gc
 import os
-import pickle
 import signal
 import sys
 import traceback
+from collections import deque
+from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import uvloop
@@ -19,7 +20,7 @@ from loadgen import board as b
 from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
 from loadgen.dialects import DIALECTS
 from loadgen.host import raise_descriptor_limit
-from loadgen.plan import OpenLoad, WorkerPlan
+from loadgen.plan import OpenLoad, StagePlan, WorkerPlan
 from loadgen.tokens import load
 from loadgen.worker.capture import CaptureWriter
 from loadgen.worker.chores import Chores
@@ -46,8 +47,10 @@ WRITE_NS: Final = NS_PER_S
 class Worker:
     """The parts of a worker, and its life."""
 
-    def __init__(self, plan: WorkerPlan) -> None:
+    def __init__(self, plan: WorkerPlan, line: "Connection[None, StagePlan]") -> None:
         self._plan = plan
+        self._line = line
+        self._to_come: deque[StagePlan] = deque()
         self._board = b.Board(plan.workers, plan.board_fd)
         self._numbers = self._board.numbers
         self._at = self._board.at(plan.worker, 0)
@@ -83,10 +86,10 @@ class Worker:
         self._failure: BaseException | None = None
 
     async def work(self) -> None:
-        """Every stage in turn, as the board orders; the capture is closed in every case. Raises what went wrong."""
+        """Every stage in turn, as they come; the capture is closed in every case. Raises what went wrong."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._callback_failed)
-        loop.add_reader(sys.stdin.fileno(), self._coordinator_gone)
+        loop.add_reader(self._line.fileno(), self._hear)
         self._write()  # a capture can be read, if only as an empty one, from the first moment
         if self._plan.spin:
             self._pacer.spin(self._transport.poll)
@@ -120,23 +123,20 @@ class Worker:
 
     async def _run_stages(self) -> None:
         numbers = self._numbers
-        for plan in self._plan.stages:
-            while numbers[b.STAGE] < plan.stage:
+        while True:  # until the line closes, which cancels this task
+            while not self._to_come:
                 await asyncio.sleep(ORDERS_S)
-            if numbers[b.STAGE] == b.LAST:
-                return
+            plan = self._to_come.popleft()
             # Also where it is none: the stage before may still be connecting its spare ones.
             await self._transport.open(plan.load.connections if isinstance(plan.load, OpenLoad) else plan.load.slots)
             if self._script is not None:
                 self._script.open_stage(plan.stage, plan.load)
-                while not self._script.is_ready and numbers[b.STAGE] != b.LAST:
+                while not self._script.is_ready:
                     await asyncio.sleep(ORDERS_S)
             self._board.clear_stage(self._plan.worker)
             numbers[self._at + b.READY] = plan.stage + 1
-            while numbers[b.START_STAGE] != plan.stage and numbers[b.STAGE] != b.LAST:
+            while numbers[b.START_STAGE] != plan.stage:
                 await asyncio.sleep(ORDERS_S)
-            if numbers[b.STAGE] == b.LAST:
-                return
             stage = Stage(
                 plan,
                 self._plan,
@@ -154,8 +154,6 @@ class Worker:
                 await asyncio.sleep(0)
             self._write()
             numbers[self._at + b.DONE] = plan.stage + 1
-        while numbers[b.STAGE] != b.LAST:
-            await asyncio.sleep(ORDERS_S)
 
     async def _watch(self) -> None:
         """Look after everything that has no event of its own: orders, limits, samples, batches, the board."""
@@ -270,11 +268,11 @@ class Worker:
             "clock_steps": self._clock.steps,
         }
 
-    def _coordinator_gone(self) -> None:
-        if not os.read(sys.stdin.fileno(), 1):
-            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-            if self._stages:
-                self._stages[-1].abort()
+    def _hear(self) -> None:
+        try:
+            self._to_come.append(self._line.recv())
+        except EOFError:
+            asyncio.get_running_loop().remove_reader(self._line.fileno())
             self._working.cancel()
 
     def _callback_failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -293,9 +291,9 @@ def make_transport(plan: WorkerPlan, pacer: Pacer) -> Transport:
     return Portable(plan.target, plan.limits, pacer)
 
 
-async def live(plan: WorkerPlan) -> None:
+async def live(plan: WorkerPlan, line: "Connection[None, StagePlan]") -> None:
     """Build the worker, keep the collector from it, let it work."""
-    worker = Worker(plan)
+    worker = Worker(plan, line)
     # A collection in mid-run stops every stream at once; what is alive now stays alive, and the rest has no cycles.
     gc.collect()
     gc.freeze()
@@ -306,12 +304,13 @@ async def live(plan: WorkerPlan) -> None:
 def main() -> None:
     """The process; exit status 0 if every stage was run or the coordinator said so, 1 with one line on stderr if not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
-    plan: WorkerPlan = pickle.load(sys.stdin.buffer)
+    line: Connection[None, Any] = Connection(os.dup(sys.stdin.fileno()), writable=False)
+    plan: WorkerPlan = line.recv()
     raise_descriptor_limit()
     try:
         if plan.core is not None:
             os.sched_setaffinity(0, {plan.core})
-        uvloop.run(live(plan))
+        uvloop.run(live(plan, line))
     except Exception as error:
         traceback.print_exc()
         sys.exit(f"worker {plan.worker}: {type(error).__name__}: {error}")

@@ -30,7 +30,7 @@ def test_a_number_of_one_worker_is_no_other_number(board):
         for histogram in range(b.HISTOGRAMS):
             first = board.histogram_at(worker, histogram)
             board.numbers[first] = board.numbers[first + b.BUCKETS - 1] = -1 - worker
-    for order in (b.STAGE, b.START_STAGE, b.START_NS, b.ORDER):
+    for order in (b.START_STAGE, b.START_NS, b.ORDER):
         assert board.numbers[order] == 0
     for worker in range(3):
         assert [board.get(worker, number) for number in range(b.READS + 1)] == [
@@ -41,10 +41,10 @@ def test_a_number_of_one_worker_is_no_other_number(board):
 
 
 def test_another_process_sees_what_is_written_and_writes_back(board):
-    board.numbers[b.STAGE] = 7
+    board.numbers[b.START_STAGE] = 7
     script = (
         "import sys; from loadgen.board import *\n"
-        "board = Board(3, int(sys.argv[1])); board.numbers[board.at(2, SENT)] = board.numbers[STAGE] * 6\n"
+        "board = Board(3, int(sys.argv[1])); board.numbers[board.at(2, SENT)] = board.numbers[START_STAGE] * 6\n"
         "board.say(1, 'I was here'); board.close()"
     )
     subprocess.run([sys.executable, "-c", script, str(board.fd)], pass_fds=[board.fd], check=True, timeout=30)

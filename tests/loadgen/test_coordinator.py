@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from analysis.captures import Capture, open_capture
 from loadgen import coordinator as under_test
 from loadgen import host, planner
 from loadgen.board import Board
-from loadgen.coordinator import Coordinator, Outcome, StageNow
+from loadgen.coordinator import Coordinator, Outcome, StageNow, Watcher
 from loadgen.errors import RunError
+from loadgen.plan import StagePlan
 from loadgen.simulator.process import serve
 from loadgen.spec import Spec
 from loadgen.worker.requests import STAGE_SHIFT
@@ -45,16 +46,37 @@ def looking_often(monkeypatch):
     monkeypatch.setattr(under_test, "TICK_S", 0.02)
 
 
+@dataclass
+class Coordinated:
+    """A coordinator whose workers are spawned, and the stages of its spec."""
+
+    coordinator: Coordinator
+    stages: list[list[StagePlan]]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.coordinator, name)
+
+    def run(self, watch: Watcher) -> list[Outcome]:
+        """Stage after stage, as long as there is to be another one."""
+        outcomes: list[Outcome] = []
+        for plans in self.stages:
+            outcomes.append(self.coordinator.stage(plans, watch))
+            if outcomes[-1].ends_run:
+                break
+        return outcomes
+
+
 @contextmanager
 def coordinating(
     asked: Spec, folder: Path, workers: int = 2, key: str | None = None, **changes: Any
-) -> Iterator[Coordinator]:
-    """A coordinator whose workers are spawned; `changes` go into every worker's plan."""
+) -> Iterator[Coordinated]:
+    """`changes` go into every worker's plan."""
     board = Board(workers)
+    planned = planner.schedules(asked)
     try:
         plans = planner.worker_plans(
             asked,
-            planner.schedules(asked),
+            planned,
             where=planner.target(asked),
             model="sim",
             key=key,
@@ -64,11 +86,11 @@ def coordinating(
             host=host.facts(),
             capture_paths=[str(folder / f"worker-{worker:02}.arrow") for worker in range(workers)],
             board_fd=board.fd,
-            most_connections=1000,
         )
+        by_worker = [planner.worker_stages(asked, planned, worker, workers, 1000) for worker in range(workers)]
         with Coordinator([replace(plan, **changes) for plan in plans], board) as coordinator:
             pids = [worker.pid for worker in coordinator._workers]
-            yield coordinator
+            yield Coordinated(coordinator, [list(stage) for stage in zip(*by_worker, strict=True)])
         assert all(gone(pid) for pid in pids)
     finally:
         board.close()
@@ -88,7 +110,7 @@ def test_two_workers_send_each_request_once_and_start_together(quick, tmp_path):
     asked = spec(url=quick.url, concurrency=(1, 5), requests=13)
     seen: list[StageNow] = []
     with coordinating(asked, tmp_path) as coordinator:
-        assert coordinator.run(seen.append) == Outcome("finished", stages_done=2)
+        assert coordinator.run(seen.append) == [Outcome("finished")] * 2
     told = rows(tmp_path)
     assert sorted(row["request_id"] for row in told) == [
         stage << STAGE_SHIFT | number for stage in range(2) for number in range(13)
@@ -104,7 +126,7 @@ def test_two_workers_send_each_request_once_and_start_together(quick, tmp_path):
     by_worker = [sum(row["worker"] == worker for row in told if row["stage"] == 1) for worker in range(2)]
     assert by_worker == [8, 5]
     last = seen[-1]
-    assert (last.stage, last.stages, last.sent, last.completed, last.failed, last.in_flight) == (1, 2, 13, 13, 0, 0)
+    assert (last.stage, last.sent, last.completed, last.failed, last.in_flight) == (1, 13, 13, 0, 0)
     assert last.ttft_p50_ns is not None
 
 
@@ -179,11 +201,10 @@ def test_a_stage_in_which_everything_fails_ends_early_with_the_servers_words(tmp
     asked = spec(concurrency=(2, 4), requests=100_000)
     with serve("--fault", "error-503") as failing:
         with coordinating(replace(asked, url=failing.url), tmp_path, workers=1) as coordinator:
-            outcome = coordinator.run(nobody)
+            (outcome,) = coordinator.run(nobody)
         assert outcome.reason == "failed"
         assert outcome.words.startswith("http-503: ")
         assert len(outcome.words) > len("http-503: ")
-        assert outcome.stages_done == 1
     told = rows(tmp_path)
     assert under_test.HOPELESS_FAILURES <= len(told) < 100_000
     assert {row["error"] for row in told} <= {"http-503", "unfinished"}
@@ -193,8 +214,8 @@ def test_a_stage_in_which_everything_fails_ends_early_with_the_servers_words(tmp
 def test_a_few_requests_that_all_fail_are_a_failed_run_too(tmp_path):
     asked = spec(url=f"http://127.0.0.1:{refused_port()}", concurrency=(2, 4), requests=3)
     with coordinating(asked, tmp_path, workers=1) as coordinator:
-        outcome = coordinator.run(nobody)
-    assert (outcome.reason, outcome.stages_done) == ("failed", 1)
+        (outcome,) = coordinator.run(nobody)
+    assert outcome.reason == "failed"
     assert outcome.words.startswith("connect-refused: ")
     assert [row["error"] for row in rows(tmp_path)] == ["connect-refused"] * 3
 
@@ -204,7 +225,7 @@ def test_the_key_is_blotted_out_of_the_servers_words(tmp_path):
     with canned(response(body, "application/json", "401 Unauthorized")) as server:
         asked = spec(url=server.url, concurrency=(1,), requests=1)
         with coordinating(asked, tmp_path, workers=1, key=KEY) as coordinator:
-            outcome = coordinator.run(nobody)
+            (outcome,) = coordinator.run(nobody)
         assert any(f"Bearer {KEY}".encode() in request for request in server.requests)
     assert outcome.words == "http-401: Incorrect API key: ***."
     assert KEY.encode() not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
@@ -218,7 +239,7 @@ def test_one_interrupt_sends_no_more_drains_and_leaves_the_later_stages(quick, t
             assert coordinator.interrupt() == 1
 
     with coordinating(asked, tmp_path) as coordinator:
-        assert coordinator.run(interrupt_once) == Outcome("interrupted", stages_done=1)
+        assert coordinator.run(interrupt_once) == [Outcome("interrupted")]
     told = rows(tmp_path)
     assert {row["error"] for row in told} == {None}
     assert {row["stage"] for row in told} == {0}
@@ -238,7 +259,7 @@ def test_two_interrupts_cancel_what_is_in_flight(slow, tmp_path):
             coordinator.interrupt()
 
     with coordinating(asked, tmp_path) as coordinator:
-        assert coordinator.run(interrupt_twice) == Outcome("interrupted", stages_done=1)
+        assert coordinator.run(interrupt_twice) == [Outcome("interrupted")]
     assert [row["error"] for row in rows(tmp_path)] == ["unfinished"] * 30
     assert all(capture.closed for capture in captures(tmp_path))
 
@@ -246,15 +267,15 @@ def test_two_interrupts_cancel_what_is_in_flight(slow, tmp_path):
 def test_an_interrupt_before_the_first_stage_begins_none(quick, tmp_path):
     with coordinating(spec(url=quick.url, requests=1_000_000), tmp_path, workers=1) as coordinator:
         coordinator.interrupt()
-        assert coordinator.run(nobody) == Outcome("interrupted", stages_done=0)
+        assert coordinator.run(nobody) == [Outcome("interrupted")]
     assert rows(tmp_path) == []
 
 
 def test_a_drain_has_its_end(slow, tmp_path):
     asked = spec(url=slow.url, concurrency=(3,), requests=None, duration_s=0.1, drain_s=0.1)
     with coordinating(asked, tmp_path, workers=1) as coordinator:
-        outcome = coordinator.run(nobody)
-    assert outcome == Outcome("failed", "unfinished: still running at the end of the drain", stages_done=1)
+        (outcome,) = coordinator.run(nobody)
+    assert outcome == Outcome("failed", "unfinished: still running at the end of the drain")
     assert [row["error"] for row in rows(tmp_path)] == ["unfinished"] * 3
 
 
@@ -273,7 +294,21 @@ def test_a_request_over_its_limit_is_ended_and_classed(slow, tmp_path, limit, er
             url = silent.url
         asked = spec(url=url, concurrency=(1,), requests=1, **{limit: 0.2})
         with coordinating(asked, tmp_path, workers=1) as coordinator:
-            outcome = coordinator.run(nobody)
+            (outcome,) = coordinator.run(nobody)
     assert outcome.words == f"{error}: over the limit of 0.2 s"
     (row,) = rows(tmp_path)
     assert row["error"] == error
+
+
+def test_a_stage_is_cut_when_the_judge_says_so_and_the_next_one_runs_whole(slow, quick, tmp_path):
+    asked = spec(url=slow.url, concurrency=(3, 2), requests=1_000_000, drain_s=3600.0)
+
+    def enough(now: StageNow) -> str:
+        return "too long a queue" if now.in_flight == 3 else ""
+
+    with coordinating(asked, tmp_path, workers=1) as coordinator:
+        first, second = coordinator.stages
+        assert coordinator.stage(first, nobody, enough) == Outcome("cut", "too long a queue")
+        short = [replace(plan, duration_ns=100_000_000, drain_ns=100_000_000) for plan in second]
+        assert coordinator.stage(short, nobody, enough).reason == "failed"
+    assert [(row["stage"], row["error"]) for row in rows(tmp_path)] == [(0, "unfinished")] * 3 + [(1, "unfinished")] * 2

@@ -12,7 +12,6 @@ from loadgen.coordinator import StageNow
 
 START = StageNow(
     stage=0,
-    stages=2,
     elapsed_s=-0.05,
     in_flight=0,
     sent=0,

@@ -72,9 +72,7 @@ def pool(**changes: Any) -> PromptPool:
     return PromptPool(**fields | {"talk": talk} | changes)
 
 
-def worker_plan(
-    stages: tuple[StagePlan, ...], users_: UsersPlan, worker: int = 0, workers: int = 1, **changes: Any
-) -> WorkerPlan:
+def worker_plan(users_: UsersPlan, worker: int = 0, workers: int = 1, **changes: Any) -> WorkerPlan:
     fields: dict[str, Any] = {
         "worker": worker,
         "workers": workers,
@@ -84,7 +82,6 @@ def worker_plan(
         "dialect": "chat",
         "target": Target("127.0.0.1", 9, False, "/"),
         "limits": Limits(*[HOUR_NS] * 4),
-        "stages": stages,
         "users": users_,
         "pool": pool(),
         "script": None,
@@ -314,7 +311,7 @@ def drive(
     pool_ = users_.pop("pool", None) or pool()
 
     async def play(clock: Clock) -> Driven:
-        whole = worker_plan((plan,), users_plan(**users_), worker, workers, pool=pool_)
+        whole = worker_plan(users_plan(**users_), worker, workers, pool=pool_)
         driven = Driven(plan, whole, transport, board, clock)
         running = asyncio.create_task(driven.stage.run(clock.now_ns))
         await asyncio.sleep(0)
