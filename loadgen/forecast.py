@@ -41,6 +41,8 @@ class Means:
     output_tokens: float
     prefix_tokens: int = 0
     turns: float = 1.0
+    quotes_included: bool = False
+    """Whether the input tokens hold those of the turns before already."""
     arrivals: int | None = None
     ring_bytes: int = 0
     """Of all workers together, where requests are prepared while the run goes on."""
@@ -146,4 +148,6 @@ def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected, mea
 
 def _input_tokens(mean: Means, turns: float) -> float:
     """Of a request, on average: turn k of a session repeats the k before it, with their answers."""
+    if mean.quotes_included:
+        return mean.input_tokens
     return mean.input_tokens + (turns - 1) / 2 * (mean.input_tokens + mean.output_tokens)

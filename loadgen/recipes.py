@@ -54,7 +54,13 @@ def file_of(spec: Spec) -> formats.Reading | None:
     path, colon, format_ = written.rpartition(":")
     if not colon or format_ not in formats.FORMATS or spec.replay is not None:
         path, format_ = written, ""
-    how = formats.reading(path, "capture" if spec.replay is not None else format_ or None, columns, spec.conversations)
+    field = "--replay" if spec.replay is not None else "--trace" if spec.trace is not None else "--dataset"
+    try:
+        how = formats.reading(
+            path, "capture" if spec.replay is not None else format_ or None, columns, spec.conversations
+        )
+    except UsageError as error:
+        raise UsageError(f"{field}: {error}") from None
     if spec.trace is not None and not how.has_times:
         raise UsageError(
             f"--trace: {path} is {how.format}, which has no times; allowed is --dataset, or a column of times with "
@@ -197,9 +203,8 @@ def means(spec: Spec, workers: int) -> Means:
     found = Means(mean("input_tokens"), mean("output_tokens"), prefix_tokens, ring_bytes=rings)
     if seen is None:
         return found
-    # The survey's input lengths hold the turns before already.
     turns = seen.requests / max(seen.units, 1) if has_sessions(spec, how) else 1.0
-    return replace(found, turns=turns, arrivals=seen.units)
+    return replace(found, turns=turns, quotes_included=True, arrivals=seen.units)
 
 
 def _pass_over(_: BadLine) -> None:

@@ -169,20 +169,24 @@ def elements(file: BinaryIO, path: str) -> Iterator[tuple[int, bytes]]:
             raise BadLine(path, line, f"an element is longer than {MOST_LINE_BYTES >> 20} MB")
         return bool(more)
 
+    def here() -> int:
+        rest = buffer[start:]
+        return line + rest[: len(rest) - len(rest.lstrip())].count(b"\n")
+
     while True:
         if in_string:
             found = _STRING.match(buffer, at)
             assert found is not None  # it matches nothing at all, too
             if found.end() >= len(buffer) or buffer[found.end()] != 0x22:
                 if not refilled():
-                    raise BadLine(path, line, "the file ends within a string")
+                    raise BadLine(path, here(), "the file ends within a string")
                 continue
             at, in_string = found.end() + 1, False
         mark = _MARK.search(buffer, at)
         if mark is None:
             at = len(buffer)
             if not refilled():
-                raise BadLine(path, line + buffer[start:].count(b"\n"), "the file ends before its array does")
+                raise BadLine(path, here(), "the file ends before its array does")
             continue
         what = buffer[mark.start()]
         at = mark.end()
