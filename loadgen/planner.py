@@ -134,7 +134,7 @@ def pool(
     content = calibration.content(input_tokens)
     vocabulary = tuple(f"{word} ".encode() for word in lexicon.nonce_words)
     bits = (len(vocabulary) - 1).bit_length()
-    nonce_words = min(-(-NONCE_BITS // max(bits, 1)), max(content // lexicon.nonce_tokens, 1))
+    nonce_words = lexicon.nonce_that_fits(content, -(-NONCE_BITS // max(bits, 1)))
     opening = Nonces(vocabulary, nonce_words, spec.seed).nonce(0).decode()
     system = lexicon.text(spec.prefix_tokens, randomness)
     bodies: list[tuple[bytes, bytes]] = []

@@ -2,7 +2,6 @@
 
 import datetime
 import ipaddress
-import random
 from pathlib import Path
 
 import pytest
@@ -10,29 +9,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-
-from loadgen.workload.prompts import NONCE_WORDS, WORDS
+from small_tokenizer import made_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE tokenizer that holds the common words as one token each, as a tokenizer.json."""
     return made_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json", 1000)
-
-
-def made_tokenizer(path: Path, vocabulary: int) -> Path:
-    """A tokenizer with so many tokens; 256 are single bytes."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    randomness = random.Random(1)
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    texts = [" ".join(randomness.choices(WORDS + NONCE_WORDS, k=200)) for _ in range(100)]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
-    made.train_from_iterator(texts, trainer)
-    made.save(str(path))
-    return path
 
 
 @pytest.fixture(scope="session")

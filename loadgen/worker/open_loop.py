@@ -162,8 +162,8 @@ class OpenLoop:
                 self._wait_for_next()
                 return
             self._unfinished[scripted.session] = deque()
-        self._wait_for_next()
         self._come(arrival)
+        self._wait_for_next()  # may find that this was the last: then it has come
 
     def _come(self, arrival: Arrival) -> None:
         late_drop_ns = self._load.late_drop_ns

@@ -63,6 +63,7 @@ class Lexicon:
         self.nonce_words: tuple[str, ...] = NONCE_WORDS
         self.nonce_tokens = 1
         """Of one word of the nonce, with the space behind it."""
+        self._first_more = 0
         self._filler = " a"
         self.is_exact = True
         if tokenizer is not None:
@@ -78,6 +79,7 @@ class Lexicon:
         fit = [word for word in NONCE_WORDS if costs[word] == usual]
         self.nonce_words = tuple(fit[: 1 << (len(fit).bit_length() - 1)])
         self.nonce_tokens = usual
+        self._first_more = max(max(tokenizer.count(word) for word in self.nonce_words) - usual, 0)
         fillers = sorted(_FILLERS, key=lambda filler: (self._cost(tokenizer, filler), filler))
         self._filler = f" {of_one[0]}" if of_one else f" {fillers[0]}"
         if not of_one and self._cost(tokenizer, fillers[0]) > 1:
@@ -92,6 +94,13 @@ class Lexicon:
         """The tokens of a text: by the tokenizer, or else its words."""
         return len(text.split()) if self._tokenizer is None else self._tokenizer.count(text)
 
+    def nonce_that_fits(self, tokens: int, most: int) -> int:
+        """How many words of a nonce, at most `most`, a prompt of so many tokens has room for."""
+        if self._tokenizer is None:
+            return min(most, tokens)
+        # The first word, without a space before it, may cost more than the others; and a word is to follow.
+        return min(most, max((tokens - self._first_more - 2 * self.nonce_tokens) // self.nonce_tokens, 0))
+
     @property
     def has_tokenizer(self) -> bool:
         """Whether counts are those of a tokenizer."""
@@ -102,26 +111,30 @@ class Lexicon:
 
         Encoded again as often as it takes, at most 10 times. UsageError where no text comes out at that length.
         """
-        tokenizer = self._tokenizer
-        if tokenizer is None:
-            return " ".join(randomness.choices(self.words, k=max(tokens - before.count(" "), 0)))
-        if tokens > _LONGEST_CHECKED and self.is_exact:
-            return " ".join(randomness.choices(self.words, k=max(tokens - tokenizer.count(before), 0)))
-        words = randomness.choices(self.words, k=max(tokens - (tokenizer.count(before) if before else 0), 0))
+        opening = self.count(before.rstrip()) if before else 0
+        return self.fitted(randomness.choices(self.words, k=max(tokens - opening, 0)), tokens, before)
+
+    def fitted(self, words: list[str], tokens: int, before: str = "") -> str:
+        """These words, cut or topped up at their end until they make `tokens` tokens with `before`. UsageError as above."""
         text = " ".join(words)
+        tokenizer = self._tokenizer
+        if tokenizer is None or (tokens > _LONGEST_CHECKED and self.is_exact):
+            return text
         for _ in range(_TRIES):
             missing = tokens - tokenizer.count(before + text)
-            if not missing:
+            if not missing and (text or not before):  # a space at the very end would be a token of its own
                 return text
-            if missing > 0:
-                text += self._filler * missing
-                text = text if before else text.lstrip()
-            else:
+            if missing < 0:
                 text = self._shorter(text, -missing)
-                if not text:
-                    break
-        if (missing := tokens - tokenizer.count(before + text)) == 0:
-            return text
+            elif text or before:
+                text += self._filler * missing
+            else:
+                text = (self._filler * missing).lstrip()
+        if not before and tokens < 4:  # at the beginning, without a space before it, not every word is one token
+            for word in (*self.words, *_FILLERS):
+                if tokenizer.count(word) == tokens:
+                    return word
+        missing = tokens - tokenizer.count(before + text)
         raise UsageError(
             f"--tokenizer: no text of exactly {tokens} tokens can be made for it (the nearest has {tokens - missing}); "
             "allowed is another length, or a tokenizer with whole words"

@@ -213,8 +213,7 @@ class Script:
         wanted = input_tokens or 1
         content = recipe.calibration.content(wanted)
         nonce = self._nonces.nonce(request_id).decode() if has_nonce and recipe.nonce != "never" else ""
-        if content < NONCE_WORDS * self.lexicon.nonce_tokens + 1:
-            kept = max(content // self.lexicon.nonce_tokens, 1)
+        if (kept := self.lexicon.nonce_that_fits(content, NONCE_WORDS)) < NONCE_WORDS:
             nonce = "".join(f"{word} " for word in nonce.split()[:kept])
         randomness = random.Random((recipe.seed << 64) + (request_id << 1))
         text = self.lexicon.text(content, randomness, nonce)
@@ -300,16 +299,10 @@ class Script:
         salt = stage if self._recipe.nonce != "never" else 0
         for hash_id in islice(row.hash_ids, -(-content // row.block_tokens)):
             words += self._block(salt, hash_id, row.block_tokens)
-        lexicon = self.lexicon
-        if lexicon.is_exact:
-            text = " ".join(words[:content])
-            missing = content - len(words)
-        else:  # a block is about so long; the whole is made exact at its end
-            text = " ".join(words)
-            missing = 1
-        if missing > 0:
-            text += " " if text else ""
-            text += lexicon.text(content, random.Random((self._recipe.seed << 64) + (request_id << 1)), text)
+        if len(words) < content and len(row.hash_ids) * row.block_tokens < content:
+            randomness = random.Random((self._recipe.seed << 64) + (request_id << 1))
+            words += randomness.choices(self.lexicon.words, k=content - len(row.hash_ids) * row.block_tokens)
+        text = self.lexicon.fitted(words[:content], content)
         return text, input_tokens
 
     def _make_block(self, salt: int, hash_id: int, tokens: int) -> list[str]:

@@ -43,7 +43,10 @@ def test_tiktoken_counts_with_an_encoding_that_is_in_its_cache(monkeypatch):
     import tiktoken
 
     made = tiktoken.Encoding(
-        "made", pat_str=r"\S+|\s+", mergeable_ranks={bytes([i]): i for i in range(256)} | {b"ab": 256}, special_tokens={}
+        "made",
+        pat_str=r"\S+|\s+",
+        mergeable_ranks={bytes([i]): i for i in range(256)} | {b"ab": 256},
+        special_tokens={},
     )
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: made)
     tokenizer = tokens.load("tiktoken:cl100k_base")

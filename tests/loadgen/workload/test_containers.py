@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import gzip
 import io
@@ -41,11 +42,11 @@ def test_an_array_is_cut_into_its_elements_wherever_the_reads_fall(values, inden
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_elements_or_a_bad_line_and_never_anything_else(data):
-    try:
+    cut = []
+    with contextlib.suppress(BadLine):
         for _, one in elements(io.BytesIO(b"[" + data), "f"):
-            assert one.strip() == one != b""
-    except BadLine as bad:
-        assert str(bad).startswith("f: line ")
+            cut.append(one)
+    assert all(one.strip() == one != b"" for one in cut)
 
 
 def test_an_array_that_stops_is_told_with_its_line():

@@ -126,13 +126,17 @@ def test_a_trace_is_known_by_its_columns_and_says_when_and_how_much(tmp_path, na
 
 def test_azure_of_2024_has_a_zone(tmp_path):
     head = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
-    _, (utc, east) = read(tmp_path, f"{head}2024-05-12 04:00:00.009930+00:00,1,2\n2024-05-12 06:00:00.009930+02:00,1,2\n")
+    _, (utc, east) = read(
+        tmp_path, f"{head}2024-05-12 04:00:00.009930+00:00,1,2\n2024-05-12 06:00:00.009930+02:00,1,2\n"
+    )
     assert utc.at_ns == east.at_ns == 1_715_486_400 * NS_PER_S + 9_930_000
 
 
 def test_burstgpt_is_read_by_name_and_leaves_failures_out(tmp_path):
     head = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
-    _, read_rows = read(tmp_path, f"{head}1,s1,2,GPT-4,10,20,30,API log\n2,,2,GPT-4,10,0,10,API log\n3,,1,ChatGPT,7,8,15,x\n")
+    _, read_rows = read(
+        tmp_path, f"{head}1,s1,2,GPT-4,10,20,30,API log\n2,,2,GPT-4,10,0,10,API log\n3,,1,ChatGPT,7,8,15,x\n"
+    )
     assert [(row.at_ns // NS_PER_S, row.session, row.turns[0].output_tokens) for row in read_rows] == [
         (1, "s1", 20),
         (3, None, 8),
@@ -154,7 +158,11 @@ def test_the_unit_of_a_time_is_what_its_column_ends_in(tmp_path):
         ([{"prompt": "a", "output_tokens": "few"}], {}, "line 1: output_tokens is 'few', which is no number of tokens"),
         ([{"prompt": "a", "output_tokens": -1}], {}, "line 1: output_tokens is -1; allowed are whole numbers from 0"),
         ([{"messages": [{"content": "a"}]}], {}, "line 1: a message has no role"),
-        ([{"conversations": [{"from": "ghost", "value": "x"}]}], {}, "line 1: a message is from 'ghost'; allowed is human"),
+        (
+            [{"conversations": [{"from": "ghost", "value": "x"}]}],
+            {},
+            "line 1: a message is from 'ghost'; allowed is human",
+        ),
         ([{**TRACED["mooncake"][0][0], "hash_ids": ["a"]}], {}, "line 1: hash_ids is no list of whole numbers"),
         ([{**TRACED["mooncake"][0][0], "timestamp": "soon"}], {}, "line 1: timestamp is 'soon', which is no time"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-13-16 18:15:46,1,2\n", {}, "line 2: TIMESTAMP is '2023-13-16"),
@@ -185,7 +193,9 @@ MESSY = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = sorted({name for names in formats.FIELDS.values() for name in names} | {"body", "from", "value", "parent_chat_id"})
+KEYS = sorted(
+    {name for names in formats.FIELDS.values() for name in names} | {"body", "from", "value", "parent_chat_id"}
+)
 
 
 @given(name=st.sampled_from(sorted(formats._MAKERS)), values=st.dictionaries(st.sampled_from(KEYS), MESSY, max_size=8))
