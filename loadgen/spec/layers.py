@@ -155,7 +155,9 @@ def _stage(kept: Layer, level: Profile | None) -> StageSpec:
         return replace(stage, warmup_s=value("warmup"))
     if stage.warmup_requests:
         return stage
-    return replace(stage, warmup_s=default_warmup_s(stage.duration_s, over_time=stage.is_over_time))
+    # What is asked once is measured whole, as a course is.
+    is_whole = stage.is_over_time or ("once" in kept and kept["once"].value)
+    return replace(stage, warmup_s=default_warmup_s(stage.duration_s, over_time=is_whole))
 
 
 def _own_duration_s(level: Profile | None, arrivals: Process | None) -> float | None:
