@@ -152,18 +152,22 @@ def quantile_ranks(n: float, percentile: float, confidence: float = CONFIDENCE) 
     return max(0.0, wanted - half), min(1.0, wanted + half)
 
 
-def quantile_interval(
-    series: Sequence[float] | NDArray[Any], percentile: float, confidence: float = CONFIDENCE
-) -> Interval | None:
-    """A percentile (nearest rank) of a series in time order with the order statistics around it; None when empty."""
-    values = np.asarray(series, np.float64)
+def quantile_intervals(
+    series: Sequence[float] | NDArray[Any], percentiles: Sequence[float], confidence: float = CONFIDENCE
+) -> list[Interval]:
+    """Percentiles (nearest rank) of a series in time order with the order statistics around each; [] when it is empty."""
+    values = np.asarray(series)
     if not len(values):
-        return None
+        return []
     in_order = np.sort(values)
-    at = float(in_order[_place(percentile / 100, len(values))])
-    worth = len(values) / design_effect(values > at)
-    low, high = quantile_ranks(worth, percentile, confidence)
-    return Interval(at, float(in_order[_place(low, len(values))]), float(in_order[_place(high, len(values))]))
+    intervals = []
+    for percentile in percentiles:
+        at = in_order[_place(percentile / 100, len(values))]
+        worth = len(values) / design_effect(values > at)
+        low, high = quantile_ranks(worth, percentile, confidence)
+        ends = (float(in_order[_place(rank, len(values))]) for rank in (low, high))
+        intervals.append(Interval(float(at), *ends))
+    return intervals
 
 
 def _place(share: float, n: int) -> int:

@@ -1,5 +1,8 @@
 """RUN -> what its workers wrote, a batch at a time.
 
+A run that was interrupted and resumed has a folder of captures for each part. A stage is told by one part alone: the one
+that `part` names in its entry of run.json (the first where there is none).
+
 A capture is read twice. The first pass (`open_run`) looks at the batches' metadata and counts the whole ones; the second
 (`stage_rows`) reads the columns. Whatever was written after the first pass is left alone, so that a run that is still
 going on, or a worker that was killed in the middle of a batch, gives one consistent picture: all batches that were
@@ -54,6 +57,9 @@ COLUMNS: Final = (
 )
 """The columns that the metrics need; the others are not even decompressed."""
 
+OF_A_PART: Final = frozenset({"workers", "stages"})
+"""Of what captures must agree on: what those of another part may say otherwise."""
+
 MAY_MISS: Final = frozenset({"retries", "wanted_input_tokens", "wanted_output_tokens", "counted_tokens"})
 """Columns that an early capture of this version does not have; they read as zeros, or as null where they may be."""
 
@@ -70,6 +76,7 @@ class Capture:
     """One worker's file: its metadata, what it said of itself in each whole batch, and how far it can be read."""
 
     path: Path
+    part: int
     worker: int
     facts: dict[str, Any]
     watches: list[dict[str, Any]]
@@ -90,8 +97,20 @@ class Run:
     run_dir: Path
     facts: dict[str, Any]
     captures: list[Capture]
-    workers: int  # as planned
-    unreadable: list[int]  # workers whose file has not even a whole head
+    unreadable: list[tuple[int, int]]  # (part, worker) whose file has not even a whole head
+
+    def of_stage(self, plan: dict[str, Any]) -> list[Capture]:
+        """The captures that tell a stage; `plan` is its entry in run.json."""
+        return [capture for capture in self.captures if capture.part == part_of(plan)]
+
+    @property
+    def last_part(self) -> int:
+        return max(capture.part for capture in self.captures)
+
+    @property
+    def workers(self) -> int:
+        """As planned, in the last part."""
+        return max(int(capture.facts["workers"]) for capture in self.captures if capture.part == self.last_part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,28 +153,38 @@ class Rows:
 
 def open_run(run_dir: Path) -> Run:
     """Reads run.json and the captures' metadata. CaptureError if there is nothing to read or it does not belong together."""
-    paths = sorted((run_dir / "capture").glob("worker-*.arrow"))
+    paths = sorted((run_dir / "capture").rglob("worker-*.arrow"))
     if not paths:
         raise CaptureError(f"{run_dir} holds no capture: there is no capture/worker-NN.arrow in it")
     captures, unreadable = [], []
     for path in paths:
         capture = open_capture(path)
         if capture is None:
-            unreadable.append(_worker_of(path))
+            unreadable.append((_part_of(path), _number_in(path.stem)))
         else:
             captures.append(capture)
     if not captures:
         raise CaptureError(f"no capture in {run_dir} has a whole head yet: no worker got as far as writing it")
+    captures.sort(key=lambda capture: (capture.part, capture.path))
     for key in MUST_AGREE:
-        seen = sorted({json.dumps(capture.facts.get(key)) for capture in captures})
-        if len(seen) > 1:
-            raise CaptureError(f"the captures in {run_dir} disagree on {key}: {', '.join(seen)[:300]}")
-    facts = captures[0].facts
-    return Run(run_dir, _run_facts(run_dir, captures), captures, int(facts["workers"]), unreadable)
+        for part in {capture.part for capture in captures} if key in OF_A_PART else {0}:
+            seen = sorted({json.dumps(one.facts.get(key)) for one in captures if part in (0, one.part)})
+            if len(seen) > 1:
+                raise CaptureError(f"the captures in {run_dir} disagree on {key}: {', '.join(seen)[:300]}")
+    return Run(run_dir, _run_facts(run_dir, captures), captures, unreadable)
 
 
-def _worker_of(path: Path) -> int:
-    found = re.search(r"\d+", path.stem)
+def part_of(plan: dict[str, Any]) -> int:
+    """The part of the run that tells a stage."""
+    return int(plan.get("part", 1))
+
+
+def _part_of(path: Path) -> int:
+    return _number_in(path.parent.name) if path.parent.name != "capture" else 1
+
+
+def _number_in(name: str) -> int:
+    found = re.search(r"\d+", name)
     return int(found.group()) if found else -1
 
 
@@ -203,7 +232,7 @@ def open_capture(path: Path) -> Capture | None:
     if facts is None:
         return None
     closed = bool(watches) and bool(watches[-1].get("closing"))
-    return Capture(path, int(facts["worker"]), facts, watches, batches, rows, closed)
+    return Capture(path, _part_of(path), int(facts["worker"]), facts, watches, batches, rows, closed)
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from analysis.tables import is_open_loop, number
+from analysis.tables import number
 
 LOG_FROM_RATIO: Final = 20
 """A latency axis that spans more than this is logarithmic: the knee is at its low end."""
@@ -26,19 +26,19 @@ class Point(NamedTuple):
 
 
 def throughput_latency(
-    stages: Sequence[Facts], width: int = 80, height: int = 13, ascii_only: bool = False
+    curve: Sequence[Facts], width: int = 80, height: int = 13, ascii_only: bool = False
 ) -> str | None:
-    """Output tokens a second over the median end-to-end latency, a point a stage; None with fewer than two points.
+    """Output tokens a second over the median end-to-end latency, a point a load; None with fewer than two points.
 
     In open loop the latency is from the intended time: from the send, a load beyond what the client may hold in flight
     would look as quick as one that is not.
     """
-    from_due = bool(stages) and all(is_open_loop(stage) for stage in stages)
+    from_due = bool(curve) and all(point["load"]["mode"] == "rate" for point in curve)
     metric = "e2e_intended_ms" if from_due else "e2e_ms"
     points = [
-        Point(stage[metric]["p50"], stage["output_tokens_per_s"], _load(stage))
-        for stage in stages
-        if stage[metric] and stage["output_tokens_per_s"]
+        Point(point[metric]["p50"]["value"], point["output_tokens_per_s"]["value"], _load(point))
+        for point in curve
+        if point[metric] and (point["output_tokens_per_s"] or {}).get("value")
     ]
     if len(points) < 2:
         return None
@@ -46,8 +46,23 @@ def throughput_latency(
     return draw(points, "output tokens/s", x_title, width, height, ascii_only)
 
 
-def _load(stage: Facts) -> str:
-    return f"{stage['load'].get('value', ''):g}" if isinstance(stage["load"].get("value"), int | float) else ""
+def throughput_per_user(
+    curve: Sequence[Facts], width: int = 80, height: int = 9, ascii_only: bool = False
+) -> str | None:
+    """Output tokens a second in all over those that one user gets (1 / TPOT p50); None with fewer than two points."""
+    points = [
+        Point(point["tokens_per_s_per_user"], point["output_tokens_per_s"]["value"], _load(point))
+        for point in curve
+        if point["tokens_per_s_per_user"] and (point["output_tokens_per_s"] or {}).get("value")
+    ]
+    if len(points) < 2:
+        return None
+    return draw(points, "output tokens/s", "tokens/s a user (1 / TPOT p50)", width, height, ascii_only)
+
+
+def _load(point: Facts) -> str:
+    value = point["load"].get("value")
+    return f"{value:g}" if isinstance(value, int | float) else ""
 
 
 def draw(points: Sequence[Point], y_title: str, x_title: str, width: int, height: int, ascii_only: bool = False) -> str:

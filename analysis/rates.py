@@ -29,6 +29,7 @@ class Timeline:
     tokens: NDArray[np.float64]
     offered: Integers  # requests by the moment they were due, dropped ones too
     sent: Integers  # requests by the moment they were sent
+    finished: Integers  # completed ones by the moment of their last byte
 
     @property
     def edges_ns(self) -> Integers:
@@ -44,9 +45,8 @@ def timeline_of(window: Window) -> Timeline:
     after = min(-(-(window.end_ns - window.start_ns) // bin_ns) - inside, MOST_BINS_BESIDE)
     bins = max(before + inside + after, 1)
     origin_ns = window.start_ns - before * bin_ns
-    return Timeline(
-        origin_ns, bin_ns, before, inside, np.zeros(bins), np.zeros(bins, np.int64), np.zeros(bins, np.int64)
-    )
+    counts = [np.zeros(bins, np.int64) for _ in range(3)]
+    return Timeline(origin_ns, bin_ns, before, inside, np.zeros(bins), *counts)
 
 
 def bins_of(timeline: Timeline, times_ns: Integers) -> Integers:

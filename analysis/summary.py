@@ -9,17 +9,22 @@ Version history
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from analysis import rates, slo, watches
-from analysis.captures import ABSENT, Capture, Integers, Run, open_run, stage_rows
+from analysis import metrics, rates, slo, watches
+from analysis.bootstrap import block_bootstrap, design_effect, quantile_intervals, wilson
+from analysis.captures import ABSENT, Capture, Integers, Run, open_run, part_of, stage_rows
 from analysis.confidence import MOST_BLOCKS, halves, sample_floor
+from analysis.curves import curve
 from analysis.histogram import Histogram, LogLine, merge, percentiles, write_log
+from analysis.queueing import growth, scatter_of
 from analysis.tally import StageTally, add, stage_tally
 from analysis.verdict import verdict
 from analysis.window import is_open_loop, stage_marks, stage_window
@@ -67,14 +72,15 @@ def analyse(run_dir: Path) -> Analysis:
     plans = {plan["stage"]: plan for plan in run.facts["stages"]}
     tallies: dict[int, StageTally] = {}
     for stage, plan in plans.items():
-        window = stage_window(plan, stage_marks(run.captures, stage))
+        window = stage_window(plan, stage_marks(run.of_stage(plan), stage))
         if window is not None:
             tallies[stage] = stage_tally(window, asked)
     for capture in run.captures:
         for stage, rows in stage_rows(capture):
-            if stage in tallies:
+            if stage in tallies and part_of(plans[stage]) == capture.part:
                 add(tallies[stage], capture.worker, rows)
 
+    shown = {stage: tally for stage, tally in tallies.items() if not plans[stage].get("warms_up")}
     summary: dict[str, Any] = {
         "schema": SUMMARY_SCHEMA,
         "run_id": run.facts["run_id"],
@@ -83,15 +89,20 @@ def analyse(run_dir: Path) -> Analysis:
         "verdict": None,
         "interrupted": _interrupted(run),
         "ended": run.facts["ended"],
-        "capture": _capture_facts(run, len(plans), len(tallies)),
+        "capture": _capture_facts(run, plans, len(tallies)),
         "host": run.facts["host"],
         "spec": run.facts["spec"],
-        "stages": [_stage(plans[stage], tally, run) for stage, tally in tallies.items()],
+        "command": run.facts.get("command"),
+        "question": run.facts.get("question"),
+        "warm_up": _warm_up([tally for stage, tally in tallies.items() if plans[stage].get("warms_up")], run),
+        "stages": [_stage(plans[stage], tally, run) for stage, tally in shown.items()],
+        "skipped": [_skipped(plan) for plan in plans.values() if _outcome(plan) == "skipped"],
     }
+    summary["curve"] = curve(summary["stages"], {stage: _histograms(tally) for stage, tally in shown.items()})
     summary["verdict"] = verdict(summary)
     first_ns = min((tally.window.begin_ns for tally in tallies.values()), default=0)
     start_s = (first_ns + int(run.captures[0].facts["realtime_offset_ns"])) / NS_PER_S
-    return Analysis(summary, [line for stage in tallies for line in _log(stage, tallies[stage], first_ns)], start_s)
+    return Analysis(summary, [line for stage in shown for line in _log(stage, shown[stage], first_ns)], start_s)
 
 
 def write(run_dir: Path, analysis: Analysis) -> None:
@@ -130,24 +141,64 @@ def _replace(path: Path, text: str) -> None:
 
 def _interrupted(run: Run) -> bool:
     ended = run.facts["ended"] or {}
-    return ended.get("reason", "finished") != "finished" or any(not capture.closed for capture in run.captures)
+    in_last = [capture for capture in run.captures if capture.part == run.last_part]
+    return ended.get("reason", "finished") != "finished" or any(not capture.closed for capture in in_last)
 
 
-def _capture_facts(run: Run, planned: int, begun: int) -> dict[str, Any]:
-    found = {capture.worker for capture in run.captures} | set(run.unreadable)
+def _capture_facts(run: Run, plans: dict[int, dict[str, Any]], begun: int) -> dict[str, Any]:
+    """Of a part that was resumed, what was cut counts no more: the stages that it did not end were run again."""
+    of_last = [capture for capture in run.captures if capture.part == run.last_part]
+    unreadable = [worker for part, worker in run.unreadable if part == run.last_part]
+    found = {capture.worker for capture in of_last} | set(unreadable)
+    planned = [plan for plan in plans.values() if _outcome(plan) != "skipped"]
     return {
         "workers": run.workers,
+        "parts": run.last_part,
         "missing_workers": sorted(set(range(run.workers)) - found),
-        "cut_workers": sorted([c.worker for c in run.captures if not c.closed] + run.unreadable),
+        "cut_workers": sorted([capture.worker for capture in of_last if not capture.closed] + unreadable),
         "requests": sum(capture.rows for capture in run.captures),
-        "stages_planned": planned,
+        "stages_planned": len(planned),
         "stages_begun": begun,
         "stamp_source": sorted({capture.facts["stamp_source"] for capture in run.captures}),
     }
 
 
+def _outcome(plan: dict[str, Any]) -> str | None:
+    reason: str | None = (plan.get("outcome") or {}).get("reason")
+    return reason
+
+
+def _skipped(plan: dict[str, Any]) -> dict[str, Any]:
+    return {"stage": plan["stage"], "name": plan["name"], "load": plan["load"], "words": plan["outcome"]["words"]}
+
+
+def _warm_up(tallies: Sequence[StageTally], run: Run) -> dict[str, Any] | None:
+    """What the requests before the first stage showed: that it works, and how the server counts a prompt."""
+    if not tallies:
+        return None
+    spec = run.facts["spec"] or {}
+    wanted = spec.get("input_tokens")
+    prompts = _joined([piece for tally in tallies for piece in tally.all_prompt_tokens])
+    told: dict[str, Any] = {
+        "requests": sum(sum(map(len, tally.all_sent_ns)) for tally in tallies),
+        "prompt_tokens": None,
+    }
+    if len(prompts):
+        mean = float(prompts.mean())
+        is_number = isinstance(wanted, int) and spec.get("turns") is None
+        whole = wanted + spec.get("prefix_tokens", 0) if is_number else None
+        told["prompt_tokens"] = {
+            "wanted": whole,
+            "mean": round(mean, 3),
+            "min": int(prompts.min()),
+            "max": int(prompts.max()),
+            "off_share": round(mean / whole - 1, 9) if whole else None,
+        }
+    return told
+
+
 def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
-    window, open_loop = tally.window, is_open_loop(plan)
+    window, open_loop, captures = tally.window, is_open_loop(plan), run.of_stage(plan)
     length_s = window.length_ns / NS_PER_S
     flow = _flow(tally)
     sent_ns, ended_ns = flow.sent_ns, flow.ended_ns
@@ -160,6 +211,7 @@ def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
     return {
         "name": plan["name"],
         "stage": plan["stage"],
+        "outcome": plan.get("outcome"),
         "load": plan["load"],
         "duration_s": plan.get("duration_s"),
         "arrivals_planned": plan.get("arrivals_planned"),
@@ -188,6 +240,8 @@ def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
         "output_tokens_per_s": per_s(tally.output_tokens),
         "input_tokens_per_s": per_s(tally.input_tokens) if tally.prompts_told else None,
         "requests_per_s": per_s(tally.finished),
+        "inputs_per_s": per_s(tally.finished * plan["inputs_per_request"]) if "inputs_per_request" in plan else None,
+        "output_tokens_a_request": round(tally.completed_tokens / tally.completed, 6) if tally.completed else None,
         "goodput_per_s": per_s(tally.good) if tally.limits else None,
         "slo": _slo(tally) if tally.limits else None,
         "fluidity": _fluidity(tally),
@@ -195,9 +249,11 @@ def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
         "lengths": _lengths(tally),
         "token_rule": TOKEN_RULE,
         "concurrency": None if in_flight is None else {"mean": round(in_flight[0], 6), "peak": in_flight[1]},
+        "intervals": _intervals(tally),
+        "backlog": _backlog(plan, tally, flow) if open_loop else None,
         "halves": _halves(tally, flow, open_loop),
-        "client": _client(tally, run.captures) | {"spin": bool((run.facts["spec"] or {}).get("spin"))},
-        "by_worker": _by_worker(tally, run.captures),
+        "client": _client(tally, captures) | {"spin": bool((run.facts["spec"] or {}).get("spin"))},
+        "by_worker": _by_worker(tally, captures),
         "timeline": _timeline(tally, flow, open_loop),
     }
 
@@ -281,6 +337,7 @@ def _slo(tally: StageTally) -> dict[str, Any]:
             "value_ms": None,
             "met": None,
             "met_share": tally.met[name] / tally.completed if tally.completed else None,
+            "attained": _attained(tally, name),
         }
         waited = histograms.get(
             f"{name}_intended"
@@ -291,6 +348,75 @@ def _slo(tally: StageTally) -> dict[str, Any]:
             assert value_ns is not None
             limits[name] |= {"value_ms": round(value_ns / NS_PER_MS, 6), "met": value_ns <= limit.limit_ns}
     return limits
+
+
+INTERVAL_PERCENTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99}
+
+
+def _intervals(tally: StageTally) -> dict[str, Any]:
+    """95 % intervals [low, high] within the run: rates by block bootstrap over the bins, percentiles by order statistics."""
+    line = tally.timeline
+    inside = slice(line.before, line.before + line.inside)
+    per_s = NS_PER_S / line.bin_ns
+    rates_ = {"output_tokens_per_s": line.tokens, "requests_per_s": line.finished}
+    told: dict[str, Any] = {}
+    for name, by_bin in rates_.items():
+        found = block_bootstrap(by_bin[inside] * per_s, np.mean)
+        told[name] = None if found is None else [round(found.low, 6), round(found.high, 6)]
+    in_order = np.argsort(_joined(tally.judged_due_ns), kind="stable")
+    for name, pieces in tally.judged.items():
+        values = metrics.present(_joined(pieces)[in_order])
+        found_ = quantile_intervals(values, list(INTERVAL_PERCENTILES.values()))
+        told[f"{name}_ms"] = {
+            percentile: [round(one.low / NS_PER_MS, 6), round(one.high / NS_PER_MS, 6)]
+            for percentile, one in zip(INTERVAL_PERCENTILES, found_, strict=bool(found_))
+        } or None
+    return told
+
+
+def _backlog(plan: dict[str, Any], tally: StageTally, flow: _Flow) -> dict[str, Any] | None:
+    """Whether what has come due and is not answered yet grows over the window: a rate above what the endpoint serves."""
+    window, line = tally.window, tally.timeline
+    edges_ns = line.edges_ns[line.before : line.before + line.inside + 1]
+    arrived = int(np.count_nonzero(rates.within(window, flow.due_ns)))
+    if len(edges_ns) < 2 or not window.length_ns:
+        return None
+    waiting = rates.in_flight_means(flow.due_ns, flow.ended_ns, edges_ns)
+    found = growth(
+        (edges_ns[:-1] - window.start_ns) / NS_PER_S,
+        waiting,
+        arrived / (window.length_ns / NS_PER_S),
+        scatter_of(plan["load"].get("arrivals", "")),
+    )
+    return (
+        None
+        if found is None
+        else {
+            "growth_per_s": round(found.per_s, 6),
+            "growth_share": round(found.share, 6),
+            "deviations": round(found.deviations, 3),
+            "grows": found.grows,
+        }
+    )
+
+
+def _attained(tally: StageTally, name: str) -> dict[str, Any] | None:
+    """The share of the requests answered or failed that met an objective, with Wilson's interval over what they are worth.
+
+    A failure has met nothing. Neighbours wait in one queue: `worth` is how many independent requests they amount to.
+    """
+    if not tally.judged_due_ns:
+        return None
+    met = _joined(tally.judged_met[name])[np.argsort(_joined(tally.judged_due_ns), kind="stable")]
+    worth = len(met) / design_effect(met)
+    found = wilson(float(np.count_nonzero(met)) / len(met) * worth, worth)
+    return {
+        "requests": len(met),
+        "met": int(np.count_nonzero(met)),
+        "worth": round(worth, 3),
+        "low": round(found.low, 9),
+        "high": round(found.high, 9),
+    }
 
 
 def _fluidity(tally: StageTally) -> float | None:
@@ -445,5 +571,5 @@ def _p50_by_bin(line: rates.Timeline, times_ns: Integers, values_ns: Integers) -
     return [round(float(np.median(one)) / NS_PER_MS, 6) if len(one) else None for one in pieces]
 
 
-def _joined(pieces: list[Integers]) -> Integers:
+def _joined(pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)

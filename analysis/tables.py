@@ -68,6 +68,9 @@ def stage_table(stages: Sequence[Facts]) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("output\ntokens/s", justify="right", no_wrap=True)
     table.add_column("\nreq/s", justify="right", no_wrap=True)
+    has_inputs = any(stage.get("inputs_per_s") is not None for stage in stages)
+    if has_inputs:
+        table.add_column("inputs\n/s", justify="right", no_wrap=True)
     table.add_column("\nerrors", justify="right", no_wrap=True)
     for stage in stages:
         failed = stage["requests"]["failed"]
@@ -76,6 +79,7 @@ def stage_table(stages: Sequence[Facts]) -> Table:
             *(_percentile(stage[metric], name) for _, metric, name in PERCENTILE_COLUMNS),
             number(stage["output_tokens_per_s"]),
             number(stage["requests_per_s"]),
+            *([number(stage["inputs_per_s"])] if has_inputs else []),
             Text(f"{failed:,}", style="red" if failed else ""),
         )
     return table
@@ -103,6 +107,129 @@ def open_loop_table(stages: Sequence[Facts]) -> Table | None:
             ),
         )
     return table
+
+
+def curve_table(curve: Sequence[Facts]) -> Table:
+    """A row a point of the curve; latencies in ms, in open loop from the intended time."""
+    table = _table(12, padding=0)
+    titles = (
+        "req/s",
+        "in\ntok/s",
+        "out\ntok/s",
+        "+-",
+        "tok/s\na user",
+        "TTFT\np50",
+        "TTFT\np99",
+        "TPOT\np50",
+        "E2E\np50",
+    )
+    for title in (*titles, "E2E\np99", "failed"):
+        table.add_column(title if "\n" in title else f"\n{title}", justify="right", no_wrap=True)
+    for point in curve:
+        due = "_intended" if point["load"]["mode"] == "rate" else ""
+        failed = point["failed_share"]
+        table.add_row(
+            Text(plain(load_words(point["load"]))),
+            *(short((point[name] or {}).get("value")) for name in ("requests_per_s", "input_tokens_per_s")),
+            short((point["output_tokens_per_s"] or {}).get("value")),
+            Text(_half_width(point["output_tokens_per_s"]), style="dim"),
+            short(point["tokens_per_s_per_user"]),
+            *(
+                short(((point[f"{name}_ms"] or {}).get(percentile) or {}).get("value"))
+                for name, percentile in (
+                    (f"ttft{due}", "p50"), (f"ttft{due}", "p99"), ("tpot", "p50"), (f"e2e{due}", "p50"), (f"e2e{due}", "p99")
+                )
+            ),
+            Text(f"{failed:.1%}" if failed else "0", style="red" if failed else ""),
+        )  # fmt: skip
+    return table
+
+
+def load_words(load: Facts) -> str:
+    """A load in a few characters: 64, 12.5/s, or its profile."""
+    value = load.get("profile") or f"{load.get('value', 0):g}"
+    return f"{value}/s" if load["mode"] == "rate" else str(value)
+
+
+def _half_width(one: Facts | None) -> str:
+    if not one or not one["value"] or one["low"] is None:
+        return ""
+    return f"{(one['high'] - one['low']) / 2 / one['value']:.1%}"
+
+
+def curve_notes(summary: Facts) -> list[Text]:
+    """What the curve's numbers are, how the server counts a prompt, and which levels were left out."""
+    curve = summary["curve"]
+    repeats = max((len(point["stages"]) for point in curve), default=1)
+    within = (
+        f"of {repeats} repeats" if repeats > 1 else "within the run (block bootstrap); --repeat adds that between runs"
+    )
+    due = "; TTFT and E2E from the intended time" if any(point["load"]["mode"] == "rate" for point in curve) else ""
+    notes = [Text(f"latencies in ms{due}; +-: half of the 95 % interval of out tok/s {within}", style="dim")]
+    counted = (summary["warm_up"] or {}).get("prompt_tokens")
+    if counted:
+        words = f"the server counts {number(counted['mean'])} tokens a prompt"
+        if counted["wanted"]:
+            words += f" where {counted['wanted']:,} were asked for ({counted['off_share']:+.1%})"
+        notes.append(Text(f"{words}, over {summary['warm_up']['requests']} requests before the first level"))
+    notes += [Text(f"{plain(one['name'])}: {plain(one['words'])}") for one in summary["skipped"]]
+    for stage in summary["stages"]:
+        if (stage["outcome"] or {}).get("reason") == "cut":
+            words = f"was cut after {stage['window_s']:.1f} s: {plain(stage['outcome']['words'])}"
+            notes.append(Text(f"{plain(stage['name'])} {words}"))
+    return notes
+
+
+def points_table(told: Facts) -> Table:
+    """A row a load that a search tried."""
+    table = _table(14)
+    for title in ("output\ntokens/s", "95 %\ninterval", "\nreq/s", "\nstages"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("\n", no_wrap=True)
+    for point in told["points"]:
+        tokens = point["output_tokens_per_s"]
+        interval = "-" if tokens["high"] is None else f"{short(tokens['low'])} .. {short(tokens['high'])}"
+        table.add_row(
+            load_words(told["load"] | {"value": point["load"]}),
+            short(tokens["value"]),
+            interval,
+            short(point["requests_per_s"]["value"]),
+            f"{len(point['stages'])}",
+            Text(_became(point, told["question"])),
+        )
+    return table
+
+
+def _became(point: Facts, question: str) -> str:
+    if point["client"]:
+        return "the load generator's limit"
+    if point["saturated"]:
+        return "not kept up with"
+    if question == "slo":
+        return {True: "meets the objectives", False: "misses them", None: "open"}[point["meets"]]
+    return ""
+
+
+def answer_lines(told: Facts) -> list[Text]:
+    """The answer of a search in two or three sentences."""
+    load, tokens = told["load"], told["output_tokens_per_s"]
+    unit = "requests a second" if load["mode"] == "rate" else "requests in flight"
+    what = "the highest load within the objectives" if told["question"] == "slo" else "the knee"
+    at = f"{number(load['value'])} {unit}"
+    words = f"{what}: {at} ({_range(load)}), {number(tokens['value'])} output tokens/s ({_range(tokens)})"
+    lines = [Text(words, style="bold")]
+    if told["limited_by"] == "client":
+        lines[0] = Text(f"limited by this load generator, not by the endpoint, at {at}", style="bold red")
+        lines.append(Text(f"the endpoint gave {number(tokens['value'])} output tokens/s there, and may give more"))
+    elif told["limited_by"] == "budget":
+        lines[0] = Text("not decided. ", style="bold yellow") + Text(f"So far: {words}")
+    lines += [Text(f"  {plain(reason)}") for reason in told["reasons"]]
+    return lines
+
+
+def _range(one: Facts) -> str:
+    high = "?" if one["high"] is None else number(one["high"])
+    return f"{number(one['low'])} .. {high}"
 
 
 def is_open_loop(stage: Facts) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from analysis import metrics, rates, slo
 from analysis.captures import ABSENT, Integers, Mask, Rows, pick
@@ -17,6 +18,10 @@ from analysis.window import Window
 
 LATE_NS: Final = 1_000_000
 """A request sent more than this after its intended time counts as late. Not a knob: lateness is told beside it."""
+
+
+INTERVALS: Final = ("ttft", "ttft_intended", "tpot", "e2e", "e2e_intended")
+"""The latencies whose percentiles are given with an interval."""
 
 
 @dataclass(slots=True)
@@ -79,6 +84,7 @@ class StageTally:
     after_window: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     finished: int = 0  # completions inside the window
+    completed_tokens: int = 0  # output tokens of the requests that `completed` counts
     good: int = 0
     met: Counter[str] = field(default_factory=Counter)
     deadlines_met: int = 0
@@ -92,7 +98,13 @@ class StageTally:
     events: int = 0
     coalesced_events: int = 0
     unstamped_requests: int = 0
+    # Of the requests of the window that were answered or failed, in pieces: due_ns, what INTERVALS names (ABSENT where the
+    # request did not complete), and whether each objective was met. Some 50 bytes a request.
+    judged_due_ns: list[Integers] = field(default_factory=list)
+    judged: dict[str, list[Integers]] = field(default_factory=lambda: {name: [] for name in INTERVALS})
+    judged_met: dict[str, list[Mask]] = field(default_factory=dict)
     # Of every request of the stage that was sent, in pieces: 24 bytes a request, 32 with a schedule.
+    all_prompt_tokens: list[NDArray[np.int32]] = field(default_factory=list)  # of those whose server told
     all_sent_ns: list[Integers] = field(default_factory=list)
     all_due_ns: list[Integers] = field(default_factory=list)  # without a schedule the very arrays of all_sent_ns
     all_ended_ns: list[Integers] = field(default_factory=list)
@@ -126,6 +138,7 @@ def add(tally: StageTally, worker: int, rows: Rows) -> None:
         return
     inside = pick(rows, of_window)
     _add_requests(tally, mine, inside)
+    _add_judged(tally, pick(inside, ~inside.cancelled))
     _add_turns(tally, inside)
     if inside.completed.any():
         _add_latencies(tally, pick(inside, inside.completed))
@@ -137,6 +150,7 @@ def _add_tokens(tally: StageTally, mine: WorkerTally, rows: Rows) -> None:
     rates.add_tokens(tally.timeline, rows.event_ns, tokens)
     told = rows.prompt_tokens != ABSENT
     tally.prompts_told |= bool(told.any())
+    tally.all_prompt_tokens.append(rows.prompt_tokens[told].astype(np.int32))
     begun = told & rates.within(tally.window, metrics.first_output_ns(rows))
     tally.input_tokens += int(rows.prompt_tokens[begun].sum())
 
@@ -151,6 +165,7 @@ def _add_flow(tally: StageTally, rows: Rows, due_ns: Integers) -> None:
 
 
 def _add_finished(tally: StageTally, rows: Rows) -> None:
+    tally.timeline.finished += rates.by_bin(tally.timeline, rows.last_byte_ns[rows.completed])
     finished: Mask = rows.completed & rates.within(tally.window, rows.last_byte_ns)
     tally.finished += int(np.count_nonzero(finished))
     if not tally.limits or not finished.any():
@@ -178,6 +193,16 @@ def _add_requests(tally: StageTally, mine: WorkerTally, inside: Rows) -> None:
     tally.unstamped_requests += int(np.count_nonzero(~inside.kernel_stamps))
 
 
+def _add_judged(tally: StageTally, judged: Rows) -> None:
+    if not len(judged):
+        return
+    tally.judged_due_ns.append(metrics.due_ns(judged).copy())
+    for name, values in tally.judged.items():
+        values.append(np.where(judged.completed, metrics.A_REQUEST[name](judged), ABSENT))
+    for name, meets in slo.met(judged, tally.limits).items():
+        tally.judged_met.setdefault(name, []).append(meets & judged.completed)
+
+
 def _add_turns(tally: StageTally, inside: Rows) -> None:
     if inside.turn.max() == ABSENT:
         return
@@ -195,6 +220,7 @@ def _add_turns(tally: StageTally, inside: Rows) -> None:
 
 
 def _add_latencies(tally: StageTally, measured: Rows) -> None:
+    tally.completed_tokens += int(metrics.output_tokens(measured).sum())
     for name, definition in metrics.A_REQUEST.items():
         fill(tally.latencies[name], metrics.present(definition(measured)))
     if measured.event_tokens is not None and measured.event_tokens.max(initial=0) > 1:

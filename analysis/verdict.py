@@ -40,8 +40,16 @@ def verdict(summary: Facts) -> Facts:
     """{"ok", "reasons"} over a whole summary; a reason is {"stage": name or None, "code", "words", "try"}."""
     reasons = [_reason(None, doubt) for doubt in (ask(summary) for ask in OF_A_RUN) if doubt]
     for stage in summary["stages"]:
-        reasons += [_reason(stage["name"], doubt) for doubt in (ask(stage) for ask in OF_A_STAGE) if doubt]
+        # A search goes beyond the limit on purpose, and a stage that was cut is no result: the client alone can be wrong.
+        is_result = not summary["question"] and _reason_of(stage) != "cut"
+        asked = OF_A_STAGE if is_result else OF_THE_CLIENT
+        reasons += [_reason(stage["name"], doubt) for doubt in (ask(stage) for ask in asked) if doubt]
     return {"ok": not reasons, "reasons": reasons}
+
+
+def _reason_of(stage: Facts) -> str | None:
+    reason: str | None = (stage["outcome"] or {}).get("reason")
+    return reason
 
 
 def _reason(stage: str | None, doubt: Doubt) -> Facts:
@@ -429,6 +437,19 @@ def retried(stage: Facts) -> Doubt | None:
     )
 
 
+def over_saturated(stage: Facts) -> Doubt | None:
+    """Open loop: the backlog grows all through the window, so that every latency depends on how long one looked."""
+    backlog = stage["backlog"]
+    if not backlog or not backlog["grows"]:
+        return None
+    return Doubt(
+        "over-saturated",
+        f"the requests that are due and not answered grow by {backlog['growth_per_s']:,.4g} a second "
+        f"({backlog['growth_share']:.1%} of the arrivals): the endpoint does not keep up, and the latencies have no end",
+        "a lower --rate; loadgen saturate finds the highest that is kept up with",
+    )
+
+
 UNFINISHED: Final = "unfinished"
 
 LATENCIES: Final = (
@@ -455,6 +476,7 @@ OF_A_STAGE: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     unfinished,
     mostly_cancelled,
     retried,
+    over_saturated,
     too_few_samples,
     load_below_plan,
     late_sends,
@@ -468,6 +490,16 @@ OF_A_STAGE: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     clock_step,
     backwards,
 )
+
+
+OF_THE_CLIENT: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
+    coalesced,
+    unstamped,
+    busy_workers,
+    clock_step,
+    backwards,
+)
+"""What a stage can be doubted for even when the endpoint was meant to be beyond its limit."""
 
 
 def _of(facts: Facts, block: str, name: str) -> float | None:

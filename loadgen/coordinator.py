@@ -27,6 +27,9 @@ LOOK_S: Final = 0.05
 TICK_S: Final = 0.5
 """Between two calls of the watcher."""
 
+JUDGE_S: Final = 0.1
+"""Between two questions to the judge of a stage."""
+
 # The workers look for orders every 10 ms; five times that, and none can miss the start.
 START_LEAD_NS: Final = 50 * NS_PER_MS
 
@@ -161,7 +164,7 @@ class Coordinator:
         return self._interrupts
 
     def stage(self, plans: Sequence[StagePlan], watch: Watcher, judge: Judge | None = None) -> Outcome:
-        """Run one stage, `plans` by worker; its number is above those before. `judge` is asked at each tick of the watch.
+        """Run one stage, `plans` by worker; its number is above those before. `judge` is asked several times a second.
 
         RunError when a worker is lost; what it had written stays.
         """
@@ -178,7 +181,7 @@ class Coordinator:
         board.numbers[b.START_STAGE] = stage
         slots = sum(plan.load.slots for plan in plans if isinstance(plan.load, ClosedLoad))
         hopeless = cut = ""
-        next_tick_s = time.monotonic()
+        next_tick_s = next_judgement_s = time.monotonic()
         while not self._all(b.DONE, stage):
             time.sleep(LOOK_S)
             self._check_workers()
@@ -188,9 +191,10 @@ class Coordinator:
                 board.numbers[b.ORDER] = b.ABORT
             if time.monotonic() >= next_tick_s:
                 next_tick_s += TICK_S
-                now = self._now(stage, start_ns)
-                watch(now)
-                if judge is not None and may_end_early and not hopeless and (cut := judge(now)):
+                watch(self._now(stage, start_ns))
+            if judge is not None and may_end_early and not hopeless and time.monotonic() >= next_judgement_s:
+                next_judgement_s += JUDGE_S
+                if cut := judge(self._now(stage, start_ns)):
                     board.numbers[b.ORDER] = b.ABORT
         watch(self._now(stage, start_ns))
         if cut:

@@ -3,15 +3,18 @@
 import random
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 
 from loadgen import __version__, recipes
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.dialects import DIALECTS
+from loadgen.dialects import AUTO, find, recognised, spoken
 from loadgen.dialects.answer import Ask
+from loadgen.dialects.credentials import NOBODY, Credentials, header_fields
+from loadgen.dialects.dialect import merged
 from loadgen.distribution import Distribution
 from loadgen.errors import UsageError
 from loadgen.nonces import Nonces
@@ -31,7 +34,9 @@ from loadgen.schedule.stage import Schedule, schedule
 from loadgen.schema import SCHEMA_VERSION
 from loadgen.spec import Spec, StageSpec
 from loadgen.tokens import load
+from loadgen.wording import Wording
 from loadgen.workload import traces
+from loadgen.workload.images import url_of
 from loadgen.workload.prompts import Lexicon
 from loadgen.workload.script import Calibration
 
@@ -59,26 +64,70 @@ MOST_SPARE: Final = 128
 _MARK: Final = "@nonce@"
 
 
-def target(spec: Spec) -> Target:
-    """Where the requests go. `--url` may be a base (http://h:8000, https://h/v1) or the whole path.
+def wording(spec: Spec) -> Wording:
+    """How requests are worded. The spec's API is known (resolved)."""
+    return Wording(
+        api=spec.api,
+        usage=spec.usage,
+        token_ids=spec.return_token_ids,
+        max_tokens_field=spec.max_tokens_field,
+        tools=spec.tools,
+        inputs=spec.inputs,
+        template=spec.body_template,
+        extra=merged(spec.extra_body, spec.body_field),
+    )
 
-    UsageError where it is the path of another API.
+
+def resolved(spec: Spec) -> Spec:
+    """The spec with the API, and where the URL names it the model, that the URL tells.
+
+    UsageError if there is no such API, or if it does not go with the URL, or not with what is asked of it.
     """
+    parts = urlsplit(spec.url)
+    address = f"{parts.hostname}{parts.path.rstrip('/')}"
+    if spec.api == AUTO:
+        dialect = recognised(address)
+    else:
+        dialect = find(spec.api)
+        other = recognised(address)
+        if dialect.whole_in(address) is None and other.whole_in(address) is not None:
+            raise UsageError(
+                f"--api: {spec.api} does not go with a --url that ends as that of {other.name} does; give --api {other.name}"
+            )
+    spec = replace(spec, api=dialect.name)
+    found = dialect.whole_in(address)
+    if spec.model is None and found is not None and "model" in found.groupdict():
+        spec = replace(spec, model=unquote(found["model"]))
+    speaker = spoken(wording(spec))
+    if dialect.framing == "json":
+        for flag, given in (("--turns", spec.turns), ("--cancel", spec.cancel)):
+            if given is not None:
+                raise UsageError(f"{flag}: the {dialect.name} API answers in one piece, without a text; leave it out")
+    # What it cannot say is refused here, and not by the first request.
+    speaker.body(
+        Ask(spec.model or "", "", 1, spec.ignore_eos, images=() if not spec.image else ("data:image/png;base64,",))
+    )
+    return spec
+
+
+def target(spec: Spec) -> Target:
+    """Where the requests of a resolved spec go. `--url` may be a base (http://h:8000, https://h/v1) or the whole path."""
     parts = urlsplit(spec.url)
     tls = parts.scheme == "https"
     assert parts.hostname is not None
     base = parts.path.rstrip("/")
-    # The longest that fits: /chat/completions ends in /completions too.
-    routes = {api: dialect.PATH for api, dialect in DIALECTS.items() if base.endswith(dialect.PATH)}
-    api = max(routes, key=lambda name: len(routes[name]), default=spec.api)
-    if api != spec.api:
-        raise UsageError(f"--api: {spec.api} does not go with a --url that ends in {routes[api]}; give --api {api}")
-    path = base if routes else f"{base or '/v1'}{DIALECTS[api].PATH}"
+    dialect = find(spec.api)
+    path = base if dialect.whole_in(f"{parts.hostname}{base}") is not None else dialect.path(base)
+    if spec.model is not None:
+        path = dialect.path_to(path, spec.model)
+    query = parts.query
+    if dialect.query and dialect.query.partition("=")[0] not in parse_qs(query, keep_blank_values=True):
+        query = f"{query}&{dialect.query}" if query else dialect.query
     return Target(
         host=parts.hostname,
         port=parts.port or (443 if tls else 80),
         tls=tls,
-        path=f"{path}?{parts.query}" if parts.query else path,
+        path=f"{path}?{query}" if query else path,
         tls_ca=spec.tls_ca,
         insecure=spec.insecure,
         proxy=spec.proxy,
@@ -95,26 +144,32 @@ def limits(spec: Spec) -> Limits:
     )
 
 
-def head(where: Target, key: str | None) -> bytes:
-    """Request line and headers, less Content-Length and the blank line. UsageError if the key cannot be sent."""
+def head(spec: Spec, where: Target, credentials: Credentials = NOBODY) -> bytes:
+    """Request line and headers, less Content-Length and the blank line. UsageError if they cannot be sent."""
     default_port = 443 if where.tls else 80
     host = f"[{where.host}]" if ":" in where.host else where.host
-    lines = [
-        f"POST {where.path} HTTP/1.1",
-        f"Host: {host}" if where.port == default_port else f"Host: {host}:{where.port}",
-        f"User-Agent: loadgen/{__version__}",
-        "Accept: text/event-stream",
-        "Accept-Encoding: identity",  # a compressing gateway holds events back
-        "Content-Type: application/json",
+    fields = header_fields(find(spec.api), credentials, spec.header)
+    own = {name.lower() for name, _ in fields}
+    first = [
+        ("Host", host if where.port == default_port else f"{host}:{where.port}"),
+        ("User-Agent", f"loadgen/{__version__}"),
     ]
-    if key:
-        lines.append(f"Authorization: Bearer {key}")
+    fields = [*(pair for pair in first if pair[0].lower() not in own), *fields]
+    lines = [f"POST {where.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
     # A line break in the key (a file read whole, a .env of Windows) would begin a header of its own.
     if not all(line.isascii() and line.isprintable() for line in lines):
+        variables = ", ".join(find(spec.api).key_variables)
         raise UsageError(
-            "OPENAI_API_KEY, --url: the key or the URL holds characters that HTTP cannot send; allowed is printable ASCII"
+            f"{variables}, --url: the key, a header or the URL holds characters that HTTP cannot send; "
+            "allowed is printable ASCII"
         )
     return "\r\n".join(lines).encode("ascii")
+
+
+def images(spec: Spec, randomness: random.Random | None = None) -> tuple[str, ...]:
+    """The images of one prompt, as URLs."""
+    randomness = randomness or random.Random(spec.seed)
+    return tuple(url_of(image, randomness) for image in spec.image)
 
 
 def pool(
@@ -129,6 +184,7 @@ def pool(
     assert isinstance(spec.input_tokens, Distribution)
     assert isinstance(spec.output_tokens, Distribution)
     input_tokens, output_tokens = int(spec.input_tokens.a), int(spec.output_tokens.a)
+    dialect = spoken(wording(spec))
     lexicon = Lexicon(load(spec.tokenizer) if spec.tokenizer is not None else None)
     randomness = random.Random(spec.seed)
     content = calibration.content(input_tokens)
@@ -142,8 +198,8 @@ def pool(
     n_bytes = 0
     while len(bodies) < MAX_BODIES and n_bytes < MAX_POOL_BYTES:
         text = lexicon.text(content, randomness, opening)
-        ask = Ask(model, _MARK + text, output_tokens, spec.ignore_eos, system)
-        before, after = orjson.dumps(DIALECTS[spec.api].body(ask)).split(_MARK.encode(), 1)
+        ask = Ask(model, _MARK + text, output_tokens, spec.ignore_eos, system, images=images(spec, randomness))
+        before, after = orjson.dumps(dialect.body(ask)).split(_MARK.encode(), 1)
         bodies.append((before, after))
         texts.append(text)
         n_bytes += len(before) + len(after)
@@ -213,6 +269,8 @@ def stages(spec: Spec, planned: Sequence[Schedule]) -> list[dict[str, Any]]:
 
 def stage_entry(spec: Spec, number: int, stage: StageSpec, made: Schedule) -> dict[str, Any]:
     """One planned stage, as it stands in run.json."""
+    # Where there are no tokens to count, what a request brings is counted.
+    more = {"inputs_per_request": spec.inputs} if spec.api != AUTO and find(spec.api).framing == "json" else {}
     return {
         "stage": number,
         "name": stage_name(stage),
@@ -223,7 +281,9 @@ def stage_entry(spec: Spec, number: int, stage: StageSpec, made: Schedule) -> di
         "duration_s": None if made.duration_ns is None else made.duration_ns / NS_PER_S,
         "requests": stage.requests,
         "sessions": stage.sessions,
+        "warms_up": stage.warms_up,
         "arrivals_planned": made.arrivals_planned,
+        **more,
     }
 
 
@@ -253,12 +313,13 @@ def share(total: int, worker: int, workers: int) -> int:
 
 
 def most_in_flight(spec: Spec, planned: Sequence[Schedule]) -> int | None:
-    """The most units in flight at any time, in all workers together; None where an open loop sets no limit."""
+    """The most units in flight at any time, in all workers; None where an open loop sets no limit, or without a stage."""
     limits = [
         stage.max_in_flight if stage.is_open_loop else made.most_in_flight
         for stage, made in zip(spec.stages, planned, strict=True)
     ]
-    return None if None in limits else max(limit for limit in limits if limit is not None)
+    known = [limit for limit in limits if limit is not None]
+    return max(known) if known and len(known) == len(limits) else None
 
 
 def worker_stages(
@@ -355,7 +416,7 @@ def worker_plans(
     *,
     where: Target,
     model: str,
-    key: str | None,
+    credentials: Credentials,
     transport: str,
     cores: list[int | None],
     run_id: str,
@@ -367,7 +428,8 @@ def worker_plans(
 ) -> list[WorkerPlan]:
     """A plan a worker, without the stages; `cores`, `capture_paths` and `scripts` hold one entry for each."""
     workers = len(cores)
-    requests = pool(spec, model, head(where, key), calibration)
+    worded = wording(spec)
+    requests = pool(spec, model, head(spec, where, credentials), calibration)
     metadata = {
         "schema": SCHEMA_VERSION,
         "loadgen": __version__,
@@ -387,7 +449,7 @@ def worker_plans(
             core=core,
             transport=transport,
             spin=spec.spin,
-            dialect=spec.api,
+            wording=worded,
             target=where,
             limits=limits(spec),
             users=users(spec),
@@ -396,7 +458,7 @@ def worker_plans(
             tokenizer=spec.tokenizer,
             capture_path=path,
             metadata=metadata,
-            secrets=(key,) if key else (),
+            secrets=credentials.secrets,
             board_fd=board_fd,
         )
         for worker, (core, path) in enumerate(zip(cores, capture_paths, strict=True))

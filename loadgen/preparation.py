@@ -15,6 +15,7 @@ from typing import Final
 from loadgen.errors import RunError
 from loadgen.plan import ScriptPlan
 from loadgen.ring import Ring
+from loadgen.wording import Wording
 from loadgen.workload.script import Recipe
 
 LEAVE_S: Final = 5.0
@@ -33,7 +34,7 @@ class PreparerPlan:
     """All that the preparer knows: no key, and no address."""
 
     recipe: Recipe
-    dialect: str
+    wording: Wording
     rings: tuple[tuple[int, int], ...]
     """(descriptor, bytes) of each worker's."""
     cpus: tuple[int, ...] | None
@@ -52,7 +53,7 @@ class Preparation:
     def __init__(
         self,
         recipe: Recipe,
-        dialect: str,
+        wording: Wording,
         workers: int,
         *,
         cpus: Sequence[int] | None,
@@ -62,7 +63,7 @@ class Preparation:
         self._rings = [Ring(ring_bytes(workers, longest_tokens)) for _ in range(workers)]
         self._plan = PreparerPlan(
             recipe,
-            dialect,
+            wording,
             tuple((ring.fd, ring.capacity) for ring in self._rings),
             None if cpus is None else tuple(cpus),
         )

@@ -20,13 +20,13 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields, replace
-from types import ModuleType
 from typing import Final
 
 import orjson
 
-from loadgen.dialects import DIALECTS
+from loadgen.dialects import spoken
 from loadgen.dialects.answer import Ask
+from loadgen.dialects.dialect import Dialect
 from loadgen.errors import LoadgenError, UsageError
 from loadgen.preparation import PreparerPlan
 from loadgen.ring import ALL_SLOTS, WANTED, Ring
@@ -48,7 +48,7 @@ class Over(Exception):
 class Preparer:
     """Fills the rings, stage by stage, as the workers ask for it. `look` raises Over when the run is over."""
 
-    def __init__(self, recipe: Recipe, dialect: ModuleType, rings: list[Ring], look: Callable[[], None]) -> None:
+    def __init__(self, recipe: Recipe, dialect: Dialect, rings: list[Ring], look: Callable[[], None]) -> None:
         self._recipe = recipe
         self._dialect = dialect
         self._rings = rings
@@ -73,7 +73,12 @@ class Preparer:
             worker = (unit.number % all_slots if all_slots else unit.number) % workers
             if unit.session is not None:
                 worker = unit.session % workers
-            if not self._give(stage, worker, self.record(unit), unit):
+            try:
+                record = self.record(unit)
+            except UsageError as error:  # what this API cannot say
+                where = f"{self._recipe.file.path}: line {unit.line}: " if self._recipe.file is not None else ""
+                raise UsageError(f"{where}{error}") from None
+            if not self._give(stage, worker, record, unit):
                 break
             if not number % LOOK_EVERY:
                 self._look()
@@ -161,7 +166,7 @@ def main() -> None:
             raise Over
 
     try:
-        Preparer(plan.recipe, DIALECTS[plan.dialect], rings, look).work()
+        Preparer(plan.recipe, spoken(plan.wording), rings, look).work()
     except Over:
         return
     except LoadgenError as error:

@@ -3,18 +3,20 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 import orjson
 
 from loadgen.clock import NS_PER_S
-from loadgen.dialects import DIALECTS
+from loadgen.dialects import spoken
 from loadgen.distribution import Distribution, FromFile, Prefixes
 from loadgen.errors import UsageError
 from loadgen.forecast import Means
 from loadgen.preparation import ring_bytes
 from loadgen.spec import Spec, most_turns, workload_file
 from loadgen.tokens import load
+from loadgen.wording import Wording
 from loadgen.workload import formats, lengths, traces
 from loadgen.workload.containers import BadLine, raise_it
 from loadgen.workload.prompts import Lexicon
@@ -112,6 +114,7 @@ def recipe(spec: Spec, model: str, calibration: Calibration = Calibration()) -> 
         once=spec.once,
         skip_bad_lines=spec.skip_bad_lines,
         calibration=calibration,
+        images=spec.image,
     )
 
 
@@ -127,16 +130,25 @@ def turns_of(spec: Spec, how: formats.Reading | None) -> int:
     return most_turns(spec)
 
 
-def try_script(spec: Spec, model: str) -> None:
-    """Make the first units, as the preparer will. UsageError, with file and line, where that does not work."""
+def try_script(spec: Spec, model: str, worded: Wording) -> None:
+    """Make the first units, worded as the preparer will. UsageError, with file and line, where that does not work."""
     made = Script(recipe(spec, model))
-    body = DIALECTS[spec.api].body
+    body = spoken(worded).body
     for _, unit in zip(range(TRIED_UNITS), made.units(0), strict=False):
         for asked in unit.asked:
             try:
                 orjson.dumps(body(asked.ask))
             except UsageError as error:
                 raise UsageError(f"{workload_file(spec)}: line {unit.line}: {error}") from None
+
+
+def first_output_tokens(spec: Spec) -> float:
+    """Output tokens that a request is to have: on average, or where a file says it over its first units."""
+    if isinstance(spec.output_tokens, Distribution):
+        return spec.output_tokens.mean
+    units = islice(Script(recipe(spec, spec.model or "model"), _pass_over).units(0), TRIED_UNITS)
+    wanted = [asked.wanted_output_tokens for unit in units for asked in unit.asked]
+    return sum(wanted) / max(len(wanted), 1)
 
 
 CALIBRATION_TOKENS: Final = (32, 288)

@@ -21,6 +21,7 @@ import orjson
 from loadgen import __version__, host, planner, recipes
 from loadgen.board import Board
 from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher
+from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target
 from loadgen.preparation import Preparation
@@ -136,19 +137,22 @@ class Run:
     part of the same run was interrupted: stages that are done stay done, and the others go into a capture of their own.
     """
 
-    def __init__(self, spec: Spec, run_dir: Path, *, key: str | None, resumed: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, spec: Spec, run_dir: Path, *, credentials: Credentials, resumed: dict[str, Any] | None = None
+    ) -> None:
         self.run_dir = run_dir
-        self._key = key
+        self.credentials = credentials
+        spec = planner.resolved(spec)
         self.schedules = planner.schedules(spec)
         self._cores = cores(spec, self.schedules)
         self.spec = replace(spec, transport=choose_transport(spec))
         self.where: Target = planner.target(spec)
-        planner.head(self.where, key)
+        planner.head(self.spec, self.where, credentials)
         self.calibration = Calibration()
-        if recipes.has_script(spec):
-            recipes.try_script(spec, spec.model or "model")
-        elif spec.tokenizer is not None:
-            planner.pool(spec, "model", b"")
+        if recipes.has_script(self.spec):
+            recipes.try_script(self.spec, self.spec.model or "model", planner.wording(self.spec))
+        elif self.spec.tokenizer is not None:
+            planner.pool(self.spec, "model", b"")
         check_descriptors(planner.most_in_flight(spec, self.schedules), len(self._cores))
         if resumed is None:
             check_directory(run_dir)
@@ -167,10 +171,15 @@ class Run:
         """The numbers of the stages that are still to be run."""
         return [stage["stage"] for stage in self.stages if "outcome" not in stage]
 
+    def change(self, **settings: Any) -> None:
+        """Settle what the endpoint alone could tell: its model, whether it counts tokens."""
+        self.spec = replace(self.spec, **settings)
+        self.where = planner.target(self.spec)
+
     @contextmanager
     def started(self, model: str, **facts: Any) -> Iterator[None]:
         """The workers, spawned; leaving ends them. The directory is there (create_directory); `facts` go into run.json."""
-        self.spec = replace(self.spec, model=model)
+        self.change(model=model)
         machine = host.facts()
         pin = hasattr(os, "sched_setaffinity")
         self._part = len(self._facts["parts"]) + 1
@@ -201,7 +210,7 @@ class Run:
                 self.schedules,
                 where=self.where,
                 model=model,
-                key=self._key,
+                credentials=self.credentials,
                 transport=self.spec.transport,
                 cores=[core if pin else None for core in self._cores],
                 run_id=self._facts["run_id"],
@@ -225,7 +234,7 @@ class Run:
         free = [cpu for cpu in host.usable_cores() if cpu not in self._cores] or host.usable_cores()
         return Preparation(
             recipes.recipe(self.spec, model, self.calibration),
-            self.spec.api,
+            planner.wording(self.spec),
             len(self._cores),
             cpus=free if pin else None,
             longest_tokens=recipes.longest_tokens(self.spec),
@@ -269,6 +278,11 @@ class Run:
         """Leave a stage out, and say why."""
         self.stages[number]["outcome"] = {"reason": "skipped", "words": words}
         self._write()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether no more is to be sent."""
+        return self._coordinator is not None and self._coordinator.is_interrupted
 
     def interrupt(self) -> int:
         """Stop, as Coordinator.interrupt; gives how often it has been asked for."""

@@ -24,13 +24,16 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.board": (set(), set()),
     "loadgen.host": (set(), set()),
     "loadgen.wire": (set(), {"httptools"}),
-    "loadgen.plan": ({"loadgen.distribution"}, set()),
+    "loadgen.wording": (set(), set()),
+    "loadgen.media": (set(), set()),
+    "loadgen.plan": ({"loadgen.distribution", "loadgen.wording"}, set()),
     "loadgen.schema": (set(), {"pyarrow"}),
     "loadgen.spec": (
         {
             "loadgen.distribution",
             "loadgen.durations",
             "loadgen.errors",
+            "loadgen.media",
             "loadgen.schedule",
         },
         set(),
@@ -38,12 +41,19 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.schedule": ({"loadgen.durations"}, {"numpy"}),
     # Made of what a spec says, of which the other two are part.
     "loadgen.schedule.stage": ({"loadgen.clock", "loadgen.errors", "loadgen.schedule", "loadgen.spec"}, {"numpy"}),
-    "loadgen.dialects": ({"loadgen.errors"}, {"orjson"}),
+    "loadgen.dialects": ({"loadgen.errors", "loadgen.wording"}, {"orjson"}),
     "loadgen.ring": (set(), set()),
     "loadgen.nonces": (set(), set()),
     "loadgen.tokens": ({"loadgen.errors"}, {"tiktoken", "tokenizers"}),
     "loadgen.workload": (
-        {"loadgen.dialects", "loadgen.distribution", "loadgen.errors", "loadgen.nonces", "loadgen.tokens"},
+        {
+            "loadgen.dialects",
+            "loadgen.distribution",
+            "loadgen.errors",
+            "loadgen.media",
+            "loadgen.nonces",
+            "loadgen.tokens",
+        },
         {"numpy", "orjson", "pyarrow"},
     ),
     "loadgen.recipes": (
@@ -56,11 +66,15 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.preparation",
             "loadgen.spec",
             "loadgen.tokens",
+            "loadgen.wording",
             "loadgen.workload",
         },
         {"orjson"},
     ),
-    "loadgen.preparation": ({"loadgen.errors", "loadgen.plan", "loadgen.ring", "loadgen.workload"}, set()),
+    "loadgen.preparation": (
+        {"loadgen.errors", "loadgen.plan", "loadgen.ring", "loadgen.wording", "loadgen.workload"},
+        set(),
+    ),
     "loadgen.preparer": (
         {"loadgen.dialects", "loadgen.errors", "loadgen.preparation", "loadgen.ring", "loadgen.workload"},
         {"orjson"},
@@ -79,6 +93,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.tokens",
             "loadgen.schema",  # its version number alone: it goes into each capture
             "loadgen.spec",
+            "loadgen.wording",
             "loadgen.workload",
         },
         {"orjson"},
@@ -116,6 +131,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen",
             "loadgen.board",
             "loadgen.coordinator",
+            "loadgen.dialects",
             "loadgen.errors",
             "loadgen.host",
             "loadgen.plan",

@@ -14,6 +14,11 @@ from loadgen.errors import LoadgenError
 COMMANDS: Final = {
     # name: (module, one line for --help)
     "run": ("loadgen.cli.run", "Load an endpoint and report TTFT, TPOT and throughput at each level of load."),
+    "sweep": ("loadgen.cli.sweep", "Measure a curve: latency and throughput over many levels of load."),
+    "saturate": (
+        "loadgen.cli.saturate",
+        "Find the knee, or the most load within the objectives, and say who was the limit.",
+    ),
     "plan": (
         "loadgen.cli.plan",
         "Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.",

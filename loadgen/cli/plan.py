@@ -17,7 +17,7 @@ FIRST_ARRIVALS = 5
 
 
 @click.command(short_help="Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.")
-@load_options
+@load_options()
 @click.option("--expect-ttft", type=DurationType(0), default="500ms", show_default=True, help="TTFT to reckon with.")
 @click.option("--expect-tpot", type=DurationType(0), default="20ms", show_default=True, help="TPOT to reckon with.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -30,14 +30,14 @@ def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> 
     from loadgen import host, planner, recipes, run
     from loadgen.forecast import Expected, forecast
 
-    spec = spec_of(flags)
+    spec = planner.resolved(spec_of(flags))
     planned = planner.schedules(spec)
     workers = len(run.cores(spec, planned))
     plans = [planner.worker_stages(spec, planned, worker, workers, run.most_connections()) for worker in range(workers)]
     where = planner.target(spec)
-    pool = planner.pool(spec, spec.model or "model", planner.head(where, None))
+    pool = planner.pool(spec, spec.model or "model", planner.head(spec, where))
     if recipes.has_script(spec):
-        recipes.try_script(spec, spec.model or "model")
+        recipes.try_script(spec, spec.model or "model", planner.wording(spec))
     expected = Expected(expect_ttft / NS_PER_S, expect_tpot / NS_PER_S)
     told = forecast(spec, planned, plans, pool, expected, recipes.means(spec, workers))
     stages = planner.stages(spec, planned)

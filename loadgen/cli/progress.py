@@ -30,6 +30,7 @@ class Progress:
         self._seen: deque[tuple[float, int, int]] = deque()
         self._plain_due_s = 0.0
         self._stage = -1
+        self.latest: StageNow | None = None
 
     def __enter__(self) -> "Progress":
         if self._live is not None:
@@ -47,6 +48,7 @@ class Progress:
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, now: StageNow) -> None:
+        self.latest = now
         if now.stage != self._stage:
             self._stage = now.stage
             self._seen.clear()

@@ -11,14 +11,29 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console") -> None:
     """Prints a summary; without colour or control sequences where the console is no terminal."""
     from rich.text import Text
 
-    from analysis import charts, tables
+    from analysis import charts, saturation, tables
 
     def say(words: object) -> None:
         console.print(words, highlight=False, soft_wrap=False)
 
     stages = summary["stages"]
     say(Text(_head(summary)))
-    if stages:
+    found = saturation.read(run_dir) if summary["question"] else None
+    can_draw = console.encoding.lower().startswith("utf")
+    width = min(console.width, 80)
+    if found:
+        say(tables.points_table(found))
+        for line in tables.answer_lines(found):
+            say(line)
+    elif stages and summary["command"] == "sweep":
+        say(tables.curve_table(summary["curve"]))
+        for note in (*tables.curve_notes(summary), *tables.footnotes(stages)):
+            say(note)
+        users = charts.throughput_per_user(summary["curve"], width=width, ascii_only=not can_draw)
+        if users:
+            say("")
+            say(Text(users, no_wrap=True))
+    elif stages:
         say(tables.stage_table(stages))
         for caption, table in (
             (
@@ -33,8 +48,7 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console") -> None:
                 say(table)
         for note in tables.footnotes(stages):
             say(note)
-    can_draw = console.encoding.lower().startswith("utf")
-    picture = charts.throughput_latency(stages, width=min(console.width, 80), ascii_only=not can_draw)
+    picture = charts.throughput_latency(summary["curve"], width=width, ascii_only=not can_draw)
     if picture:
         say("")
         say(Text(picture, no_wrap=True))

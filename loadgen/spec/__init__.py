@@ -14,7 +14,7 @@ from loadgen.durations import MOST_NS
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
 
-APIS: Final = ("chat", "completions")
+USAGES: Final = ("final", "continuous", "none")
 TRANSPORTS: Final = ("auto", "kernel", "aiohttp")
 HISTORIES: Final = ("real", "recorded")
 SLO_METRICS: Final = ("ttft", "tpot", "itl", "e2e")
@@ -45,6 +45,7 @@ MOST_OUTPUT_TOKENS: Final = (1 << 31) - 1
 MOST_TURNS: Final = 1000
 """Of a session. Where a distribution has no end, what it draws beyond is cut to this."""
 MOST_RETRIES: Final = 100
+MOST_REPEATS: Final = 1000
 MOST_S: Final = MOST_NS / 1e9
 
 
@@ -70,6 +71,8 @@ class StageSpec:
     max_in_flight: int | None
     late_drop_s: float | None
     """None: late requests are sent, however late."""
+    warms_up: bool = False
+    """Only there to warm the endpoint up: it is no result."""
 
     @property
     def is_open_loop(self) -> bool:
@@ -109,6 +112,25 @@ class Spec:
     url: str
     model: str | None
     api: str
+    """A dialect's name, or "auto" until the URL has been looked at."""
+    api_key_env: str | None
+    """The environment variable that holds the key; None: the API's own."""
+    api_key_file: str | None
+    header: tuple[tuple[str, str], ...]
+    header_env: tuple[tuple[str, str], ...]
+    """(header, the environment variable that holds its value)."""
+    usage: str
+    return_token_ids: bool
+    max_tokens_field: str | None
+    inputs: int
+    """Of one request: its prompt is sent as so many."""
+    tools: tuple[dict[str, Any], ...]
+    image: tuple[str, ...]
+    """WIDTHxHEIGHT, files and URLs."""
+    body_template: Any
+    """JSON; None: the API's own body."""
+    extra_body: dict[str, Any]
+    body_field: dict[str, Any]
     stages: tuple[StageSpec, ...]
     input_tokens: Distribution | FromFile | None
     """Of a synthetic prompt; None: as the data set, the trace or the pairs say."""
@@ -135,6 +157,8 @@ class Spec:
     first_byte_timeout_s: float
     idle_timeout_s: float
     timeout_s: float
+    cooldown_s: float
+    early_stop: bool
     slo: dict[str, dict[str, float | None]] | None
     """Per metric of SLO_METRICS: {"percentile": 0..100 or None, "limit_ms"}."""
     prefixes: Prefixes | None = None
@@ -213,6 +237,10 @@ def spec_of_json(values: dict[str, Any]) -> Spec:
             "output_tokens": None if values["output_tokens"] is None else parse_lengths(str(values["output_tokens"])),
             "prefixes": None if values.get("prefixes") is None else parse_prefixes(values["prefixes"]),
             "cpus": None if values["cpus"] is None else tuple(values["cpus"]),
+            "header": tuple((name, value) for name, value in values["header"]),
+            "header_env": tuple((name, value) for name, value in values["header_env"]),
+            "tools": tuple(values["tools"]),
+            "image": tuple(values["image"]),
         }
     )
 

@@ -1,14 +1,15 @@
 """Flags over stages over the whole file over the defaults: which value counts, and the spec that comes out of it."""
 
+import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from loadgen.errors import UsageError
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
-from loadgen.spec import OWN_LENGTH, TIMED_ARRIVALS, Spec, StageSpec, default_warmup_s
+from loadgen.spec import MOST_REPEATS, MOST_STAGES, OWN_LENGTH, TIMED_ARRIVALS, Spec, StageSpec, default_warmup_s
 from loadgen.spec.refusals import check, flag
 from loadgen.spec.settings import SETTINGS
 
@@ -49,6 +50,8 @@ class Given:
     place: str = ""
 
 
+_T = TypeVar("_T")
+
 Layer = dict[str, Given]
 """By the names of SETTINGS, but for TIMED."""
 
@@ -83,7 +86,7 @@ def settled(flags: Layer, document: Document, fallback: Layer) -> Spec:
     values = {
         setting.field or name: run[name].value if name in run else setting.default_value
         for name, setting in SETTINGS.items()
-        if not setting.of_stage
+        if not setting.of_stage and not setting.makes_stages
     }
     if any(values[name] is not None for name in ("dataset", "trace", "replay", "lengths")):
         for name in ("input_tokens", "output_tokens"):
@@ -91,6 +94,7 @@ def settled(flags: Layer, document: Document, fallback: Layer) -> Spec:
                 values[name] = None
     if values["seed"] is None:
         values["seed"] = secrets.randbits(62)
+    kept_stages = _repeated(kept_stages, run, values["seed"])
     spec = Spec(stages=tuple(_stage(kept, level) for kept, level in kept_stages), **values)
 
     def called(*names: str, stage: int | None = None) -> str:
@@ -100,6 +104,24 @@ def settled(flags: Layer, document: Document, fallback: Layer) -> Spec:
         return _called(given) if given else flag(*names)
 
     return check(spec, called)
+
+
+def _repeated(stages: list[_T], run: Layer, seed: int) -> list[_T]:
+    """The stages in rounds, each in an order of its own (a randomised block design: Fisher 1935)."""
+    rounds = run["repeat"].value if "repeat" in run else 1
+    if not 1 <= rounds <= MOST_REPEATS:
+        raise UsageError(f"{_called([run['repeat']])}: {rounds} is out of range; allowed is 1 to {MOST_REPEATS}")
+    if len(stages) * rounds > MOST_STAGES and rounds > 1:
+        raise UsageError(
+            f"{_called([run['repeat']])}: {len(stages)} levels, {rounds} times each, are too many; "
+            f"allowed are {MOST_STAGES} stages in one run"
+        )
+    shuffles = run["shuffle"].value if "shuffle" in run else True
+    order = random.Random(f"order {seed}")
+    made: list[_T] = []
+    for _ in range(rounds):
+        made += order.sample(stages, len(stages)) if shuffles and rounds > 1 else stages
+    return made
 
 
 def _kept(layers: Sequence[Layer]) -> Layer:
@@ -150,6 +172,7 @@ def _stage(kept: Layer, level: Profile | None) -> StageSpec:
         drain_s=value("drain"),
         max_in_flight=value("max_in_flight"),
         late_drop_s=value("late"),
+        warms_up=value("warms_up"),
     )
     if "warmup" in kept:
         return replace(stage, warmup_s=value("warmup"))

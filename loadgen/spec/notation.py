@@ -6,13 +6,14 @@ are in range, is asked later (refusals.py).
 
 import re
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from loadgen.distribution import Distribution, FromFile, Prefixes, parse_distribution, parse_lengths, parse_prefixes
 from loadgen.durations import duration_ns
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
-from loadgen.spec import SLO_METRICS, Cancel, parse_cancel, plain
+from loadgen.spec import MOST_STAGES, SLO_METRICS, Cancel, parse_cancel, plain
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -79,7 +80,28 @@ def read_concurrency(raw: object) -> tuple[Profile, ...]:
 def _parts(raw: Any) -> list[Any]:
     parts = raw if isinstance(raw, list) else raw.split(",") if isinstance(raw, str) else [raw]
     stripped = [part.strip() if isinstance(part, str) else part for part in parts]
-    return [part for part in stripped if part != ""]
+    return [one for part in stripped if part != "" for one in (_range(part) if isinstance(part, str) else [part])]
+
+
+def _range(text: str) -> list[str]:
+    """ "1..64x2" -> 1, 2, 4, ... 64; "10..50+10" -> 10, 20, ... 50; the end is among them. Anything else is itself."""
+    written = re.fullmatch(r"([0-9.]+?)\.\.([0-9.]+)([x+])([0-9.]+)", text.replace(" ", ""))
+    if written is None:
+        return [text]
+    first, last, kind, step = written.groups()
+    try:
+        level, end, by = Decimal(first), Decimal(last), Decimal(step)
+    except InvalidOperation:
+        raise ValueError(f"{text!r} is no range; allowed is for example 1..64x2 or 10..50+10") from None
+    if not (0 < level <= end) or by <= (1 if kind == "x" else 0):
+        raise ValueError(
+            f"{text!r} does not rise; allowed is FROM..TO with a factor above 1, as in 1..64x2, or a step, as in 10..50+10"
+        )
+    levels: list[str] = []
+    while level < end and len(levels) <= MOST_STAGES:
+        levels.append(format(level.normalize(), "f"))
+        level = level * by if kind == "x" else level + by
+    return [*levels, format(end.normalize(), "f")]
 
 
 def _level(raw: object) -> Profile:

@@ -9,7 +9,6 @@ from loadgen.distribution import Distribution, FromFile
 from loadgen.errors import UsageError
 from loadgen.schedule.profile import Profile
 from loadgen.spec import (
-    APIS,
     HISTORIES,
     MOST_CONCURRENCY,
     MOST_INPUT_TOKENS,
@@ -24,6 +23,7 @@ from loadgen.spec import (
     OWN_LENGTH,
     TIMED_ARRIVALS,
     TRANSPORTS,
+    USAGES,
     Spec,
     StageSpec,
     most_turns,
@@ -38,7 +38,7 @@ def flag(*names: str, stage: int | None = None) -> str:
 def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
     """The same spec, if it can be run. UsageError names the first field that cannot, by `called(*names, stage=...)`."""
     parts = check_url(called("url"), spec.url, keyless=True)
-    _among(called("api"), spec.api, APIS)
+    _among(called("usage"), spec.usage, USAGES)
     _among(called("transport"), spec.transport, TRANSPORTS)
     _among(called("history"), spec.history, HISTORIES)
     if not spec.stages:
@@ -50,6 +50,7 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         _check_stage(spec, stage, lambda *names, number=number: called(*names, stage=number))
     _check_lengths(called("input_tokens"), spec.input_tokens, MOST_INPUT_TOKENS)
     _check_lengths(called("output_tokens"), spec.output_tokens, MOST_OUTPUT_TOKENS)
+    _within(called("inputs"), spec.inputs, _least(spec.input_tokens))
     _within(called("prefix_tokens"), spec.prefix_tokens, MOST_INPUT_TOKENS, least=0)
     _check_workload(spec, called)
     _within(called("retry"), spec.retries, MOST_RETRIES, least=0)
@@ -63,6 +64,7 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         raise UsageError(f"{called('seed')}: {spec.seed} is out of range; allowed is 0 to 2^63 - 1")
     if spec.workers is not None:
         _within(called("workers"), spec.workers, MOST_CONCURRENCY)
+    _lasts(called("cooldown"), spec.cooldown_s, least_s=0)
     for name in ("connect_timeout", "first_byte_timeout", "idle_timeout", "timeout"):
         _lasts(called(name), getattr(spec, f"{name}_s"))
     if spec.spin and (spec.transport == "aiohttp" or spec.proxy is not None):
@@ -81,7 +83,18 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         _check_certificates(called("tls_ca"), spec.tls_ca)
     if spec.model is not None:
         _check_model(called("model"), spec.model)
+    if spec.api_key_env is not None and spec.api_key_file is not None:
+        raise UsageError(f"{called('api_key_env', 'api_key_file')}: give one of the two, there is one key")
+    if spec.max_tokens_field is not None and not all(spec.max_tokens_field.split(".")):
+        raise UsageError(f"{called('max_tokens_field')}: {spec.max_tokens_field!r} is no name of a field")
+    if spec.image and spec.turns is not None:
+        raise UsageError(f"{called('image')}: the turns of a session repeat texts alone; leave out --turns")
     return spec
+
+
+def _least(tokens: Distribution | FromFile | None) -> int:
+    """The least that a prompt has, as far as the spec says: it may be sent as so many inputs."""
+    return int(tokens.a) if isinstance(tokens, Distribution) and tokens.kind in ("fixed", "uniform") else 1
 
 
 def _check_lengths(field: str, lengths: Distribution | FromFile | None, most: int) -> None:

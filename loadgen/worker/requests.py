@@ -1,12 +1,12 @@
 """The bytes of each request: one concatenation between the decision to send and the send."""
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Final
 
 import orjson
 
 from loadgen.dialects.answer import Ask
+from loadgen.dialects.dialect import Dialect
 from loadgen.nonces import Nonces
 from loadgen.plan import PromptPool
 
@@ -17,7 +17,7 @@ STAGE_SHIFT: Final = 32
 class RequestMaker:
     """Makes the request with an id; the same id, seed and pool give the same bytes in any worker."""
 
-    def __init__(self, pool: PromptPool, dialect: ModuleType) -> None:
+    def __init__(self, pool: PromptPool, dialect: Dialect) -> None:
         self._head = pool.head
         self.wanted_input_tokens = pool.wanted_input_tokens
         self.wanted_output_tokens = pool.wanted_output_tokens

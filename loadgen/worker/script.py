@@ -6,13 +6,13 @@ body, ask): the body as it is sent, or, where the turn quotes what the model wil
 
 import marshal
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any, Final
 
 import orjson
 
 from loadgen.clock import NS_PER_MS
 from loadgen.dialects.answer import Ask
+from loadgen.dialects.dialect import Dialect
 from loadgen.plan import ClosedLoad, OpenLoad, ScriptPlan
 from loadgen.ring import Ring
 
@@ -61,7 +61,7 @@ _TUPLES: Final = ("token_ids", "images", "messages", "tools")
 class Script:
     """The units of the stage that runs, one after the other."""
 
-    def __init__(self, plan: ScriptPlan, dialect: ModuleType, head: bytes) -> None:
+    def __init__(self, plan: ScriptPlan, dialect: Dialect, head: bytes) -> None:
         self._ring = Ring(plan.ring_bytes, plan.ring_fd)
         self._stage = -1
         self.body: Any = dialect.body

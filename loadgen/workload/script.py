@@ -7,7 +7,7 @@ first, what is said opens with a nonce, or the prefix cache would remember it.
 
 import random
 from bisect import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, islice
@@ -22,6 +22,7 @@ from loadgen.tokens import load
 from loadgen.workload import formats, lengths, traces
 from loadgen.workload.containers import BadLine, OnBad, raise_it
 from loadgen.workload.formats import Reading, Row
+from loadgen.workload.images import url_of
 from loadgen.workload.prompts import Lexicon
 from loadgen.workload.traces import Course, Played
 
@@ -80,6 +81,8 @@ class Recipe:
     once: bool = False
     skip_bad_lines: bool = False
     calibration: Calibration = Calibration()
+    images: tuple[str, ...] = ()
+    """In every prompt that has none of its own, as --image takes them."""
 
 
 class Asked(NamedTuple):
@@ -144,7 +147,13 @@ class Script:
             while not (recipe.once and passes):
                 began = number
                 for row in formats.rows(recipe.file, self._seen_bad if not passes else _pass_over):
-                    yield self._of_row(stage, number, passes, row)
+                    try:
+                        unit = self._of_row(stage, number, passes, row)
+                    except UsageError as error:
+                        if not passes:
+                            self._seen_bad(BadLine(recipe.file.path, row.line, str(error)))
+                        continue
+                    yield unit
                     number += 1
                 if number == began:
                     raise UsageError(f"{recipe.file.path} holds nothing that could be asked")
@@ -183,7 +192,22 @@ class Script:
         quoted = ""
         if turns > 1 and not recipe.real_history:
             quoted = self.lexicon.text(output_tokens, random.Random((recipe.seed << 64) + (request_id << 1) + 1))
-        return Asked(Ask(recipe.model, prompt, output_tokens, recipe.ignore_eos, system), wanted, output_tokens, quoted)
+        ask = Ask(
+            recipe.model,
+            prompt,
+            output_tokens,
+            recipe.ignore_eos,
+            system,
+            images=self._images(request_id, recipe.images),
+        )
+        return Asked(ask, wanted, output_tokens, quoted)
+
+    def _images(self, request_id: int, images: Sequence[str]) -> tuple[str, ...]:
+        """As URLs. UsageError for one that cannot be read."""
+        if not images:
+            return ()
+        randomness = random.Random((self._recipe.seed << 64) + (request_id << 1))
+        return tuple(image if image.startswith("data:image/") else url_of(image, randomness) for image in images)
 
     def _drawn(
         self, request_id: int, input_tokens: int | None, output_tokens: int | None, answer: str
@@ -255,7 +279,7 @@ class Script:
                 output_tokens,
                 recipe.ignore_eos,
                 system,
-                images=one.images,
+                images=self._images(first + turn, one.images or (() if one.messages else recipe.images)),
                 messages=_opened(one.messages, nonce),
                 tools=one.tools,
                 extra=one.extra,
@@ -276,7 +300,8 @@ class Script:
             wanted += system_tokens
         else:
             prompt, wanted = self._made(request_id, input_tokens, system_tokens, has_nonce=True)
-        ask = Ask(recipe.model, prompt, output_tokens, recipe.ignore_eos, system)
+        images = self._images(request_id, recipe.images)
+        ask = Ask(recipe.model, prompt, output_tokens, recipe.ignore_eos, system, images=images)
         return Asked(ask, wanted, output_tokens, "")
 
     def _of_trace(self, stage: int, number: int, played: Played) -> Unit:

@@ -5,6 +5,7 @@ from dataclasses import fields
 import pyarrow as pa
 import pytest
 from synthetic import (
+    MS,
     START_NS,
     S,
     file_facts,
@@ -20,6 +21,7 @@ from synthetic import (
 
 from analysis import captures
 from analysis.captures import Rows, open_capture, open_run, stage_rows, to_rows
+from analysis.summary import summarize
 from loadgen.schema import CAPTURE_SCHEMA, CaptureError, encode_metadata
 
 
@@ -65,7 +67,7 @@ def test_a_worker_that_has_not_written_its_head_yet_is_told_and_does_not_stop_th
     (run_dir / "capture" / "worker-01.arrow").write_bytes(b"")
     run = open_run(run_dir)
     assert [capture.worker for capture in run.captures] == [0]
-    assert run.unreadable == [1]
+    assert run.unreadable == [(1, 1)]
 
 
 @pytest.mark.parametrize("key", ["run_id", "workers", "transport", "stages"])
@@ -227,3 +229,34 @@ def test_a_request_is_in_flight_to_its_last_byte_or_if_it_failed_until_it_was_gi
     write_capture(tmp_path / "worker-00.arrow", file_facts([stage_plan()]), [(rows, watch([]))])
     capture = open_capture(tmp_path / "worker-00.arrow")
     assert [t - START_NS for _, rows in stage_rows(capture) for t in rows.ended_ns.tolist()] == [10, 90, 70]
+
+
+def test_a_stage_of_a_resumed_run_is_told_by_its_own_part_alone(tmp_path):
+    """Part 1 ended stage 0 and was killed in stage 1; part 2 made that again, with another number of workers."""
+    plans = [
+        stage_plan(0, part=1, outcome={"reason": "finished"}),
+        stage_plan(1, part=2, outcome={"reason": "finished"}),
+    ]
+    second_ns = START_NS + 20 * S
+    lost = [row(second_ns + i, [second_ns + 1000 * i + MS], stage=1, output_tokens=99) for i in range(5)]
+    marks = [mark(0), mark(1, second_ns, done_ns=None)]
+    write_run(tmp_path, [*steady_rows(2), *lost], plans, marks, closed=False)
+    again_ns = START_NS + 100 * S
+    again = write_run(
+        tmp_path / "again", steady_rows(4, start_ns=again_ns, stage=1), plans, [mark(1, again_ns)], file={"workers": 2}
+    )
+    folder = tmp_path / "capture" / "part-2"
+    folder.mkdir()
+    (again / "capture" / "worker-00.arrow").rename(folder / "worker-00.arrow")
+    (folder / "worker-01.arrow").write_bytes(b"\xff")
+    run = open_run(tmp_path)
+    assert [(capture.part, capture.worker) for capture in run.captures] == [(1, 0), (2, 0)]
+    assert (run.last_part, run.workers, run.unreadable) == (2, 2, [(2, 1)])
+    assert [[c.part for c in run.of_stage(plan)] for plan in plans] == [[1], [2]]
+    told = summarize(tmp_path)
+    first, second = told["stages"]
+    assert first["requests"]["sent"] == len(steady_rows(2))
+    assert second["requests"]["sent"] == len(steady_rows(4))
+    assert second["concurrency"]["peak"] == 4
+    assert told["capture"]["cut_workers"] == [1]
+    assert told["capture"]["parts"] == 2

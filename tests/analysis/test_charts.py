@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import often
 
-from analysis.charts import Point, draw, nice_ceiling, throughput_latency
+from analysis.charts import Point, draw, nice_ceiling, throughput_latency, throughput_per_user
 
 sizes = st.floats(0.01, 1e7)
 
@@ -46,35 +46,47 @@ def test_the_top_of_an_axis_is_a_round_number_not_far_above(value):
     assert value * (1 - 1e-9) <= nice_ceiling(value) <= value * 1.6
 
 
-def stage(load: object, e2e: float | None, tokens: float | None) -> dict:
+def point(load: object, e2e: float | None, tokens: float | None) -> dict:
     return {
         "load": {"mode": "concurrency", "value": load},
-        "e2e_ms": None if e2e is None else {"p50": e2e},
-        "output_tokens_per_s": tokens,
+        "e2e_ms": None if e2e is None else {"p50": {"value": e2e}},
+        "output_tokens_per_s": None if tokens is None else {"value": tokens},
+        "tokens_per_s_per_user": None if e2e is None else 1000 / e2e,
     }
 
 
 def test_there_is_no_picture_of_one_point_and_none_of_stages_without_output():
-    assert throughput_latency([stage(1, 10.0, 100.0)]) is None
-    assert throughput_latency([stage(1, 10.0, 100.0), stage(2, None, None), stage(4, 10.0, 0.0)]) is None
+    assert throughput_latency([point(1, 10.0, 100.0)]) is None
+    assert throughput_latency([point(1, 10.0, 100.0), point(2, None, None), point(4, 10.0, 0.0)]) is None
     assert throughput_latency([]) is None
 
 
 def test_open_loop_stages_stand_at_the_latency_that_their_users_had():
     """From the send all three are as quick; what waited in the client is in the other alone."""
-    stages = [
-        {**stage(rate, 10.0, rate * 100.0), "load": {"mode": "rate", "value": rate}, "e2e_intended_ms": {"p50": e2e}}
+    curve = [
+        {
+            **point(rate, 10.0, rate * 100.0),
+            "load": {"mode": "rate", "value": rate},
+            "e2e_intended_ms": {"p50": {"value": e2e}},
+        }
         for rate, e2e in ((10.0, 11.0), (33.3333333, 12.0), (100.0, 400.0))
     ]
-    picture = throughput_latency(stages)
+    picture = throughput_latency(curve)
     assert "E2E from due p50, ms (log scale)" in picture
     assert "33.3333" in picture
     assert picture.count("●") == 3
-    mixed = throughput_latency([*stages, stage(4, 10.0, 100.0)])
+    mixed = throughput_latency([*curve, point(4, 10.0, 100.0)])
     assert "E2E p50, ms" in mixed
 
 
 def test_the_picture_of_a_sweep_names_each_load():
-    picture = throughput_latency([stage(1, 10.0, 100.0), stage(64, 30.0, 900.0), stage(None, 50.0, 950.0)])
+    picture = throughput_latency([point(1, 10.0, 100.0), point(64, 30.0, 900.0), point(None, 50.0, 950.0)])
     assert "64" in picture
     assert picture.count("●") == 3
+
+
+def test_what_a_user_gets_stands_against_what_all_get():
+    picture = throughput_per_user([point(1, 10.0, 100.0), point(8, 20.0, 400.0), point(64, 80.0, 800.0)])
+    assert "tokens/s a user (1 / TPOT p50)" in picture
+    assert picture.count("●") == 3
+    assert throughput_per_user([point(1, 10.0, 100.0), point(2, None, 5.0)]) is None

@@ -380,6 +380,9 @@ def test_goodput_needs_every_limit_and_fluidity_needs_the_two_of_the_token(tmp_p
     stage = only_stage(write_run(tmp_path, rows, spec={"slo": both}))
     quick = len([r for r in steady_rows(1) if r["last_byte_ns"] < START_NS + 10 * S])
     assert stage["goodput_per_s"] == quick / 10
+    attained = stage["slo"]["ttft"].pop("attained")
+    assert (attained["requests"], attained["met"]) == (141, 80)
+    assert attained["low"] < 80 / 141 < attained["high"]
     assert stage["slo"]["ttft"] | {"met_share": 0} == {
         "limit_ms": 60.0,
         "percentile": 90,
@@ -439,6 +442,7 @@ def test_a_run_that_is_cut_or_missing_a_worker_is_summed_up_and_suspect(tmp_path
     assert told["interrupted"]
     assert told["capture"] | {"stamp_source": 0} == {
         "workers": 3,
+        "parts": 1,
         "missing_workers": [1],
         "cut_workers": [0, 2],
         "requests": 160,

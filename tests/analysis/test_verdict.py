@@ -86,6 +86,12 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"stages.0.requests.completed": 0}, {"stages.0.requests.completed": 1}),
         ({"stages.0.requests.completed": 0, "stages.0.window_s": 0.0}, {}),
     ],
+    "over_saturated": [
+        (
+            {"stages.0.backlog": {"growth_per_s": 9.5, "growth_share": 0.1, "deviations": 7.0, "grows": True}},
+            {"stages.0.backlog": {"growth_per_s": 0.5, "growth_share": 0.01, "deviations": 7.0, "grows": False}},
+        )
+    ],
     "too_few_samples": [
         ({"stages.0.ttft_ms.count": 10}, {"stages.0.ttft_ms.count": 11}),
         (
@@ -344,3 +350,14 @@ def test_a_drift_in_the_capture_is_found(tmp_path):
     rows = steady_rows(seconds=4.9) + slow
     codes = {reason["code"] for reason in summarize(write_run(tmp_path, rows))["verdict"]["reasons"]}
     assert {"unsteady-throughput", "unsteady-ttft"} <= codes
+
+
+def test_a_search_and_a_stage_that_was_cut_are_judged_by_the_client_alone(summary, stage):
+    stage["backlog"] = {"growth_per_s": 9.5, "growth_share": 0.1, "deviations": 7.0, "grows": True}
+    stage["requests"] = requests(failed=900)
+    assert {one["code"] for one in verdict.verdict(summary)["reasons"]} >= {"errors", "over-saturated"}
+    for name, value in (("question", {"question": "knee"}), ("stages", [stage | {"outcome": {"reason": "cut"}}])):
+        assert verdict.verdict(summary | {name: value}) == {"ok": True, "reasons": []}
+    stage["client"]["cpu_share"] = [0.99]
+    told = verdict.verdict(summary | {"question": {"question": "knee"}})
+    assert [one["code"] for one in told["reasons"]] == ["cpu"]

@@ -6,7 +6,7 @@ from analysis.watches import clock_steps, counted, cpu_share
 
 
 def capture(*watches: dict) -> Capture:
-    return Capture(None, 0, file_facts([]), list(watches), len(watches), 0, True)
+    return Capture(None, 1, 0, file_facts([]), list(watches), len(watches), 0, True)
 
 
 def test_cpu_share_is_that_of_the_window_and_not_of_the_run():

@@ -115,7 +115,7 @@ def test_a_stage_that_no_worker_began_has_no_window():
 
 def capture(marks: list[list[dict]], closed: bool, samples: list[list[int]] | None = None) -> Capture:
     watches = [{"stages": stages, "samples": samples or []} for stages in marks]
-    return Capture(None, 0, file_facts([]), watches, len(watches), 0, closed)
+    return Capture(None, 1, 0, file_facts([]), watches, len(watches), 0, closed)
 
 
 def test_the_last_word_of_a_worker_on_a_stage_counts():

@@ -172,11 +172,8 @@ def test_a_bad_line_far_into_the_file_ends_the_run_with_its_number_and_what_was_
     assert ended.returncode == 1, ended
     assert f"loadgen: {path}: line 300: this is no JSON" in ended.stderr
     assert "Traceback" not in ended.stderr
-    stage = run(
-        served.url, tmp_path / "s", "--dataset", path, "--concurrency", 4, "--requests", 500, "--skip-bad-lines"
-    )
+    run(served.url, tmp_path / "s", "--dataset", path, "--concurrency", 4, "--requests", 500, "--skip-bad-lines")
     assert [row["error"] for row in rows(tmp_path / "s")] == [None] * 500
-    assert stage["requests"]["completed"] > 400
 
 
 def test_a_preparer_that_is_killed_ends_the_run_and_is_named(served, tmp_path):

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from loadgen.dialects import chat
+from loadgen.dialects import find
 from loadgen.distribution import parse_distribution, parse_lengths
 from loadgen.errors import UsageError
 from loadgen.preparer import Over, Preparer
@@ -40,7 +40,7 @@ class Readers:
         self.looks = 0
         for ring in self.rings:
             ring.want(0, all_slots)
-        self.preparer = Preparer(recipe_, chat, self.rings, self.look)
+        self.preparer = Preparer(recipe_, find("chat"), self.rings, self.look)
 
     def look(self) -> None:
         self.looks += 1

@@ -6,7 +6,7 @@ import pytest
 from by_hand import HOUR_NS, ByHand, closed_plan, drive, open_plan
 
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.dialects import chat
+from loadgen.dialects import find
 from loadgen.plan import ScriptPlan
 from loadgen.ring import Ring
 from loadgen.worker.script import Script
@@ -23,7 +23,7 @@ def ring():
 
 @pytest.fixture
 def script(ring):
-    made = Script(ScriptPlan(os.dup(ring.fd), ring.capacity), chat, HEAD)
+    made = Script(ScriptPlan(os.dup(ring.fd), ring.capacity), find("chat"), HEAD)
     yield made
     made.close()
 

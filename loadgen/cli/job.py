@@ -1,0 +1,346 @@
+"""What the commands that make load share: check the endpoint, run the stages, analyse what was captured."""
+
+import datetime
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from loadgen.errors import EndpointError, LoadgenError, RunError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.summary import Analysis
+    from loadgen.cli.progress import Progress
+    from loadgen.coordinator import Judge, Outcome
+    from loadgen.run import Run
+    from loadgen.spec import Spec
+
+SUSPECT_STATUS = 3
+
+MAX_SENTENCE = 600
+"""Characters of a server's words that are shown."""
+
+# An endpoint is idle when a single request takes no longer than this many times what it took before all load, and a little.
+IDLE_FACTOR: Final = 2.0
+IDLE_SLACK_S: Final = 0.05
+
+MOST_COOLDOWN_S: Final = 60.0
+"""An endpoint that is not idle by then is loaded by somebody else, or broken: the next stage will show it."""
+
+LOOK_S: Final = 0.25
+
+
+@dataclass
+class Job:
+    """A run under way, or about to be; `baseline_s` is how long a single request took before any load."""
+
+    run: "Run"
+    model: str
+    console: "Console"
+    baseline_s: float | None = None
+    resumed: bool = False
+    interrupted: bool = False
+    words: str = ""
+    """What went wrong, if something did."""
+    outcomes: list["Outcome"] = field(default_factory=list)
+
+    def one_request_s(self) -> float:
+        """How long a short request takes, alone. EndpointError if it does not work."""
+        from loadgen import planner, probe
+        from loadgen.dialects import spoken
+        from loadgen.dialects.credentials import header_fields
+
+        spec, began_s = self.run.spec, time.monotonic()
+        dialect = spoken(planner.wording(spec))
+        with kept_secret(self.run.credentials.secrets):
+            checked = probe.check(
+                self.run.where,
+                dialect,
+                self.model,
+                header_fields(dialect, self.run.credentials, spec.header),
+                ignore_eos=spec.ignore_eos,
+                images=planner.images(spec),
+                connect_timeout_s=spec.connect_timeout_s,
+            )
+        if not checked.takes_stream_options:
+            self.run.change(usage="none")
+            self.console.print("The endpoint refuses stream_options, so it is not asked for usage (--usage none).")
+        return time.monotonic() - began_s
+
+    def find_model(self) -> None:
+        """Settle the model: the one that was asked for, else the first that the endpoint lists. EndpointError if it
+        lists none."""
+        from loadgen import planner, probe
+        from loadgen.dialects import spoken
+        from loadgen.dialects.credentials import header_fields
+
+        spec = self.run.spec
+        if spec.model is None:
+            dialect = spoken(planner.wording(spec))
+            fields = header_fields(dialect, self.run.credentials, spec.header)
+            with kept_secret(self.run.credentials.secrets):
+                model = probe.find_model(self.run.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s)
+            self.run.change(model=model)
+        self.model = self.run.spec.model or ""
+
+    def calibrate(self) -> None:
+        """Find out what the endpoint makes of prompts, and make them so that it counts what is wanted."""
+        from loadgen import planner, probe, recipes
+        from loadgen.dialects import spoken
+        from loadgen.dialects.answer import Ask
+        from loadgen.dialects.credentials import header_fields
+
+        run = self.run
+        dialect = spoken(planner.wording(run.spec))
+        fields = header_fields(dialect, run.credentials, run.spec.header)
+        images = planner.images(run.spec)
+
+        def counted(prompts: list[str]) -> list[int]:
+            counts = []
+            for prompt in prompts:
+                ask = Ask(self.model, prompt, 1, False, images=images)
+                answer = probe.ask_once(run.where, dialect, ask, fields, connect_timeout_s=run.spec.connect_timeout_s)
+                if answer.prompt_tokens is None:
+                    raise EndpointError(
+                        "no-usage",
+                        "--calibrate-prompts: the endpoint does not say how many tokens a prompt has; leave it out",
+                    )
+                counts.append(answer.prompt_tokens)
+            return counts
+
+        with kept_secret(run.credentials.secrets):
+            found = run.calibration = recipes.calibrated(run.spec, counted)
+        words = "" if found.tokens_per_word == 1 else f", and counts {found.tokens_per_word:.3f} tokens a word"
+        self.console.print(
+            f"calibrated: the endpoint adds {found.overhead_tokens} tokens to a prompt{words}", highlight=False
+        )
+
+    def stage(self, number: int, progress: "Progress", judge: "Judge | None" = None) -> "Outcome":
+        """Run a stage."""
+        outcome = self.run.stage(number, progress, judge)
+        self.outcomes.append(outcome)
+        self.interrupted = outcome.reason == "interrupted"
+        return outcome
+
+    def cool_down(self, progress: "Progress", least_s: float) -> None:
+        """Wait so long, and then until the endpoint answers a single request about as quickly as before the load."""
+        deadline_s = time.monotonic() + least_s
+        while time.monotonic() < deadline_s and not self.run.is_interrupted:
+            time.sleep(min(LOOK_S, max(deadline_s - time.monotonic(), 0)))
+        if self.baseline_s is None:
+            return
+        deadline_s, limit_s = time.monotonic() + MOST_COOLDOWN_S, self.baseline_s * IDLE_FACTOR + IDLE_SLACK_S
+        taken_s = 0.0
+        while not self.run.is_interrupted:
+            try:
+                taken_s = self.one_request_s()
+            except EndpointError as error:  # a 503 or 429 is load, too; whatever it is, the next stage will tell
+                progress.say(f"The endpoint does not answer between two stages: {error}")
+                taken_s = limit_s * 2
+            if taken_s <= limit_s or time.monotonic() > deadline_s:
+                break
+            time.sleep(LOOK_S)
+        if taken_s > limit_s and not self.run.is_interrupted:
+            progress.say(
+                f"The endpoint is not idle after {MOST_COOLDOWN_S:.0f} s: one request takes {taken_s:.2f} s, "
+                f"and took {self.baseline_s:.2f} s before the load"
+            )
+
+
+def prepared(
+    spec: "Spec",
+    out: Path | None,
+    console: "Console",
+    *,
+    no_check: bool,
+    resume: dict[str, Any] | None = None,
+    wants_baseline: bool = False,
+) -> Job:
+    """A job whose endpoint has answered one request; its directory is there. What cannot be done is refused before that."""
+    from loadgen import planner, run
+    from loadgen.cli.options import credentials
+
+    spec = planner.resolved(spec)
+    run_dir = out or run.default_directory(datetime.datetime.now())
+    made = run.Run(spec, run_dir, credentials=credentials(spec), resumed=resume)
+    job = Job(made, spec.model or "", console, resumed=resume is not None)
+    job.find_model()
+    if not no_check:
+        taken_s = job.one_request_s()
+        if wants_baseline:  # the first one paid for what is loaded on demand
+            job.baseline_s = min(taken_s, job.one_request_s())
+    if spec.calibrate_prompts:
+        job.calibrate()
+    if resume is None:
+        run.create_directory(run_dir)
+    return job
+
+
+def make_load(
+    job: Job, drive: Callable[[Job, "Progress"], None], *, command: str, question: dict[str, Any] | None = None
+) -> None:
+    """Start the workers and let `drive` run the stages; what went wrong goes into job.words, and what was measured stays."""
+    from loadgen import host
+    from loadgen.cli.progress import Progress
+
+    facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {})
+    try:
+        with (
+            job.run.started(job.model, **facts),
+            Progress(job.run.stages, job.console) as progress,
+            interruptible(job.run.interrupt, progress),
+        ):
+            host.step_back()  # the workers have been started: this process only watches from here on
+            drive(job, progress)
+    except LoadgenError as error:
+        job.run.ended("failed", str(error))
+        job.words = str(error)
+        return
+    last = job.outcomes[-1] if job.outcomes else None
+    failed = last is not None and last.reason == "failed"
+    job.run.ended("interrupted" if job.interrupted else "failed" if failed else "finished", last.words if last else "")
+    if failed and last is not None:
+        job.words = last.words
+
+
+def every_stage(job: Job, progress: "Progress") -> None:
+    """The stages of the spec in their order, with a cool-down between, and without those that are hopeless."""
+    spec, is_first = job.run.spec, True
+    for number in job.run.stages_left:
+        if "outcome" in job.run.stages[number]:  # left out since
+            continue
+        if spec.cooldown_s and not is_first:
+            job.cool_down(progress, spec.cooldown_s)
+        is_first = False
+        judge = backlog_judge(job.run.stages[number]) if spec.early_stop else None
+        outcome = job.stage(number, progress, judge)
+        if outcome.reason == "interrupted":
+            return
+        has_results = any(one.reason in ("finished", "cut") for one in job.outcomes) or job.resumed
+        if outcome.reason == "failed" and not (spec.early_stop and has_results):
+            return
+        if spec.early_stop and (outcome.reason in ("failed", "cut") or _mostly_failed(job, progress, number)):
+            _leave_out_higher(job, progress, number, outcome.words or "most requests failed")
+    if job.outcomes and job.outcomes[-1].reason == "failed":  # hopeless, but not the first: the others are the result
+        job.outcomes.pop()
+
+
+def _mostly_failed(job: Job, progress: "Progress", number: int) -> bool:
+    now = progress.latest
+    return now is not None and now.stage == number and now.failed > now.completed
+
+
+def _leave_out_higher(job: Job, progress: "Progress", number: int, words: str) -> None:
+    stages = job.run.stages
+    load = stages[number]["load"]
+    higher = [
+        stage
+        for stage in stages
+        if "outcome" not in stage
+        and stage["load"]["mode"] == load["mode"]
+        and not stage["warms_up"]
+        and (stage["load"].get("value") or 0) >= (load.get("value") or 0)
+    ]
+    for stage in higher:
+        job.run.skip(stage["stage"], f"left out after {stages[number]['name']}: {words}")
+    if higher:
+        names = ", ".join(sorted({str(stage["name"]) for stage in higher}))
+        progress.say(f"{stages[number]['name']}: {words}; leaving out {names}")
+
+
+def backlog_judge(stage: dict[str, Any], least_s: float = 3.0) -> "Judge | None":
+    """Cuts a stage of the open loop once its backlog grows all the time since the warm-up; None for a closed loop."""
+    from analysis.queueing import growth, scatter_of
+
+    if stage["load"]["mode"] != "rate" or "profile" in stage["load"] or not stage["load"].get("value"):
+        return None
+    rate_per_s, scatter = float(stage["load"]["value"]), scatter_of(stage["load"].get("arrivals", ""))
+    from_s = stage["ramp_up_s"] + stage["warmup_s"]
+    times_s: list[float] = []
+    backlog: list[int] = []
+
+    def judge(now: Any) -> str:
+        if now.elapsed_s < from_s:
+            return ""
+        times_s.append(now.elapsed_s)
+        backlog.append(now.offered - now.completed - now.failed - now.cancelled - now.dropped)
+        if now.elapsed_s - from_s < least_s:
+            return ""
+        found = growth(times_s, backlog, rate_per_s, scatter)
+        if found is None or not found.grows:
+            return ""
+        return f"the backlog grows by {found.per_s:.3g} requests a second: the endpoint does not keep up"
+
+    return judge
+
+
+@contextmanager
+def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterator[None]:
+    """SIGINT and SIGTERM stop the run meanwhile; in a thread, where signals do not come, nothing does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if interrupt() == 1:
+            progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
+
+    before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
+    """Blot out keys in an EndpointError: servers like to quote them."""
+    try:
+        yield
+    except EndpointError as error:
+        words = str(error)
+        for secret in secrets:
+            words = words.replace(secret, "***")
+        raise EndpointError(
+            error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
+        ) from None
+
+
+def analysed(run_dir: Path) -> "Analysis | None":
+    """The analysis of a run, written beside its capture; None, with a line on stderr, where there is nothing to analyse."""
+    from analysis.summary import analyse, write
+    from loadgen.schema import CaptureError
+
+    try:
+        analysis = analyse(run_dir)
+        write(run_dir, analysis)
+    except CaptureError as error:
+        click.echo(f"loadgen: {error}", err=True)
+        return None
+    except OSError as error:
+        click.echo(f"loadgen: the summary could not be written: {error}", err=True)
+    return analysis
+
+
+def concluded(job: Job, analysis: "Analysis | None", *, strict: bool) -> None:
+    """Show the results, and end as they say: RunError for a run that failed, SUSPECT_STATUS with --strict."""
+    if analysis is not None:
+        from loadgen.cli.results import show
+
+        show(analysis.summary, job.run.run_dir, job.console)
+    if job.words:
+        raise RunError(job.words)
+    if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:
+        sys.stdout.flush()
+        raise SystemExit(SUSPECT_STATUS)

@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+from drawn import Drawn, searched
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import often
+
+from analysis.bootstrap import Interval
+from analysis.search import Answer, Bounds, Point, next_for_knee, next_for_slo, so_far
+
+CLOSED = Bounds(start=1, most=8192, whole=True)
+
+ENDPOINTS = [
+    Drawn(2.56, 0, 64),
+    Drawn(0.5, 0, 7),
+    Drawn(0.1, 0, 33),
+    Drawn(1, 0.01, 100),
+    Drawn(3, 0.001, 500),
+    Drawn(0.3, 0.002, 20),
+]
+
+
+def knee(endpoint: Drawn, seed: int) -> tuple[Answer, list[float]]:
+    rng = np.random.default_rng(seed)
+    return searched(next_for_knee, lambda load: endpoint.closed(load, rng), CLOSED)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=str)
+def test_the_knee_and_the_peak_are_found_within_five_per_cent_and_the_interval_holds_them(endpoint):
+    held, peaks = 0, 100 * endpoint.peak_per_s
+    for seed in range(10):
+        answer, tried = knee(endpoint, seed)
+        assert answer.limited_by == "server"
+        assert len(tried) <= 25
+        held += answer.load.low <= endpoint.slots <= answer.load.high
+        assert answer.output_tokens_per_s.value == pytest.approx(peaks, rel=0.02)
+        assert answer.load.value == pytest.approx(endpoint.slots, rel=0.06)
+    assert held >= 8
+
+
+def test_one_request_at_a_time_is_a_knee_at_one():
+    answer, _ = knee(Drawn(3, 0, 1), 1)
+    assert answer.load.value == 1
+    assert "does not grow" in answer.reasons[0]
+
+
+@pytest.mark.parametrize("client_from", [2, 30, 200, 3000])
+@pytest.mark.parametrize("seed", range(5))
+def test_an_endpoint_that_outlasts_the_load_generator_is_never_given_its_knee(client_from, seed):
+    answer, tried = knee(Drawn(1, 0, 100_000, client_from=client_from), seed)
+    assert answer.limited_by == "client"
+    assert answer.reasons == ("a worker was busy 99% of the time",)
+    assert answer.load.value < client_from
+    assert answer.load.high == CLOSED.most
+    assert len(tried) < 20
+
+
+def test_the_highest_load_that_can_be_tried_is_an_end_too():
+    rng = np.random.default_rng(1)
+    endless = Drawn(1, 0, 100_000)
+    answer, _ = searched(next_for_knee, lambda load: endless.closed(load, rng), Bounds(1, 100, True))
+    assert answer.limited_by == "client"
+    assert "can be tried here (100)" in answer.reasons[0]
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_in_open_loop_the_knee_is_the_rate_that_is_served_at_most(endpoint, seed):
+    rng = np.random.default_rng(seed)
+    bounds = Bounds(start=endpoint.peak_per_s / 50, most=1e6, whole=False)
+    answer, tried = searched(next_for_knee, lambda load: endpoint.open(load, rng), bounds)
+    assert answer.load.value == pytest.approx(endpoint.peak_per_s, rel=0.025)
+    assert answer.output_tokens_per_s.value == pytest.approx(100 * endpoint.peak_per_s, rel=0.025)
+    assert len(tried) <= 12
+
+
+@often
+@given(st.floats(0.05, 5), st.floats(0.0001, 0.5), st.integers(1, 5000))
+def test_the_highest_load_within_an_objective_is_found_to_the_tolerance(a, b, truth):
+    # Response time a + b c meets its limit up to `truth` requests in flight, and not one beyond.
+    endpoint, limit_s = Drawn(a, b, 1_000_000), a + b * (truth + 0.5)
+    rng = np.random.default_rng(1)
+    answer, tried = searched(next_for_slo, lambda load: endpoint.closed(load, rng, limit_s), CLOSED)
+    assert answer.decided
+    assert truth / 1.026 <= answer.load.value <= truth
+    assert answer.load.low <= truth <= answer.load.high
+    assert len(tried) <= 40
+
+
+def test_a_step_is_found_as_well_as_a_slope():
+    def steps(load: float) -> Point:
+        return point(load, meets=load <= 67, strain=0.03 if load <= 67 else 6.0)
+
+    answer, tried = searched(next_for_slo, steps, CLOSED)
+    assert (answer.load.value, answer.load.high) in {(66, 68), (67, 68)}
+    assert len(tried) <= 14
+
+
+def point(load: float, *, meets: bool | None, leans: bool | None = None, strain: float = 0.5, stages: int = 1) -> Point:
+    per_s = Interval(load, load, load)
+    return Point(
+        load,
+        per_s,
+        per_s,
+        stages=stages,
+        meets=meets,
+        leans=meets is not False if leans is None else leans,
+        strain=strain,
+    )
+
+
+def test_an_objective_that_nothing_meets_is_said_to_be_missed_at_the_least_load():
+    answer, _ = searched(next_for_slo, lambda load: point(load, meets=False, strain=3.0), CLOSED)
+    assert answer.load.value == 0
+    assert answer.reasons == ("not even the least load (1) meets the objectives",)
+
+
+def test_the_load_generators_end_is_no_missed_objective():
+    def limited(load: float) -> Point:
+        one = point(load, meets=True)
+        return one if load < 50 else Point(load, one.output_tokens_per_s, one.requests_per_s, client=("busy",))
+
+    answer, _ = searched(next_for_slo, limited, CLOSED)
+    assert (answer.limited_by, answer.load.value, answer.load.high) == ("client", 49, CLOSED.most)
+
+
+def test_an_open_decision_is_extended_and_then_said_to_be_open():
+    asked: list[float] = []
+
+    def vague(load: float) -> Point:
+        asked.append(load)
+        return point(load, meets=None if load in (10, 11) else load < 10, leans=load <= 10, stages=1)
+
+    answer, tried = searched(next_for_slo, vague, Bounds(1, 64, True))
+    assert tried.count(10) == tried.count(11) == 6
+    assert not answer.decided
+    assert answer.load.value == 10
+    assert answer.load.low < 10
+    assert answer.load.high > 11
+    assert len(answer.reasons) == 2
+
+
+def test_when_time_is_up_the_best_so_far_is_told_with_what_is_not_known():
+    known = [point(1, meets=True), point(4, meets=None), point(16, meets=False)]
+    answer = so_far("slo", known, CLOSED)
+    assert (answer.load, answer.decided) == (Interval(4, 1, 16), False)
+    assert so_far("slo", [], CLOSED).load == Interval(0, 0, CLOSED.most)
+    assert so_far("knee", known, CLOSED).load.value == 16
