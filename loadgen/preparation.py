@@ -84,7 +84,7 @@ class Preparation:
 
     def __enter__(self) -> "Preparation":
         self._process = subprocess.Popen(
-            [self._python, "-m", "loadgen.preparer"],
+            [self._python, "-P", "-m", "loadgen.preparer"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._log,
