@@ -9,6 +9,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import orjson
@@ -19,6 +20,10 @@ MOST_LINE_BYTES: Final = 64 * 1024 * 1024
 """Of a line or an element: ten times the longest prompt there is, in a language of three bytes a character."""
 
 READ_BYTES: Final = 1 << 20
+
+# Of a column, as in "Request tokens".
+MOST_NAME: Final = 60
+MOST_NAME_WORDS: Final = 3
 _SHOWN: Final = 120
 
 CONTAINERS: Final = ("jsonl", "array", "csv", "parquet", "text")
@@ -85,10 +90,18 @@ def container_of(path: str) -> str:
         return "array"
     if text.startswith(b"{"):
         return "jsonl"
-    first_line = text.split(b"\n", 1)[0]
-    if b"," in first_line and re.fullmatch(rb'[\w ".:/\-]+(,[\w ".:/\-]*)+\r?', first_line):
-        return "csv"
-    return "text"
+    return "csv" if _has_heading(text) else "text"
+
+
+def _has_heading(text: bytes) -> bool:
+    """Whether the first line names columns: short names, as many as the next line has cells. Prose has commas, too."""
+    try:
+        first, *next_ = islice(csv.reader(io.StringIO(text[: 1 << 14].decode("utf-8", "replace"))), 2)
+    except csv.Error:
+        return False
+    names = [cell.strip() for cell in first]
+    are_short = all(len(name) <= MOST_NAME and len(name.split()) <= MOST_NAME_WORDS for name in names)
+    return len(names) > 1 and all(names) and are_short and all(len(cells) == len(names) for cells in next_)
 
 
 def records(path: str, container: str, on_bad: OnBad = raise_it) -> Iterator[Record]:

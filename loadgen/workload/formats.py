@@ -97,6 +97,8 @@ class Problem(ValueError):
 def reading(path: str, format_: str | None, columns: Mapping[str, str], conversations: str = "auto") -> Reading:
     """Look at a file's beginning. UsageError if it cannot be read, is of no known format, or lacks a column."""
     if format_ == "capture" or (format_ is None and Path(path, "run.json").is_file()):
+        if not Path(path, "capture").is_dir():
+            raise UsageError(f"{path} is no run: there is no capture in it")
         return Reading(path, "capture", "capture", {}, conversations)
     if Path(path).is_dir():
         raise UsageError(f"{path} is a directory and no run; allowed is a file, or what `loadgen run` wrote")
@@ -194,7 +196,7 @@ def _recognised(path: str, container: str, values: Mapping[str, Any], columns: M
         return "lengths"
     raise UsageError(
         f"{path}: this is no format that is known, its columns are {_listed(keys)}; name the prompt's with "
-        f"--columns prompt=NAME, or the format behind the file, as in {path}:mooncake ({', '.join(FORMATS)})"
+        f"--columns prompt=NAME, or the format behind the file, as in {path}:text ({', '.join(FORMATS)})"
     )
 
 

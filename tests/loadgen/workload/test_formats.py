@@ -83,6 +83,14 @@ def test_vllms_custom_lines_and_any_columns_are_prompts(tmp_path):
     assert (name, row.turns[0].prompt, row.turns[0].output_tokens) == ("prompts", "Wie?", 12)
 
 
+@pytest.mark.parametrize(
+    "line", ["Well, tell me a story, please.", "One, two", "Dear Sir, I have a question to ask", '"Oh", she said']
+)
+def test_prose_with_commas_is_no_table(tmp_path, line):
+    name, read_rows = read(tmp_path, f"{line}\nAnother line\n")
+    assert (name, read_rows[0].turns[0].prompt) == ("text", line)
+
+
 def test_text_is_a_prompt_a_line(tmp_path):
     name, read_rows = read(tmp_path, "Tell me a story.\n\nAnother one\n")
     assert name == "text"
