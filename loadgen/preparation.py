@@ -14,7 +14,7 @@ from typing import Final
 
 from loadgen.errors import RunError
 from loadgen.plan import ScriptPlan
-from loadgen.ring import Ring
+from loadgen.ring import SKIPPED, Ring
 from loadgen.wording import Wording
 from loadgen.workload.script import Recipe
 
@@ -77,10 +77,9 @@ class Preparation:
         return [ScriptPlan(ring.fd, ring.capacity) for ring in self._rings]
 
     @property
-    def pid(self) -> int:
-        """Of the process."""
-        assert self._process is not None
-        return self._process.pid
+    def skipped_lines(self) -> int:
+        """Lines of the file that could not be used, so far."""
+        return self._rings[0].get(SKIPPED)
 
     def __enter__(self) -> "Preparation":
         self._process = subprocess.Popen(

@@ -82,12 +82,14 @@ class Preparer:
                 break
             if not number % LOOK_EVERY:
                 self._look()
+                self._tell_skipped()
                 if self._is_past(stage):
                     break
         else:
             while any(self._laid_by) and not self._is_past(stage):
                 self._pass_on(stage)
                 self._pause()
+        self._tell_skipped()
         for ring, laid_by in zip(self._rings, self._laid_by, strict=True):
             laid_by.clear()
             ring.end(stage)
@@ -130,6 +132,9 @@ class Preparer:
         for ring, laid_by in zip(self._rings, self._laid_by, strict=True):
             while laid_by and ring.put(stage, laid_by[0]):
                 self._laid_by_bytes -= len(laid_by.popleft())
+
+    def _tell_skipped(self) -> None:
+        self._rings[0].skipped(self._script.bad_lines)
 
     def _is_past(self, stage: int) -> bool:
         return min(ring.get(WANTED) for ring in self._rings) > stage

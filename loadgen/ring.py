@@ -12,9 +12,9 @@ import os
 import tempfile
 from typing import Final
 
-WRITTEN, READ, WANTED, ALL_SLOTS, OVER = range(5)
+WRITTEN, READ, WANTED, ALL_SLOTS, OVER, SKIPPED = range(6)
 """Bytes written and read so far; the stage the reader is at; the slots of all workers (0: open loop); OVER: k + 1 when all
-of stage k is written."""
+of stage k is written; lines of a file that the writer could not use."""
 
 NO_STAGE: Final = -1
 
@@ -84,6 +84,10 @@ class Ring:
     def end(self, stage: int) -> None:
         """There is no more of this stage."""
         self._numbers[OVER] = stage + 1
+
+    def skipped(self, lines: int) -> None:
+        """So many lines could not be used so far."""
+        self._numbers[SKIPPED] = lines
 
     # the reader's
 

@@ -149,6 +149,8 @@ class Run:
         self.where: Target = planner.target(spec)
         planner.head(self.spec, self.where, credentials)
         self.calibration = Calibration()
+        self.skipped_lines = 0
+        """Lines of the data set or trace that could not be used, with --skip-bad-lines."""
         if recipes.has_script(self.spec):
             recipes.try_script(self.spec, self.spec.model or "model", planner.wording(self.spec))
         elif self.spec.tokenizer is not None:
@@ -222,7 +224,11 @@ class Run:
             )
             check = (lambda: None) if preparation is None else preparation.check
             with preparation or nullcontext(), Coordinator(plans, board, check=check) as self._coordinator:
-                yield
+                try:
+                    yield
+                finally:
+                    if preparation is not None and self.spec.skip_bad_lines:
+                        self.skipped_lines = self._facts["skipped_lines"] = preparation.skipped_lines
         finally:
             self._coordinator = None
             board.close()

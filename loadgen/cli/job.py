@@ -202,6 +202,10 @@ def make_load(
         ):
             host.step_back()  # the workers have been started: this process only watches from here on
             drive(job, progress)
+        if job.run.skipped_lines:
+            job.console.print(
+                f"passed over, for they cannot be used: {job.run.skipped_lines:,} of the lines read", highlight=False
+            )
     except LoadgenError as error:
         job.run.ended("failed", str(error))
         job.words = str(error)

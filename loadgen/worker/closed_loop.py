@@ -124,6 +124,9 @@ class ClosedLoop:
         assert self._script is not None
         hungry, self._hungry = self._hungry, []
         for number, slot in enumerate(hungry):
+            if self._taken > self._level:  # it has fallen since
+                self._idle.append(slot)
+                continue
             unit = self._script.take()
             if unit is None:
                 if self._script.is_over:

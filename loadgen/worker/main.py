@@ -111,7 +111,8 @@ class Worker:
                     pass
                 if self._counter is not None:
                     self._counter.close()
-                    await asyncio.sleep(0)  # what it counted comes back
+                    while self._counter.pending:  # what it counted comes back
+                        await asyncio.sleep(0.001)
             finally:
                 self._pacer.close()
                 self._transport.close()

@@ -172,7 +172,13 @@ def test_a_bad_line_far_into_the_file_ends_the_run_with_its_number_and_what_was_
     assert ended.returncode == 1, ended
     assert f"loadgen: {path}: line 300: this is no JSON" in ended.stderr
     assert "Traceback" not in ended.stderr
-    run(served.url, tmp_path / "s", "--dataset", path, "--concurrency", 4, "--requests", 500, "--skip-bad-lines")
+    ended = typed(
+        *("run", "--url", served.url, *QUICK, "--dataset", path, "--concurrency", 4, "--requests", 500),
+        *("--skip-bad-lines", "--out", tmp_path / "s"),
+    )
+    assert ended.returncode == 0, ended
+    assert "passed over, for they cannot be used: 1 of the lines read\n" in ended.stdout
+    assert json.loads((tmp_path / "s" / "run.json").read_bytes())["skipped_lines"] == 1
     assert [row["error"] for row in rows(tmp_path / "s")] == [None] * 500
 
 
