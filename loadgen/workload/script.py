@@ -151,7 +151,7 @@ class Script:
                         unit = self._of_row(stage, number, passes, row)
                     except UsageError as error:
                         if not passes:
-                            self._seen_bad(BadLine(recipe.file.path, row.line, str(error)))
+                            self._seen_bad(BadLine(recipe.file.path, row.line, str(error).removeprefix("--image: ")))
                         continue
                     yield unit
                     number += 1

@@ -166,6 +166,17 @@ def test_whole_messages_are_opened_by_the_nonce_whatever_their_first_part_is(tmp
     assert [part["type"] for part in second.messages[0]["content"]] == ["text", "image_url"]
 
 
+def test_images_of_a_row_become_urls_and_one_that_is_not_there_is_a_bad_line(tmp_path):
+    urls = ["http://h/x.png", "data:image/png;base64,"]
+    rows = [{"prompt": "a", "images": urls}, {"prompt": "b", "images": ["8x8"]}, {"prompt": "c", "images": None}]
+    first, second, third = asks(3, images=("9x9",), file=file_of(tmp_path, rows))
+    assert first.images == tuple(urls)
+    assert [ask.images[0].partition(",")[0] for ask in (second, third)] == ["data:image/png;base64"] * 2
+    assert second.images != third.images
+    with pytest.raises(UsageError, match=r"line 2: 'none.png' cannot be read \(No such file or directory\)$"):
+        asks(2, file=file_of(tmp_path, [rows[0], {"prompt": "b", "images": "none.png"}]))
+
+
 def test_a_file_without_anything_to_ask_is_refused_and_does_not_spin(tmp_path):
     how = file_of(tmp_path, [{"conversations": [{"from": "gpt", "value": "1"}]}], name="f.json")
     with pytest.raises(UsageError, match="holds nothing that could be asked"):
