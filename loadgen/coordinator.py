@@ -129,19 +129,13 @@ class Coordinator:
                 stderr=log,
                 pass_fds=[self._board.fd, *([plan.script.ring_fd] if plan.script is not None else [])],
                 process_group=0,  # Ctrl-C in the terminal is for the coordinator alone
-                env=self._environment(),
+                env=harmless_environment(plan.secrets),
             )
             os.close(line)
             self._workers.append(worker)
             self._lines.append(Connection(end, readable=False))
         self._send(self._plans)
         return self
-
-    def _environment(self) -> dict[str, str]:
-        """A worker's: without the secrets, which come to it in its plan."""
-        secrets = {secret for plan in self._plans for secret in plan.secrets if len(secret) >= LEAST_SECRET}
-        harmless = {name: value for name, value in os.environ.items() if not any(s in value for s in secrets)}
-        return {**harmless, "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
 
     def __exit__(self, *_: object) -> None:
         deadline_s = time.monotonic() + LEAVE_S
@@ -276,6 +270,13 @@ class Coordinator:
             ran_out = host.out_of_memory_kills() > self._out_of_memory_kills
             words += ": the kernel had no memory left" if ran_out else ": by somebody, or by the kernel for its memory"
         return words
+
+
+def harmless_environment(secrets: Sequence[str]) -> dict[str, str]:
+    """For a process that this one starts: without the secrets, which come to it in its plan if it needs them."""
+    told = [secret for secret in secrets if len(secret) >= LEAST_SECRET]
+    harmless = {name: value for name, value in os.environ.items() if not any(secret in value for secret in told)}
+    return {**harmless, "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _last_line(log: IO[bytes]) -> str:

@@ -23,7 +23,7 @@ import orjson
 from loadgen import __version__, host, planner, recipes
 from loadgen.board import Board
 from loadgen.clock import NS_PER_MS
-from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher
+from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher, harmless_environment
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target, WorkerPlan
@@ -273,6 +273,7 @@ class Run:
             len(self._cores),
             cpus=free if pin else None,
             longest_tokens=recipes.longest_tokens(self.spec),
+            environment=harmless_environment(planner.secrets(self.credentials, self.spec.proxy)),
         )
 
     def add(self, stage: StageSpec) -> int:

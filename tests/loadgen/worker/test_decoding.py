@@ -331,7 +331,7 @@ def more(decoder: Decoder, exchange: Exchange, data: bytes) -> None:
 
 
 def a_decoder() -> tuple[Decoder, list[tuple[Exchange, str, str]]]:
-    decoder, given_up = Decoder(chat, StampClock(), lambda _: None), []
+    decoder, given_up = Decoder(chat.DIALECT, StampClock(), lambda _: None), []
     decoder.give_up = lambda *told: given_up.append(told)
     return decoder, given_up
 
