@@ -416,7 +416,7 @@ def secrets(credentials: Credentials, proxy: str | None) -> tuple[str, ...]:
     password = urlsplit(proxy).password if proxy else None
     words = [
         *values,
-        *(value.split()[-1] for value in values if value.split()),
+        *(value.split()[1] for value in values if len(value.split()) == 2),
         password,
         password and unquote(password),
     ]

@@ -213,27 +213,29 @@ class Decoder:
         """
         alike = frame.compare(payloads[done:], exchange.text_before)
         kinds[done:] = frame.kind
-        if alike.so_far is not None:
-            so_far[done:] = alike.so_far
+        so_far[done:] = UNKNOWN if alike.so_far is None else alike.so_far  # a frame before may have left its own
         n_alike = len(payloads) - done
         like_before = done
         for i in alike.unlike:
             if done + i > like_before:
-                self._catch_up(exchange, frame, alike, i - 1)
+                self._catch_up(exchange, frame, alike, i - 1, payloads[done + i - 1])
             so_far[done + i] = UNKNOWN
             self._read_one(exchange, payloads, done + i, kinds, so_far)
             like_before = done + i + 1
             if exchange.frame is not frame:
                 return done + i + 1
         if like_before < len(payloads):
-            self._catch_up(exchange, frame, alike, n_alike - 1)
+            self._catch_up(exchange, frame, alike, n_alike - 1, payloads[-1])
             if frame.cumulative:
                 exchange.text_before = alike.texts[-1]
         return len(payloads)
 
-    def _catch_up(self, exchange: Exchange, frame: Frame, alike: Alike, i: int) -> None:
-        """Let the answer know what event i said, which was not parsed."""
+    def _catch_up(self, exchange: Exchange, frame: Frame, alike: Alike, i: int, payload: bytes) -> None:
+        """Let the answer know what event i, `payload`, said, which was not parsed."""
         answer = exchange.answer
+        if frame.totals and not frame.cumulative:  # its other counts may have been overwritten since the frame was made
+            self._read(payload, answer)
+            return
         if alike.so_far is not None:
             answer.cumulative_tokens = int(alike.so_far[i])
             if frame.totals:
