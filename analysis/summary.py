@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 
 from analysis import metrics, rates, slo, watches
 from analysis.bootstrap import block_bootstrap, design_effect, quantile_intervals, wilson
-from analysis.captures import ABSENT, Capture, Integers, Run, open_run, part_of, stage_rows
+from analysis.captures import ABSENT, Capture, Integers, Run, open_run
+from analysis.closeups import CloseUp
 from analysis.confidence import MOST_BLOCKS, halves, sample_floor
 from analysis.curves import curve
 from analysis.histogram import Histogram, LogLine, merge, percentiles, write_log
+from analysis.jobs import stage_tallies
 from analysis.queueing import growth, scatter_of
-from analysis.tally import StageTally, add, stage_tally
+from analysis.tally import StageTally
 from analysis.verdict import verdict
 from analysis.window import is_open_loop, stage_marks, stage_window
 from loadgen.schema import CaptureError
@@ -44,41 +46,50 @@ TOKEN_RULE: Final = (
 )
 
 
+class Details(NamedTuple):
+    """What pictures of a stage are drawn from beside its summary: histograms by name (ttft, itl, ...), and requests."""
+
+    histograms: dict[str, Histogram]
+    sample: list[CloseUp]
+    slowest_ttft: list[CloseUp]
+    slowest_e2e: list[CloseUp]
+
+
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """A run's summary, and the histograms that it was read from, as lines of a log that begins at `log_start_s`."""
+    """A run's summary, and the histograms that it was read from, as lines of a log that begins at `log_start_s`.
+
+    `details` go by the number of the stage.
+    """
 
     summary: dict[str, Any]
     log: list[LogLine]
     log_start_s: float
+    details: dict[int, Details]
 
 
-def report(run_dir: Path) -> dict[str, Any]:
+def report(run_dir: Path, jobs: int = 1) -> dict[str, Any]:
     """Analyses a run, writes summary.json and histograms.hlog into it, and gives the summary. Errors as `analyse`."""
-    analysis = analyse(run_dir)
+    analysis = analyse(run_dir, jobs)
     write(run_dir, analysis)
     return analysis.summary
 
 
-def summarize(run_dir: Path) -> dict[str, Any]:
+def summarize(run_dir: Path, jobs: int = 1) -> dict[str, Any]:
     """The summary of a run, finished or not. CaptureError if there is no capture that can be read."""
-    return analyse(run_dir).summary
+    return analyse(run_dir, jobs).summary
 
 
-def analyse(run_dir: Path) -> Analysis:
-    """The summary and its histograms; two passes over the capture, memory by the piece. CaptureError as above."""
+def analyse(run_dir: Path, jobs: int = 1) -> Analysis:
+    """The summary and its histograms; two passes over the capture, memory by the piece. CaptureError as above.
+
+    `jobs` processes share the second pass; the result does not depend on how many.
+    """
     run = open_run(run_dir)
-    asked = slo.limits(run.facts["spec"])
     plans = {plan["stage"]: plan for plan in run.facts["stages"]}
-    tallies: dict[int, StageTally] = {}
-    for stage, plan in plans.items():
-        window = stage_window(plan, stage_marks(run.of_stage(plan), stage))
-        if window is not None:
-            tallies[stage] = stage_tally(window, asked)
-    for capture in run.captures:
-        for stage, rows in stage_rows(capture):
-            if stage in tallies and part_of(plans[stage]) == capture.part:
-                add(tallies[stage], capture.worker, rows)
+    windows = {stage: stage_window(plan, stage_marks(run.of_stage(plan), stage)) for stage, plan in plans.items()}
+    begun = {stage: window for stage, window in windows.items() if window is not None}
+    tallies = stage_tallies(run, begun, slo.limits(run.facts["spec"]), jobs)
 
     shown = {stage: tally for stage, tally in tallies.items() if not plans[stage].get("warms_up")}
     summary: dict[str, Any] = {
@@ -102,7 +113,8 @@ def analyse(run_dir: Path) -> Analysis:
     summary["verdict"] = verdict(summary)
     first_ns = min((tally.window.begin_ns for tally in tallies.values()), default=0)
     start_s = (first_ns + int(run.captures[0].facts["realtime_offset_ns"])) / NS_PER_S
-    return Analysis(summary, [line for stage in shown for line in _log(stage, shown[stage], first_ns)], start_s)
+    log = [line for stage in shown for line in _log(stage, shown[stage], first_ns)]
+    return Analysis(summary, log, start_s, {stage: _details(tally) for stage, tally in shown.items()})
 
 
 def write(run_dir: Path, analysis: Analysis) -> None:
@@ -307,6 +319,11 @@ def _log(stage: int, tally: StageTally, first_ns: int) -> list[LogLine]:
     for turn, told in sorted(tally.turns.items()):
         named |= {f"ttft_turn_{turn}": told.ttft, f"ttft_intended_turn_{turn}": told.ttft_intended}
     return [LogLine(f"{stage}.{name}", start_s, length_s, one) for name, one in named.items() if one.total]
+
+
+def _details(tally: StageTally) -> Details:
+    kept = tally.kept
+    return Details(_histograms(tally), kept.sample.best(), kept.slowest_ttft.best(), kept.slowest_e2e.best())
 
 
 def _block(histogram: Histogram, ns_per_unit: int, digits: int) -> dict[str, Any] | None:
@@ -546,7 +563,8 @@ def _timeline(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]
     """By bin, from the stage's start to its end; `start_s` counts from the start of the window.
 
     In open loop the requests that fell due in each bin (dropped ones too) and those that were sent: what runs ahead of the
-    other, summed up, is the backlog.
+    other, summed up, is the backlog. `failed` goes by the moment of the failure, `lag_max_us` is the worst read of the
+    requests that ended in the bin.
     """
     line, known = tally.timeline, flow.ttft_ns != ABSENT
     sent_ns, due_ns, ttft_ns = flow.sent_ns[known], flow.due_ns[known], flow.ttft_ns[known]
@@ -558,6 +576,8 @@ def _timeline(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]
         "in_flight": [round(mean, 3) for mean in in_flight.tolist()],
         "offered": line.offered.tolist() if open_loop else None,
         "sent": line.sent.tolist() if open_loop else None,
+        "failed": line.failed.tolist(),
+        "lag_max_us": [round(lag_ns / NS_PER_US, 3) for lag_ns in line.lag_max_ns.tolist()],
         "ttft_p50_ms": _p50_by_bin(line, sent_ns, ttft_ns),
         "ttft_intended_p50_ms": _p50_by_bin(line, due_ns, flow.ttft_due_ns[known]) if open_loop else None,
     }

@@ -54,9 +54,14 @@ def short(value: float | None) -> str:
     return number(value)
 
 
+def plain_table(padding: int = 1) -> Table:
+    """An empty table in the style of all; `padding` comes on top of the one space that parts the columns."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, padding, 0, 0), show_edge=False)
+
+
 def _table(load_width: int, padding: int = 1) -> Table:
-    """With only its first column, the load; `padding` comes on top of the one space that parts the columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, padding, 0, 0), show_edge=False)
+    """With only its first column, the load."""
+    table = plain_table(padding)
     table.add_column("\nload", overflow="fold", max_width=load_width)
     return table
 

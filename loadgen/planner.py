@@ -104,9 +104,8 @@ def resolved(spec: Spec) -> Spec:
             if given is not None:
                 raise UsageError(f"{flag}: the {dialect.name} API answers in one piece, without a text; leave it out")
     # What it cannot say is refused here, and not by the first request.
-    speaker.body(
-        Ask(spec.model or "", "", 1, spec.ignore_eos, images=() if not spec.image else ("data:image/png;base64,",))
-    )
+    images = tuple(image if image.startswith("http") else "data:image/png;base64," for image in spec.image)
+    speaker.body(Ask(spec.model or "", "", 1, spec.ignore_eos, images=images))
     return spec
 
 

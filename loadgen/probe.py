@@ -15,7 +15,7 @@ import aiohttp
 import orjson
 
 from loadgen.dialects.answer import CONTENT, Answer, Ask, words_of_error
-from loadgen.dialects.dialect import MALFORMED, NOT_EVENTS, WANTED, Dialect
+from loadgen.dialects.dialect import MALFORMED, NOT_EVENTS, WANTED, Description, Dialect
 from loadgen.errors import EndpointError
 from loadgen.plan import Target
 from loadgen.wire import SPLITTERS
@@ -62,6 +62,15 @@ def find_model(
 ) -> str:
     """The first model that the endpoint lists. EndpointError if it lists none and requests have to name one."""
     return asyncio.run(_find_model(where, dialect, fields, connect_timeout_s))
+
+
+def find_api(
+    where: Target, dialect: Dialect, model: str, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
+) -> str:
+    """What the endpoint says it speaks, where its URL leaves that open; the dialect's own name where it does not say."""
+    if dialect.description is None:
+        return dialect.name
+    return asyncio.run(_find_api(where, dialect, dialect.description, model, fields, connect_timeout_s))
 
 
 def check(
@@ -136,6 +145,19 @@ async def _find_model(where: Target, dialect: Dialect, fields: Fields, connect_t
         raise EndpointError(
             "no-model", f"--model: not given, and {url} lists none (status {status}: {words_of_error(body)})"
         ) from None
+
+
+async def _find_api(
+    where: Target, dialect: Dialect, description: Description, model: str, fields: Fields, connect_timeout_s: float
+) -> str:
+    url = base_url(where) + dialect.path_to(description.path, model)
+    async with _session(where, fields, MODELS_TIMEOUT_S, connect_timeout_s) as session:
+        status, _, body = await _ask(session, where, "GET", url, None)
+    try:
+        api = description.api(orjson.loads(body)) if status == 200 else None
+    except MALFORMED:
+        api = None
+    return api or dialect.name
 
 
 async def _ask_once(where: Target, dialect: Dialect, ask: Ask, fields: Fields, connect_timeout_s: float) -> Answer:

@@ -173,6 +173,10 @@ class Run:
         """The numbers of the stages that are still to be run."""
         return [stage["stage"] for stage in self.stages if "outcome" not in stage]
 
+    def images(self) -> tuple[str, ...]:
+        """Those of one prompt, as URLs."""
+        return planner.images(self.spec)
+
     def change(self, **settings: Any) -> None:
         """Settle what the endpoint alone could tell: its model, whether it counts tokens."""
         self.spec = replace(self.spec, **settings)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from analysis.summary import Analysis
     from loadgen.cli.progress import Progress
     from loadgen.coordinator import Judge, Outcome
+    from loadgen.dialects.dialect import Dialect
     from loadgen.run import Run
     from loadgen.spec import Spec
 
@@ -54,22 +55,29 @@ class Job:
     """What went wrong, if something did."""
     outcomes: list["Outcome"] = field(default_factory=list)
 
-    def one_request_s(self) -> float:
-        """How long a short request takes, alone. EndpointError if it does not work."""
-        from loadgen import planner, probe
+    def _speaker(self) -> "tuple[Dialect, list[tuple[str, str]]]":
+        """How the endpoint is spoken to, and with which headers."""
+        from loadgen import planner
         from loadgen.dialects import spoken
         from loadgen.dialects.credentials import header_fields
 
+        dialect = spoken(planner.wording(self.run.spec))
+        return dialect, header_fields(dialect, self.run.credentials, self.run.spec.header)
+
+    def one_request_s(self) -> float:
+        """How long a short request takes, alone. EndpointError if it does not work."""
+        from loadgen import probe
+
         spec, began_s = self.run.spec, time.monotonic()
-        dialect = spoken(planner.wording(spec))
+        dialect, fields = self._speaker()
         with kept_secret(self.run.credentials.secrets):
             checked = probe.check(
                 self.run.where,
                 dialect,
                 self.model,
-                header_fields(dialect, self.run.credentials, spec.header),
+                fields,
                 ignore_eos=spec.ignore_eos,
-                images=planner.images(spec),
+                images=self.run.images(),
                 connect_timeout_s=spec.connect_timeout_s,
             )
         if not checked.takes_stream_options:
@@ -80,14 +88,11 @@ class Job:
     def find_model(self) -> None:
         """Settle the model: the one that was asked for, else the first that the endpoint lists. EndpointError if it
         lists none."""
-        from loadgen import planner, probe
-        from loadgen.dialects import spoken
-        from loadgen.dialects.credentials import header_fields
+        from loadgen import probe
 
         spec = self.run.spec
         if spec.model is None:
-            dialect = spoken(planner.wording(spec))
-            fields = header_fields(dialect, self.run.credentials, spec.header)
+            dialect, fields = self._speaker()
             with kept_secret(self.run.credentials.secrets):
                 model = probe.find_model(self.run.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s)
             self.run.change(model=model)
@@ -96,13 +101,10 @@ class Job:
     def calibrate(self) -> None:
         """Find out what the endpoint makes of prompts, and make them so that it counts what is wanted."""
         from loadgen import planner, probe, recipes
-        from loadgen.dialects import spoken
         from loadgen.dialects.answer import Ask
-        from loadgen.dialects.credentials import header_fields
 
         run = self.run
-        dialect = spoken(planner.wording(run.spec))
-        fields = header_fields(dialect, run.credentials, run.spec.header)
+        dialect, fields = self._speaker()
         images = planner.images(run.spec)
 
         def counted(prompts: list[str]) -> list[int]:
@@ -124,6 +126,17 @@ class Job:
         self.console.print(
             f"calibrated: the endpoint adds {found.overhead_tokens} tokens to a prompt{words}", highlight=False
         )
+
+    def find_api(self) -> None:
+        """Settle the API where the URL leaves it open and the endpoint says it."""
+        from loadgen import probe
+
+        spec = self.run.spec
+        dialect, fields = self._speaker()
+        with kept_secret(self.run.credentials.secrets):
+            api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
+        if api != spec.api:
+            self.run.change(api=api)
 
     def stage(self, number: int, progress: "Progress", judge: "Judge | None" = None) -> "Outcome":
         """Run a stage."""
@@ -169,12 +182,16 @@ def prepared(
     """A job whose endpoint has answered one request; its directory is there. What cannot be done is refused before that."""
     from loadgen import planner, run
     from loadgen.cli.options import credentials
+    from loadgen.dialects import AUTO
 
+    was_auto = spec.api == AUTO
     spec = planner.resolved(spec)
     run_dir = out or run.default_directory(datetime.datetime.now())
     made = run.Run(spec, run_dir, credentials=credentials(spec), resumed=resume)
     job = Job(made, spec.model or "", console, resumed=resume is not None)
     job.find_model()
+    if was_auto and not no_check:
+        job.find_api()
     if not no_check:
         taken_s = job.one_request_s()
         if wants_baseline:  # the first one paid for what is loaded on demand
@@ -337,12 +354,14 @@ def analysed(run_dir: Path) -> "Analysis | None":
     return analysis
 
 
-def concluded(job: Job, analysis: "Analysis | None", *, strict: bool) -> None:
-    """Show the results, and end as they say: RunError for a run that failed, SUSPECT_STATUS with --strict."""
+def concluded(job: Job, analysis: "Analysis | None", *, strict: bool, page: bool) -> None:
+    """Write the page, show the results, and end as they say: RunError for a failed run, SUSPECT_STATUS with --strict."""
     if analysis is not None:
+        from loadgen.cli import pictures
         from loadgen.cli.results import show
 
-        show(analysis.summary, job.run.run_dir, job.console)
+        run_dir = job.run.run_dir
+        show(analysis.summary, run_dir, job.console, pictures.beside(run_dir, analysis) if page else "")
     if job.words:
         raise RunError(job.words)
     if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:

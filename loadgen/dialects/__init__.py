@@ -3,7 +3,6 @@
 A package of the user's own adds one through the entry point group `loadgen.dialects`: see docs/dialects.md.
 """
 
-import importlib.metadata
 from typing import Final
 
 from loadgen.dialects import (
@@ -60,6 +59,8 @@ def find(api: str) -> Dialect:
     """The dialect of this name, of ours or of an installed package. UsageError if there is none."""
     if api in DIALECTS:
         return DIALECTS[api]
+    import importlib.metadata  # which takes a while, for a few
+
     points = importlib.metadata.entry_points(group=ENTRY_POINTS)
     if api not in points.names:
         raise UsageError(

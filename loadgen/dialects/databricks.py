@@ -11,10 +11,18 @@ from typing import Any, Final
 
 from loadgen.dialects import chat, completions, embeddings, messages
 from loadgen.dialects.answer import Ask
+from loadgen.dialects.dialect import Description
 
 KEY: Final = ("DATABRICKS_TOKEN",)
 HOSTS: Final = r"\.(cloud\.databricks\.com|azuredatabricks\.net|gcp\.databricks\.com)"
 INVOCATIONS: Final = "/serving-endpoints/(?P<model>[^/]+)/invocations$"
+
+
+TASKS: Final = {"llm/v1/chat": "databricks", "llm/v1/completions": "databricks-completions"}
+
+
+def _api(described: Any) -> str | None:
+    return TASKS.get(described["task"])
 
 
 def write(ask: Ask) -> dict[str, Any]:
@@ -38,6 +46,7 @@ CHAT: Final = replace(
     key_variables=KEY,
     takes=frozenset({"images", "tools", "messages"}),
     listing=None,
+    description=Description("/api/2.0/serving-endpoints/{model}", _api),
 )
 
 COMPLETIONS: Final = replace(

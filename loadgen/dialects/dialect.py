@@ -71,6 +71,14 @@ class Listing(NamedTuple):
     method: str = "GET"
 
 
+class Description(NamedTuple):
+    """Where an endpoint says what it speaks, with {model} in the path from the root, and the dialect's name in its
+    answer."""
+
+    path: str
+    api: Callable[[Any], str | None]
+
+
 def names_of_data(listed: Any) -> list[str]:
     """The names in a list of models as OpenAI and Anthropic send it."""
     return [str(row["id"]) for row in listed["data"]]
@@ -116,6 +124,8 @@ class Dialect:
     max_tokens_field: str = "max_tokens"
     """Dots lead into objects."""
     listing: Listing | None = None
+    description: Description | None = None
+    """Where one URL serves several dialects."""
     needs_model: bool = True
     """Whether a request has to name its model."""
     wording: Wording = field(default_factory=lambda: Wording(""))

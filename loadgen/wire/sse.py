@@ -29,16 +29,16 @@ def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) 
     payloads: list[bytes] = []
     ends: list[int] = []
     position = len(BOM) if at_start and buffer.startswith(BOM) else 0
-    n_returns = buffer.count(b"\r")
-    if n_returns and not n_returns == buffer.count(b"\n") == buffer.count(b"\r\n"):
+    has_returns = b"\r" in buffer
+    if has_returns and not buffer.count(b"\r") == buffer.count(b"\n") == buffer.count(b"\r\n"):
         consumed = _split_by_lines(buffer, position, payloads, ends)
     else:
-        line_end = b"\r\n" if n_returns else b"\n"
+        line_end = b"\r\n" if has_returns else b"\n"
         blocks = (buffer[position:] if position else buffer).split(line_end * 2)
         rest = blocks.pop()
         consumed = len(buffer) - len(rest)
         border_bytes = 2 * len(line_end)
-        if (plain := _plain_data(blocks)) is not None:
+        if (plain := _plain_data(blocks, consumed - position - border_bytes * len(blocks))) is not None:
             payloads = plain
             ends = list(accumulate([len(block) + border_bytes for block in blocks], initial=position))
             del ends[0]
@@ -60,8 +60,9 @@ def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) 
     return Events(payloads, ends, consumed)
 
 
-def _plain_data(blocks: list[bytes]) -> list[bytes] | None:
-    """The data of blocks that are all of one plain shape, else None: a single data line, behind an event line or not."""
+def _plain_data(blocks: list[bytes], n_bytes: int) -> list[bytes] | None:
+    """The data of blocks (of `n_bytes` together) that are all of one plain shape, else None: a single data line, behind an
+    event line or not."""
     if not blocks:
         return []
     first = blocks[0]
@@ -72,20 +73,16 @@ def _plain_data(blocks: list[bytes]) -> list[bytes] | None:
         n_named = sum(name.startswith(b"event:") for name, _, _ in parts)
         # With CRLF the return of the event line stays with its name.
         is_plain = names.count(b"event:") == n_named == len(blocks) and b"\n" not in names and all(payloads)
-        return payloads if is_plain and not _has_line_end(payloads) else None
+        return payloads if is_plain and b"\n" not in b"".join(payloads) else None
     prefix = b"data: " if first.startswith(b"data: ") else b"data:"
     payloads = [block.removeprefix(prefix) for block in blocks]
-    # Every block has lost its prefix and nothing else, and none has a line end left: one plain line each.
-    if sum(map(len, blocks)) - sum(map(len, payloads)) != len(prefix) * len(blocks) or _has_line_end(payloads):
+    joined = b"".join(payloads)
+    # Every block has lost its prefix, and none has a line end left (a CR comes before a LF here): one plain line each.
+    if len(joined) != n_bytes - len(prefix) * len(blocks) or b"\n" in joined:
         return None
     if len(prefix) == 5 and any(payload.startswith(b" ") for payload in payloads):  # there the space is not the data's
         return None
     return payloads
-
-
-def _has_line_end(payloads: list[bytes]) -> bool:
-    joined = b"".join(payloads)
-    return b"\n" in joined or b"\r" in joined
 
 
 def _split_by_lines(buffer: bytes, position: int, payloads: list[bytes], ends: list[int]) -> int:

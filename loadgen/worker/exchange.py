@@ -152,3 +152,7 @@ class Exchange:
         self.max_lag_ns = 0
         self.n_reads = 0
         self.unstamped = 0
+
+    def body(self) -> bytes:
+        """What there is of the body and has not been decoded."""
+        return b"".join(part for segment in self.segments for part in segment.parts)

@@ -24,12 +24,13 @@ from loadgen.dialects.dialect import MALFORMED, Dialect
 
 _NUMBER: Final = rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _NUMBERS: Final = re.compile(rb"%b(?:;%b)*" % (_NUMBER, _NUMBER))
-_LIST: Final = rb"[0-9]+(?:, ?[0-9]+)*"
+_WHOLE: Final = rb"(?:0|[1-9][0-9]*)"
+_LIST: Final = rb"%b(?:, ?%b)*" % (_WHOLE, _WHOLE)
 _LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_LIST, _LIST))
-_REST: Final = rb"[0-9]*(?:, ?[0-9]+)*"
+_REST: Final = rb"(?:, ?%b)*" % _WHOLE
 _REST_OF_LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_REST, _REST))
 _COUNTS: Final = re.compile(rb"(?:0|[1-9][0-9]{0,8})(?:;(?:0|[1-9][0-9]{0,8}))*")
-_IN_FORM: Final = {"number": _NUMBERS, "so_far": _COUNTS}
+_IN_FORM: Final = {"number": _NUMBERS, "so_far": _COUNTS, "list": _LISTS}
 
 _ESCAPE: Final = re.compile(rb'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})')
 _CONTROLS: Final = bytes(range(32))
@@ -117,6 +118,8 @@ class Frame(NamedTuple):
     def compare(self, payloads: list[bytes], text_before: bytes | None) -> Alike:
         """Which payloads are unlike this. `text_before`: the JSON text of the event before, None where it is not known."""
         first, *middles, last = self.literals
+        if not middles and not self.cumulative:
+            return _compare_ends(payloads, first, last)
         inner = [payload.removeprefix(first).removesuffix(last) for payload in payloads]
         inner_bytes = np.fromiter(map(len, inner), np.int64, len(inner))
         all_bytes = np.fromiter(map(len, payloads), np.int64, len(payloads))
@@ -134,8 +137,8 @@ class Frame(NamedTuple):
                 like &= np.fromiter(map(len, values), np.int64, len(values)) > 0
             elif hole == "string":
                 _mark_unlike(like, values, _is_text)
-            elif hole == "list":
-                _mark_unlike_lists(like, values)
+            elif hole == "list" and self.cumulative:
+                _mark_unlike_where_list_grows(like, values)
             else:
                 _mark_unlike(like, values, _IN_FORM[hole].fullmatch, b";")
             if hole == "so_far":
@@ -146,6 +149,16 @@ class Frame(NamedTuple):
         else:
             _mark_unlike(like, texts, _is_text)
         return Alike(np.flatnonzero(~like).tolist(), texts, so_far)
+
+
+def _compare_ends(payloads: list[bytes], first: bytes, last: bytes) -> Alike:
+    """Frame.compare where the text is the only hole: nearly all events of most servers."""
+    texts = [payload.removeprefix(first).removesuffix(last) for payload in payloads]
+    text_bytes = np.fromiter(map(len, texts), np.int64, len(texts))
+    all_bytes = np.fromiter(map(len, payloads), np.int64, len(payloads))
+    like = (all_bytes - text_bytes == len(first) + len(last)) & (text_bytes > 0)
+    _mark_unlike(like, texts, _is_text)
+    return Alike(np.flatnonzero(~like).tolist(), texts, None)
 
 
 class Marks(NamedTuple):
@@ -161,7 +174,7 @@ def marks_of(dialect: Dialect) -> Marks:
     forms = [
         (varying.strings, rb'"(?P<string>[^"\\]*)"'),
         (varying.numbers, rb"(?P<number>%b)" % _NUMBER),
-        (varying.lists, rb"\[(?P<list>[0-9]+(?:, ?[0-9]+)*)\]"),
+        (varying.lists, rb"\[(?P<list>%b)\]" % _LIST),
         ((varying.so_far,) if varying.so_far else (), rb"(?P<so_far>0|[1-9][0-9]{0,8})(?![0-9.eE])"),
     ]
     alternatives = [rb'"(?:%b)"\s*:\s*%b' % (_any_of(keys), form) for keys, form in forms if keys]
@@ -190,11 +203,12 @@ def _mark_unlike(
     like: npt.NDArray[np.bool_], values: list[bytes], is_fine: Callable[[bytes], object], border: bytes = b" "
 ) -> None:
     """Take those out of `like` whose value is not fine; all of them are looked at in one go first."""
-    # A border between, or two halves of a character would pass as whole.
     some = values if like.all() else [values[i] for i in np.flatnonzero(like)]
-    if some and not is_fine(border.join(some)):
+    # A border between, or two halves of a character would pass as whole. Of texts it may be a part, of numbers it is none.
+    joined = border.join(some)
+    if some and not (is_fine(joined) and (border == b" " or joined.count(border) == len(some) - 1)):
         for i in np.flatnonzero(like):
-            like[i] = bool(is_fine(values[i]))
+            like[i] = bool(is_fine(values[i])) and (border == b" " or border not in values[i])
 
 
 def _mark_where_text_does_not_grow(like: npt.NDArray[np.bool_], texts: list[bytes], text_before: bytes | None) -> None:
@@ -209,7 +223,7 @@ def _mark_where_text_does_not_grow(like: npt.NDArray[np.bool_], texts: list[byte
     _mark_behind_unlike(like, texts, _is_text)
 
 
-def _mark_unlike_lists(like: npt.NDArray[np.bool_], values: list[bytes]) -> None:
+def _mark_unlike_where_list_grows(like: npt.NDArray[np.bool_], values: list[bytes]) -> None:
     """Take those out of `like` that are no lists of whole numbers; where one begins as that before, what is new is
     looked at."""
     new = [values[0], *(b[len(a) :] if a and b.startswith(a) else b for a, b in itertools.pairwise(values))]

@@ -355,6 +355,29 @@ def test_an_api_that_lists_no_models_wants_one():
         find_model(target("http://127.0.0.1:9", "azure", model=None), "azure", KEY)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "api"),
+    [
+        ("200 OK", b'{"name":"e","task":"llm/v1/completions"}', "databricks-completions"),
+        ("200 OK", b'{"name":"e","task":"llm/v1/chat"}', "databricks"),
+        ("200 OK", b'{"name":"e","task":"something/new"}', "databricks"),
+        ("200 OK", b'{"name":"e"}', "databricks"),
+        ("200 OK", b"[1]", "databricks"),
+        ("403 Forbidden", b'{"message":"no"}', "databricks"),
+    ],
+)
+def test_an_endpoint_of_databricks_says_by_its_task_what_it_speaks(status, body, api):
+    with canned(response(body, "application/json", status)) as server:
+        where = target(server.url.removesuffix("/v1"), "databricks", model="my e")
+        assert probe.find_api(where, DIALECTS["databricks"], "my e", fields("databricks", KEY)) == api
+    assert server.requests[0].startswith(b"GET /api/2.0/serving-endpoints/my%20e HTTP/1.1\r\n")
+
+
+def test_an_endpoint_whose_url_says_it_all_is_not_asked():
+    where = target("http://127.0.0.1:9", "chat")
+    assert probe.find_api(where, DIALECTS["chat"], "m") == "chat"
+
+
 def test_the_images_of_the_load_are_tried_too():
     with canned(response(GOOD)) as server:
         check(target(server.url), "chat", "m", KEY, ignore_eos=False, images=("data:image/png;base64,AA",))

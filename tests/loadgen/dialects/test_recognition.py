@@ -160,6 +160,7 @@ def test_an_api_that_is_none_or_of_another_url_is_refused(api, url, words):
     [
         ({"ignore_eos": True, "api": "messages"}, "--ignore-eos"),
         ({"image": ("8x8",), "api": "completions"}, "--image"),
+        ({"image": ("https://h/a.png",), "api": "ollama"}, "--image"),
         ({"usage": "continuous", "api": "gemini"}, "--usage"),
         ({"turns": "2", "api": "embeddings"}, "--turns"),
         ({"cancel": "20", "api": "embeddings"}, "--cancel"),
