@@ -323,10 +323,9 @@ def absorb(tally: StageTally, other: StageTally) -> None:
         told.prompts_told += its.prompts_told
         histogram.absorb(told.ttft, its.ttft)
         histogram.absorb(told.ttft_intended, its.ttft_intended)
-    for side, those in other.lengths.items():
-        these = tally.lengths[side]
+    for side, told_ in other.lengths.items():
         for name in ("requests", "wanted", "counted", "off", "exact"):
-            setattr(these, name, getattr(these, name) + getattr(those, name))
+            setattr(tally.lengths[side], name, getattr(tally.lengths[side], name) + getattr(told_, name))
     tally.errors.update(other.errors)
     tally.met.update(other.met)
     tally.prompts_told |= other.prompts_told

@@ -98,13 +98,27 @@ class Job:
             self.run.change(model=model)
         self.model = self.run.spec.model or ""
 
+    def find_api(self) -> None:
+        """Settle the API where the URL leaves it open and the endpoint says it."""
+        from loadgen import probe
+
+        spec = self.run.spec
+        dialect, fields = self._speaker()
+        with kept_secret(self.run.credentials.secrets):
+            api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
+        if api != spec.api:
+            self.run.change(api=api)
+
     def calibrate(self) -> None:
         """Find out what the endpoint makes of prompts, and make them so that it counts what is wanted."""
         from loadgen import planner, probe, recipes
+        from loadgen.dialects import spoken
         from loadgen.dialects.answer import Ask
+        from loadgen.dialects.credentials import header_fields
 
         run = self.run
-        dialect, fields = self._speaker()
+        dialect = spoken(planner.wording(run.spec))
+        fields = header_fields(dialect, run.credentials, run.spec.header)
         images = planner.images(run.spec)
 
         def counted(prompts: list[str]) -> list[int]:
@@ -126,17 +140,6 @@ class Job:
         self.console.print(
             f"calibrated: the endpoint adds {found.overhead_tokens} tokens to a prompt{words}", highlight=False
         )
-
-    def find_api(self) -> None:
-        """Settle the API where the URL leaves it open and the endpoint says it."""
-        from loadgen import probe
-
-        spec = self.run.spec
-        dialect, fields = self._speaker()
-        with kept_secret(self.run.credentials.secrets):
-            api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
-        if api != spec.api:
-            self.run.change(api=api)
 
     def stage(self, number: int, progress: "Progress", judge: "Judge | None" = None) -> "Outcome":
         """Run a stage."""
