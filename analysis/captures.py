@@ -34,6 +34,7 @@ EVENTS_AT_ONCE: Final = 1 << 16
 to the next and memory does not grow with the batch."""
 
 COLUMNS: Final = (
+    "request_id",
     "stage",
     "turn",
     "intended_ns",
@@ -50,15 +51,19 @@ COLUMNS: Final = (
     "prompt_tokens",
     "output_tokens",
     "error",
+    "response_id",
     "retries",
+    "wanted_input_tokens",
+    "wanted_output_tokens",
+    "counted_tokens",
 )
 """The columns that the metrics need; the others are not even decompressed."""
 
 OF_A_PART: Final = frozenset({"workers", "stages"})
 """Of what captures must agree on: what those of another part may say otherwise."""
 
-MAY_MISS: Final = frozenset({"retries"})
-"""Columns that an early capture of this version does not have; they read as zeros."""
+MAY_MISS: Final = frozenset({"retries", "wanted_input_tokens", "wanted_output_tokens", "counted_tokens"})
+"""Columns that an early capture of this version does not have; they read as zeros, or as null where they may be."""
 
 # Classes of the error column that are no failure of the endpoint.
 DROPPED: Final = "dropped"  # never sent
@@ -117,6 +122,7 @@ class Rows:
     Events are flat: request i owns `event_ns[first_event[i] : first_event[i] + events[i]]`.
     """
 
+    request_id: Integers
     turn: Integers  # ABSENT for a request of no session
 
     sent_ns: Integers
@@ -136,10 +142,14 @@ class Rows:
     prompt_tokens: Integers
     output_tokens: Integers
     retries: Integers
+    wanted_input_tokens: Integers
+    wanted_output_tokens: Integers
+    counted_tokens: Integers  # output, by a local tokenizer
     completed: Mask
     cancelled: Mask
     dropped: Mask
     error: pa.Array
+    response_id: pa.Array
 
     def __len__(self) -> int:
         return len(self.sent_ns)
@@ -402,6 +412,7 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
     # The last byte's stamp is truer than the moment at which the worker came round to it; a failure may have no last byte.
     ended_ns = np.where(completed & (last_byte_ns != ABSENT), last_byte_ns, _integers(batch.column("ended_ns")))
     return Rows(
+        request_id=batch.column("request_id").to_numpy().view(np.int64),
         turn=_integers(batch.column("turn")),
         sent_ns=_integers(batch.column("sent_ns")),
         intended_ns=_integers(batch.column("intended_ns")),
@@ -422,10 +433,14 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
         retries=(
             _integers(batch.column("retries")) if "retries" in batch.schema.names else np.zeros(len(error), np.int64)
         ),
+        wanted_input_tokens=_if_there(batch, "wanted_input_tokens"),
+        wanted_output_tokens=_if_there(batch, "wanted_output_tokens"),
+        counted_tokens=_if_there(batch, "counted_tokens"),
         completed=completed,
         cancelled=_is_class(error, CANCELLED),
         dropped=_is_class(error, DROPPED),
         error=error,
+        response_id=batch.column("response_id"),
     )
 
 
@@ -435,6 +450,12 @@ def _is_class(error: pa.DictionaryArray, name: str) -> Mask:
     if not places or error.null_count == len(error):
         return np.zeros(len(error), np.bool_)
     return np.isin(error.indices.fill_null(-1).to_numpy(zero_copy_only=False), places)
+
+
+def _if_there(batch: pa.RecordBatch, name: str) -> Integers:
+    if name not in batch.schema.names:
+        return np.full(batch.num_rows, ABSENT)
+    return _integers(batch.column(name))
 
 
 def _integers(column: pa.Array) -> Integers:
@@ -467,7 +488,9 @@ def pick(rows: Rows, wanted: Mask) -> Rows:
         return rows
     events = rows.events[wanted]
     of_wanted = np.repeat(wanted, rows.events)
+    mask = pa.array(wanted)
     return Rows(
+        request_id=rows.request_id[wanted],
         turn=rows.turn[wanted],
         sent_ns=rows.sent_ns[wanted],
         intended_ns=rows.intended_ns[wanted],
@@ -486,10 +509,14 @@ def pick(rows: Rows, wanted: Mask) -> Rows:
         prompt_tokens=rows.prompt_tokens[wanted],
         output_tokens=rows.output_tokens[wanted],
         retries=rows.retries[wanted],
+        wanted_input_tokens=rows.wanted_input_tokens[wanted],
+        wanted_output_tokens=rows.wanted_output_tokens[wanted],
+        counted_tokens=rows.counted_tokens[wanted],
         completed=rows.completed[wanted],
         cancelled=rows.cancelled[wanted],
         dropped=rows.dropped[wanted],
-        error=rows.error.filter(pa.array(wanted)),
+        error=rows.error.filter(mask),
+        response_id=rows.response_id.filter(mask),
     )
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from analysis import metrics, rates, slo, watches
 from analysis.bootstrap import block_bootstrap, design_effect, quantile_intervals, wilson
 from analysis.captures import ABSENT, Capture, Integers, Run, open_run
+from analysis.closeups import CloseUp
 from analysis.confidence import MOST_BLOCKS, halves, sample_floor
 from analysis.curves import curve
 from analysis.histogram import Histogram, LogLine, merge, percentiles, write_log
@@ -45,13 +46,26 @@ TOKEN_RULE: Final = (
 )
 
 
+class Details(NamedTuple):
+    """What pictures of a stage are drawn from beside its summary: histograms by name (ttft, itl, ...), and requests."""
+
+    histograms: dict[str, Histogram]
+    sample: list[CloseUp]
+    slowest_ttft: list[CloseUp]
+    slowest_e2e: list[CloseUp]
+
+
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """A run's summary, and the histograms that it was read from, as lines of a log that begins at `log_start_s`."""
+    """A run's summary, and the histograms that it was read from, as lines of a log that begins at `log_start_s`.
+
+    `details` go by the number of the stage.
+    """
 
     summary: dict[str, Any]
     log: list[LogLine]
     log_start_s: float
+    details: dict[int, Details]
 
 
 def report(run_dir: Path, jobs: int = 1) -> dict[str, Any]:
@@ -99,7 +113,8 @@ def analyse(run_dir: Path, jobs: int = 1) -> Analysis:
     summary["verdict"] = verdict(summary)
     first_ns = min((tally.window.begin_ns for tally in tallies.values()), default=0)
     start_s = (first_ns + int(run.captures[0].facts["realtime_offset_ns"])) / NS_PER_S
-    return Analysis(summary, [line for stage in shown for line in _log(stage, shown[stage], first_ns)], start_s)
+    log = [line for stage in shown for line in _log(stage, shown[stage], first_ns)]
+    return Analysis(summary, log, start_s, {stage: _details(tally) for stage, tally in shown.items()})
 
 
 def write(run_dir: Path, analysis: Analysis) -> None:
@@ -243,6 +258,7 @@ def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
         "slo": _slo(tally) if tally.limits else None,
         "fluidity": _fluidity(tally),
         "token_source": _token_source(tally),
+        "lengths": _lengths(tally),
         "token_rule": TOKEN_RULE,
         "concurrency": None if in_flight is None else {"mean": round(in_flight[0], 6), "peak": in_flight[1]},
         "intervals": _intervals(tally),
@@ -303,6 +319,11 @@ def _log(stage: int, tally: StageTally, first_ns: int) -> list[LogLine]:
     for turn, told in sorted(tally.turns.items()):
         named |= {f"ttft_turn_{turn}": told.ttft, f"ttft_intended_turn_{turn}": told.ttft_intended}
     return [LogLine(f"{stage}.{name}", start_s, length_s, one) for name, one in named.items() if one.total]
+
+
+def _details(tally: StageTally) -> Details:
+    kept = tally.kept
+    return Details(_histograms(tally), kept.sample.best(), kept.slowest_ttft.best(), kept.slowest_e2e.best())
 
 
 def _block(histogram: Histogram, ns_per_unit: int, digits: int) -> dict[str, Any] | None:
@@ -421,9 +442,28 @@ def _fluidity(tally: StageTally) -> float | None:
 
 
 def _token_source(tally: StageTally) -> str | None:
-    if tally.usage_told and tally.usage_untold:
-        return "mixed"
-    return "usage" if tally.usage_told else "events" if tally.usage_untold else None
+    by = {
+        "usage": tally.usage_told,
+        "tokenizer": tally.locally_counted,
+        "events": tally.usage_untold - tally.locally_counted,
+    }
+    sources = [name for name, requests in by.items() if requests]
+    return "mixed" if len(sources) > 1 else sources[0] if sources else None
+
+
+def _lengths(tally: StageTally) -> dict[str, Any] | None:
+    """What was asked for beside what the server counted; None where nobody knows."""
+    return {
+        side: {
+            "requests": told.requests,
+            "wanted_mean": round(told.wanted / told.requests, 3),
+            "server_mean": round(told.counted / told.requests, 3),
+            "mean_difference": round(told.off / told.requests, 3),
+            "exact_share": round(told.exact / told.requests, 6),
+        }
+        for side, told in tally.lengths.items()
+        if told.requests
+    } or None
 
 
 def _halves(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]:
@@ -485,6 +525,7 @@ def _client(tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
         "stamp_source": "kernel" if all(c.facts["stamp_source"] == "kernel" for c in captures) else "read",
         "unstamped_share": round(unstamped / reads, 9) if reads else None,
         "unstamped_requests": tally.unstamped_requests,
+        "unprepared_requests": round(sum(watches.counted(capture, "unprepared", *span) for capture in captures)),
         "reopened_connections": round(sum(watches.counted(capture, "reopened", *span) for capture in captures)),
         "clock_steps_ms": [step_ns / NS_PER_MS for _, step_ns in watches.clock_steps(captures, *span)],
     }
@@ -522,7 +563,8 @@ def _timeline(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]
     """By bin, from the stage's start to its end; `start_s` counts from the start of the window.
 
     In open loop the requests that fell due in each bin (dropped ones too) and those that were sent: what runs ahead of the
-    other, summed up, is the backlog.
+    other, summed up, is the backlog. `failed` goes by the moment of the failure, `lag_max_us` is the worst read of the
+    requests that ended in the bin.
     """
     line, known = tally.timeline, flow.ttft_ns != ABSENT
     sent_ns, due_ns, ttft_ns = flow.sent_ns[known], flow.due_ns[known], flow.ttft_ns[known]
@@ -534,6 +576,8 @@ def _timeline(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]
         "in_flight": [round(mean, 3) for mean in in_flight.tolist()],
         "offered": line.offered.tolist() if open_loop else None,
         "sent": line.sent.tolist() if open_loop else None,
+        "failed": line.failed.tolist(),
+        "lag_max_us": [round(lag_ns / NS_PER_US, 3) for lag_ns in line.lag_max_ns.tolist()],
         "ttft_p50_ms": _p50_by_bin(line, sent_ns, ttft_ns),
         "ttft_intended_p50_ms": _p50_by_bin(line, due_ns, flow.ttft_due_ns[known]) if open_loop else None,
     }

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis import histogram, metrics, rates, slo
+from analysis import closeups, histogram, metrics, rates, slo
 from analysis.captures import ABSENT, Integers, Mask, Rows, pick
 from analysis.histogram import Histogram, fill
 from analysis.window import Window
@@ -36,6 +36,20 @@ class WorkerTally:
     @property
     def output_tokens(self) -> float:
         return self.output_parts / rates.TOKEN
+
+
+SIDES: Final = ("input_tokens", "output_tokens")
+
+
+@dataclass(slots=True)
+class LengthTally:
+    """What was wanted against what the server counted, over the completed requests of which both are known."""
+
+    requests: int = 0
+    wanted: int = 0
+    counted: int = 0
+    off: int = 0  # sum of the differences, without their signs
+    exact: int = 0
 
 
 @dataclass(slots=True)
@@ -83,9 +97,12 @@ class StageTally:
     prompts_told: bool = False
     usage_told: int = 0
     usage_untold: int = 0
+    locally_counted: int = 0  # of the latter
+    lengths: dict[str, LengthTally] = field(default_factory=lambda: {side: LengthTally() for side in SIDES})
     events: int = 0
     coalesced_events: int = 0
     unstamped_requests: int = 0
+    kept: closeups.Kept = field(default_factory=closeups.Kept)
     # Of the requests of the window that were answered or failed, in pieces: due_ns, what INTERVALS names (ABSENT where the
     # request did not complete), and whether each objective was met. Some 50 bytes a request.
     judged_due_ns: list[Integers] = field(default_factory=list)
@@ -126,6 +143,7 @@ def add(tally: StageTally, worker: int, rows: Rows) -> None:
         return
     inside = pick(rows, of_window)
     _add_requests(tally, mine, inside)
+    closeups.add(tally.kept, worker, inside)
     _add_judged(tally, pick(inside, ~inside.cancelled))
     _add_turns(tally, inside)
     if inside.completed.any():
@@ -145,6 +163,8 @@ def _add_tokens(tally: StageTally, mine: WorkerTally, rows: Rows) -> None:
 
 def _add_flow(tally: StageTally, rows: Rows, due_ns: Integers) -> None:
     tally.timeline.sent += rates.by_bin(tally.timeline, rows.sent_ns)
+    tally.timeline.failed += rates.by_bin(tally.timeline, rows.ended_ns[~(rows.completed | rows.cancelled)])
+    rates.add_lag(tally.timeline, rows.ended_ns, rows.max_lag_ns)
     sent_ns = rows.sent_ns.copy()  # a view would keep the whole batch alive
     tally.all_sent_ns.append(sent_ns)
     tally.all_due_ns.append(sent_ns if due_ns is rows.sent_ns else due_ns)
@@ -222,10 +242,27 @@ def _add_latencies(tally: StageTally, measured: Rows) -> None:
     told = int(np.count_nonzero(measured.output_tokens != ABSENT))
     tally.usage_told += told
     tally.usage_untold += len(measured) - told
+    tally.locally_counted += int(
+        np.count_nonzero((measured.output_tokens == ABSENT) & (measured.counted_tokens != ABSENT))
+    )
+    _add_lengths(tally.lengths["input_tokens"], measured.wanted_input_tokens, measured.prompt_tokens)
+    _add_lengths(tally.lengths["output_tokens"], measured.wanted_output_tokens, measured.output_tokens)
     if "ttft" in tally.limits and "tpot" in tally.limits:
         met, missed = slo.deadlines(measured, tally.limits["ttft"].limit_ns, tally.limits["tpot"].limit_ns)
         tally.deadlines_met += met
         tally.deadlines_missed += missed
+
+
+def _add_lengths(told: LengthTally, wanted: Integers, counted: Integers) -> None:
+    both = (wanted != ABSENT) & (counted != ABSENT)
+    if not both.any():
+        return
+    off = np.abs(counted[both] - wanted[both])
+    told.requests += len(off)
+    told.wanted += int(wanted[both].sum())
+    told.counted += int(counted[both].sum())
+    told.off += int(off.sum())
+    told.exact += int(np.count_nonzero(off == 0))
 
 
 COUNTS: Final = (
@@ -245,6 +282,7 @@ COUNTS: Final = (
     "input_tokens",
     "usage_told",
     "usage_untold",
+    "locally_counted",
     "events",
     "coalesced_events",
     "unstamped_requests",
@@ -285,6 +323,9 @@ def absorb(tally: StageTally, other: StageTally) -> None:
         told.prompts_told += its.prompts_told
         histogram.absorb(told.ttft, its.ttft)
         histogram.absorb(told.ttft_intended, its.ttft_intended)
+    for side, told_ in other.lengths.items():
+        for name in ("requests", "wanted", "counted", "off", "exact"):
+            setattr(tally.lengths[side], name, getattr(tally.lengths[side], name) + getattr(told_, name))
     tally.errors.update(other.errors)
     tally.met.update(other.met)
     tally.prompts_told |= other.prompts_told
@@ -292,3 +333,6 @@ def absorb(tally: StageTally, other: StageTally) -> None:
     tally.timeline.offered += other.timeline.offered
     tally.timeline.sent += other.timeline.sent
     tally.timeline.finished += other.timeline.finished
+    tally.timeline.failed += other.timeline.failed
+    np.maximum(tally.timeline.lag_max_ns, other.timeline.lag_max_ns, out=tally.timeline.lag_max_ns)
+    closeups.absorb(tally.kept, other.kept)

@@ -42,15 +42,55 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     # Made of what a spec says, of which the other two are part.
     "loadgen.schedule.stage": ({"loadgen.clock", "loadgen.errors", "loadgen.schedule", "loadgen.spec"}, {"numpy"}),
     "loadgen.dialects": ({"loadgen.errors", "loadgen.wording"}, {"orjson"}),
-    "loadgen.workload": ({"loadgen.errors", "loadgen.dialects", "loadgen.media"}, set()),
+    "loadgen.ring": (set(), set()),
+    "loadgen.nonces": (set(), set()),
+    "loadgen.tokens": ({"loadgen.errors"}, {"tiktoken", "tokenizers"}),
+    "loadgen.workload": (
+        {
+            "loadgen.dialects",
+            "loadgen.distribution",
+            "loadgen.errors",
+            "loadgen.media",
+            "loadgen.nonces",
+            "loadgen.tokens",
+        },
+        {"numpy", "orjson", "pyarrow"},
+    ),
+    "loadgen.recipes": (
+        {
+            "loadgen.clock",
+            "loadgen.dialects",
+            "loadgen.distribution",
+            "loadgen.errors",
+            "loadgen.forecast",
+            "loadgen.preparation",
+            "loadgen.spec",
+            "loadgen.tokens",
+            "loadgen.wording",
+            "loadgen.workload",
+        },
+        {"orjson"},
+    ),
+    "loadgen.preparation": (
+        {"loadgen.errors", "loadgen.plan", "loadgen.ring", "loadgen.wording", "loadgen.workload"},
+        set(),
+    ),
+    "loadgen.preparer": (
+        {"loadgen.dialects", "loadgen.errors", "loadgen.preparation", "loadgen.ring", "loadgen.workload"},
+        {"orjson"},
+    ),
     "loadgen.planner": (
         {
             "loadgen",
             "loadgen.clock",
             "loadgen.dialects",
+            "loadgen.distribution",
             "loadgen.errors",
+            "loadgen.nonces",
             "loadgen.plan",
+            "loadgen.recipes",
             "loadgen.schedule.stage",
+            "loadgen.tokens",
             "loadgen.schema",  # its version number alone: it goes into each capture
             "loadgen.spec",
             "loadgen.wording",
@@ -66,8 +106,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.distribution",
             "loadgen.errors",
             "loadgen.host",
+            "loadgen.nonces",
             "loadgen.plan",
+            "loadgen.ring",
             "loadgen.schema",
+            "loadgen.tokens",
             "loadgen.wire",
             "loadgen.worker.portable",
         },
@@ -93,8 +136,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.host",
             "loadgen.plan",
             "loadgen.planner",
+            "loadgen.preparation",
+            "loadgen.recipes",
             "loadgen.schedule.stage",
             "loadgen.spec",
+            "loadgen.workload",
         },
         {"orjson"},
     ),
@@ -105,6 +151,12 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "loadgen.cli": ({"*"}, {"click", "orjson", "rich"}),
     "analysis": ({"loadgen.schema"}, {"hdrh", "numpy", "pyarrow", "rich"}),
+    # What draws comes with the extra `plots`: nobody else in the analysis may need it.
+    "analysis.figures": ({"analysis"}, {"altair", "numpy", "pyarrow", "vl_convert"}),
+    "analysis.page": (
+        {"analysis", "analysis.figures", "loadgen.schema"},
+        {"altair", "jinja2", "markupsafe", "vl_convert"},
+    ),
 }
 
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "core", "manager", "handler", "service", "types"}
@@ -229,7 +281,7 @@ def loaded(script: str) -> str:
     return done.stdout.strip()
 
 
-HEAVY = "{'aiohttp', 'asyncio', 'click', 'httptools', 'numpy', 'orjson', 'pyarrow', 'rich', 'uvloop'}"
+HEAVY = "{'aiohttp', 'altair', 'asyncio', 'click', 'httptools', 'numpy', 'orjson', 'pyarrow', 'rich', 'uvloop'}"
 
 
 @pytest.mark.parametrize("module", ["loadgen", "analysis", "loadgen.errors", "loadgen.plan"])

@@ -67,6 +67,7 @@ MOST_RATE_HERE: Final = 100_000.0
 )
 @click.option("--most", type=click.FloatRange(min=0, min_open=True), help="The highest load to try.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
+@click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option(
     "--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the endpoint's limit was not found."
 )
@@ -76,6 +77,7 @@ def command(
     start: float | None,
     most: float | None,
     out: Path | None,
+    no_html: bool,
     strict: bool,
     **flags: Any,
 ) -> None:
@@ -94,7 +96,7 @@ def command(
     job = prepared(replace(spec, stages=()), out, Console(), no_check=False, wants_baseline=True)
     saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
     told = conclusion(job)
-    concluded(job, analysed(job.run.run_dir), strict=False)
+    concluded(job, analysed(job.run.run_dir), strict=False, page=not no_html)
     if strict and (told is None or told["limited_by"] != "server"):
         raise SystemExit(SUSPECT_STATUS)
 
@@ -156,10 +158,12 @@ class Search:
 
     def one_response_s(self) -> float:
         """How long a response takes without other load: as measured, or guessed from the request of the check."""
+        from loadgen.recipes import first_output_tokens
+
         alone = [stage["e2e_ms"]["p50"] / 1000 for stage in self.stages if stage["e2e_ms"]]
         if alone:
             return float(min(alone))
-        return (self.job.baseline_s or 0.1) * max(1.0, self.job.run.spec.output_tokens / CHECKED_TOKENS)
+        return (self.job.baseline_s or 0.1) * max(1.0, first_output_tokens(self.job.run.spec) / CHECKED_TOKENS)
 
     def response_s(self, load: float) -> float:
         """How long a response may take at this load: as at lower ones, and in a closed loop longer beyond the knee."""

@@ -93,6 +93,15 @@ USERS = {
     "no certificates": (["--url", "https://127.0.0.1:9", "--tls-ca", __file__], "--tls-ca", "no certificate is in it"),
     "certificates for http": (["--insecure"], "--insecure", "for https:// URLs"),
     "an empty model": (["--model", ""], "--model", "the name is empty"),
+    "a tokenizer that is not here": (
+        ["--tokenizer", "gpt5"],
+        "--tokenizer",
+        "is no file here, and nothing is downloaded",
+    ),
+    "a data set that is not here": (["--dataset", "none.jsonl"], "--dataset", "No such file or directory"),
+    "a trace without times": (["--trace", __file__], "--trace", "has no times; allowed is --dataset"),
+    "an unknown column": (["--dataset", __file__, "--columns", "frage=x"], "--columns", "'frage' is no field"),
+    "a run that is none": (["--replay", str(Path(__file__).parent)], "--replay", "there is no capture in it"),
     "both loops": (["--rate", "5", "--concurrency", "5"], "--concurrency, --rate", "closed loop or open loop"),
     "no rate": (["--rate", "0"], "--rate", "some value must be above 0"),
     "a rate below zero": (["--rate", "-5"], "--rate", "-5 is below 0"),
@@ -264,7 +273,7 @@ def test_without_the_check_an_endpoint_that_fails_ends_the_run_with_its_words(tm
         (["rum"], "No such command 'rum'"),
         (["report", "/no/such/run"], "'/no/such/run' is no directory"),
         (["report", "/tmp"], "is no run: there is no capture/ in it"),
-        (["report"], "Missing argument 'RUN'"),
+        (["report"], "Missing argument 'RUN...'"),
     ],
 )
 def test_the_other_commands_refuse_in_one_sentence_too(arguments, words):
