@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from loadgen.blotting import blotted
 from loadgen.errors import EndpointError, LoadgenError, RunError
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ class Job:
     """What went wrong, if something did."""
     outcomes: list["Outcome"] = field(default_factory=list)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be said."""
+        from loadgen import planner
+
+        return planner.secrets(self.run.credentials, self.run.spec.proxy)
+
     def _speaker(self) -> "tuple[Dialect, list[tuple[str, str]]]":
         """How the endpoint is spoken to, and with which headers."""
         from loadgen import planner
@@ -70,7 +78,7 @@ class Job:
 
         spec, began_s = self.run.spec, time.monotonic()
         dialect, fields = self._speaker()
-        with kept_secret(self.run.credentials.secrets):
+        with kept_secret(self.secrets):
             checked = probe.check(
                 self.run.where,
                 dialect,
@@ -93,8 +101,12 @@ class Job:
         spec = self.run.spec
         if spec.model is None:
             dialect, fields = self._speaker()
-            with kept_secret(self.run.credentials.secrets):
+            with kept_secret(self.secrets):
                 model = probe.find_model(self.run.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s)
+            if blotted(model, self.secrets) != model:  # it would be written into every file of the run
+                raise EndpointError(
+                    "no-model", "--model: not given, and the first one that is listed quotes the API key"
+                )
             self.run.change(model=model)
         self.model = self.run.spec.model or ""
 
@@ -104,7 +116,7 @@ class Job:
 
         spec = self.run.spec
         dialect, fields = self._speaker()
-        with kept_secret(self.run.credentials.secrets):
+        with kept_secret(self.secrets):
             api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
         if api != spec.api:
             self.run.change(api=api)
@@ -183,14 +195,17 @@ def prepared(
     wants_baseline: bool = False,
 ) -> Job:
     """A job whose endpoint has answered one request; its directory is there. What cannot be done is refused before that."""
-    from loadgen import planner, run
+    from loadgen import host, planner, run
     from loadgen.cli.options import credentials
     from loadgen.dialects import AUTO
 
     was_auto = spec.api == AUTO
     spec = planner.resolved(spec)
     run_dir = out or run.default_directory(datetime.datetime.now())
-    made = run.Run(spec, run_dir, credentials=credentials(spec), resumed=resume)
+    proofs = credentials(spec)
+    if proofs.secrets:
+        host.keep_memory_private()
+    made = run.Run(spec, run_dir, credentials=proofs, resumed=resume)
     job = Job(made, spec.model or "", console, resumed=resume is not None)
     job.find_model()
     if was_auto and not no_check:
@@ -227,14 +242,21 @@ def make_load(
                 f"passed over, for they cannot be used: {job.run.skipped_lines:,} of the lines read", highlight=False
             )
     except LoadgenError as error:
-        job.run.ended("failed", str(error))
         job.words = str(error)
+        _note_end(job, "failed", str(error))
         return
     last = job.outcomes[-1] if job.outcomes else None
     failed = last is not None and last.reason == "failed"
-    job.run.ended("interrupted" if job.interrupted else "failed" if failed else "finished", last.words if last else "")
     if failed and last is not None:
         job.words = last.words
+    _note_end(job, "interrupted" if job.interrupted else "failed" if failed else "finished", last.words if last else "")
+
+
+def _note_end(job: Job, reason: str, words: str) -> None:
+    try:
+        job.run.ended(reason, words)
+    except RunError as error:  # a full disk: what was measured can be shown all the same
+        click.echo(f"loadgen: {error}", err=True)
 
 
 def every_stage(job: Job, progress: "Progress") -> None:
@@ -333,9 +355,7 @@ def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
     try:
         yield
     except EndpointError as error:
-        words = str(error)
-        for secret in secrets:
-            words = words.replace(secret, "***")
+        words = blotted(str(error), secrets)
         raise EndpointError(
             error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
         ) from None

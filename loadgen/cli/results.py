@@ -57,6 +57,9 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
         say(line)
     say("")
     say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/{pictures}"), overflow="fold"))
+    if (run_dir / "bodies").is_dir():
+        words = f"{run_dir / 'bodies'}/: every request and response in full, readable by you alone (mode 0600)"
+        say(Text(tables.plain(words), overflow="fold"))
 
 
 def _head(summary: dict[str, Any]) -> str:
