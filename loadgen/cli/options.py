@@ -1,15 +1,14 @@
 """Flags, spec file, environment -> Spec. Commands that make load share these, so that a flag means one thing everywhere."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from loadgen.errors import UsageError
+from loadgen.job import environment
 from loadgen.spec import Spec
-from loadgen.spec.file import read_spec_file
-from loadgen.spec.layers import Document, Given, Layer, put, settled
+from loadgen.spec.layers import Given, Layer, put
 from loadgen.spec.refusals import flag
 from loadgen.spec.settings import SETTINGS, Setting
 
@@ -48,15 +47,9 @@ def spec_of(flags: dict[str, Any], defaults: dict[str, Any] | None = None) -> Sp
             put(given, name, Given(setting.read(raw), flag(name)))
         except ValueError as error:
             raise UsageError(f"{flag(name)}: {error}") from None
-    url = os.environ.get("OPENAI_BASE_URL")
-    return settled(
-        given,
-        Document({}) if flags["spec"] is None else read_spec_file(flags["spec"]),
-        {name: Given(value, flag(name)) for name, value in (defaults or {}).items()}
-        | ({"url": Given(url, "OPENAI_BASE_URL")} if url else {}),
-    )
+    return environment.spec_of(given, flags["spec"], defaults)
 
 
 def api_key() -> str | None:
     """The key for the endpoint: from the environment, never from the command line, where every user could read it."""
-    return os.environ.get("OPENAI_API_KEY") or None
+    return environment.api_key()
