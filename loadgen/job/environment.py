@@ -1,6 +1,7 @@
 """What the environment says of an endpoint: its URL and its key. Nobody else looks into it."""
 
 import os
+from collections.abc import Mapping
 
 from loadgen.spec import Spec
 from loadgen.spec.file import read_spec_file
@@ -8,7 +9,7 @@ from loadgen.spec.layers import Document, Given, Layer, settled
 from loadgen.spec.refusals import flag
 
 
-def spec_of(given: Layer, file: str | None, defaults: dict[str, object] | None = None) -> Spec:
+def spec_of(given: Layer, file: str | None, defaults: Mapping[str, object] | None = None) -> Spec:
     """A checked Spec from settings over a spec file, the environment and a command's own defaults (values by setting).
 
     UsageError names what is wrong, and where.

@@ -11,8 +11,8 @@ their names in a spec file (docs/load.md): `concurrency=[1, 2, 4]`, `duration="3
     progress    True: print a line every few seconds
 
 and raises UsageError, EndpointError or RunError, never SystemExit. All of them work under a running event loop (Jupyter,
-Databricks); the forms that end in `_async` give that loop back meanwhile. Ctrl-C once ends the stage and drains, and what was
-measured until then is the result (`result.interrupted`); twice cancels what is in flight.
+Databricks); the forms that end in `_async` give that loop back meanwhile. Ctrl-C once ends the stage and drains, and what was measured
+until then is the result (`result.interrupted`); twice cancels what is in flight.
 """
 
 from collections.abc import Callable
@@ -116,8 +116,8 @@ def saturate(
 ) -> Result:
     """How much the endpoint can take: with `slo` the highest load within the objectives, without the knee.
 
-    The answer is in `Result.saturation`. `mode` is "concurrency" or "rate", `budget` how long the search may take, `start` and
-    `most` the first and the highest load.
+    The answer is in `Result.saturation`. `mode` is "concurrency" or "rate", `budget` how long the search may take, `start`
+    and `most` the first and the highest load.
     """
     return _saturate(mode, budget, start, most, spec, out, api_key, progress, settings).wait()
 

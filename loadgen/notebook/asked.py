@@ -19,7 +19,7 @@ OTHERS: Final = frozenset({"out", "resume", "budget", "start", "most", "mode", "
 """Arguments that are no settings, and have the name of a flag."""
 
 
-def spec_of(settings: Mapping[str, Any], file: str | PurePath | None, defaults: dict[str, object]) -> Spec:
+def spec_of(settings: Mapping[str, Any], file: str | PurePath | None, defaults: Mapping[str, object]) -> Spec:
     """A checked Spec from keyword arguments by the names of a spec file. UsageError names the argument."""
     written = dict(_written(name, value) for name, value in settings.items() if value is not None)
     return environment.spec_of(layer_of(written), None if file is None else str(file), defaults)
