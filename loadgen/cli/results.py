@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 SUSPECT_STATUS = 3
 
 
-def concluded(job: Job, *, strict: bool) -> None:
-    """Analyse what was captured, show it, and end as it says: RunError for a run that failed, or SUSPECT_STATUS (strict)."""
+def concluded(job: Job, *, strict: bool, page: bool) -> None:
+    """Analyse what was captured, write its page, show it, and end as it says: RunError for a failed run, SUSPECT_STATUS."""
     analysis = analysed(job.run.run_dir, complain)
     if analysis is not None:
-        show(analysis.summary, job.run.run_dir, job.console)
+        from loadgen.cli import pictures
+
+        run_dir = job.run.run_dir
+        show(analysis.summary, run_dir, job.console, pictures.beside(run_dir, analysis) if page else "")
     if job.words:
         raise RunError(job.words)
     if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:
@@ -32,8 +35,8 @@ def complain(words: str) -> None:
     click.echo(f"loadgen: {words}", err=True)
 
 
-def show(summary: dict[str, Any], run_dir: Path, console: "Console") -> None:
-    """Prints a summary; without colour or control sequences where the console is no terminal."""
+def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: str = "") -> None:
+    """Prints a summary, and a word on its pictures; without colour or control sequences where the console is no terminal."""
     from rich.text import Text
 
     from analysis import charts, saturation, tables
@@ -81,7 +84,7 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console") -> None:
     for line in tables.verdict_lines(summary):
         say(line)
     say("")
-    say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/"), overflow="fold"))
+    say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/{pictures}"), overflow="fold"))
 
 
 def _head(summary: dict[str, Any]) -> str:

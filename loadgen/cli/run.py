@@ -14,8 +14,9 @@ from loadgen.job import every_stage, make_load, prepared
 @load_options()
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
+@click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
-def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> None:
+def command(out: Path | None, no_check: bool, no_html: bool, strict: bool, **flags: Any) -> None:
     """Load an endpoint and report TTFT, TPOT and throughput at each level of load.
 
     The key, if the endpoint wants one, is taken from OPENAI_API_KEY.
@@ -29,4 +30,4 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
         spec, out, Console(), key=api_key(), no_check=no_check, wants_baseline=spec.cooldown_s > 0 and not no_check
     )
     make_load(job, every_stage, command="run")
-    concluded(job, strict=strict)
+    concluded(job, strict=strict, page=not no_html)

@@ -38,6 +38,7 @@ NS_PER_S: Final = 1_000_000_000
 )
 @click.option("--most", type=click.FloatRange(min=0, min_open=True), help="The highest load to try.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
+@click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option(
     "--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the endpoint's limit was not found."
 )
@@ -47,6 +48,7 @@ def command(
     start: float | None,
     most: float | None,
     out: Path | None,
+    no_html: bool,
     strict: bool,
     **flags: Any,
 ) -> None:
@@ -64,6 +66,6 @@ def command(
     spec = searched(spec_of(flags | {mode: "1"}))
     job = prepared(replace(spec, stages=()), out, Console(), key=api_key(), no_check=False, wants_baseline=True)
     told = saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
-    concluded(job, strict=False)
+    concluded(job, strict=False, page=not no_html)
     if strict and (told is None or told["limited_by"] != "server"):
         raise SystemExit(SUSPECT_STATUS)

@@ -31,6 +31,7 @@ from loadgen.job.sweep import CHECK_REQUESTS, DEFAULTS, MOST_CHECK_REQUESTS, res
     help="Go on with a sweep that was interrupted: the levels that are done are kept.",
 )
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
+@click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
 def command(
     parallel: str | None,
@@ -38,6 +39,7 @@ def command(
     out: Path | None,
     resume: Path | None,
     no_check: bool,
+    no_html: bool,
     strict: bool,
     **flags: Any,
 ) -> None:
@@ -68,4 +70,4 @@ def command(
         spec = with_warm_up(spec_of(flags, DEFAULTS), check_requests)
         job = prepared(spec, out, console, key=api_key(), no_check=no_check, wants_baseline=True)
     sweep(job)
-    concluded(job, strict=strict)
+    concluded(job, strict=strict, page=not no_html)
