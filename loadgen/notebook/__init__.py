@@ -11,8 +11,8 @@ their names in a spec file (docs/load.md): `concurrency=[1, 2, 4]`, `duration="3
     progress    True: print a line every few seconds
 
 and raises UsageError, EndpointError or RunError, never SystemExit. All of them work under a running event loop (Jupyter,
-Databricks); the forms that end in `_async` give that loop back meanwhile. Ctrl-C once ends the stage and drains, and what was measured
-until then is the result (`result.interrupted`); twice cancels what is in flight.
+Databricks); the forms that end in `_async` give that loop back meanwhile. Ctrl-C once ends the stage and drains, and what
+was measured until then is the result (`result.interrupted`); twice cancels what is in flight.
 """
 
 from collections.abc import Callable

@@ -104,6 +104,7 @@ class Result:
                 raise UsageError(f"{name}: {value!r} is not known; allowed is {', '.join(map(repr, allowed))}")
         found = self.saturation
         limits = {"": found} if found else {}
+        chart: altair.TopLevelMixin
         if kind == "latency":
             chart = figures.throughput_latency(self.summary, metric, percentile, limits=limits)
         elif kind == "latencies":
