@@ -67,7 +67,7 @@ def throughput_latency(
     )
     drawn = chart_of(rows).transform_calculate(latency="datum[percentile]")
     colour = (
-        alt.Color("run:N", title=None, sort=None, legend=alt.Legend(orient="top", symbolType="stroke"))
+        alt.Color("run:N", title=None, sort=None, legend=alt.Legend(orient="bottom", symbolType="stroke"))
         if several
         else alt.Undefined
     )
@@ -134,7 +134,9 @@ def throughput_by_load(runs: Facts | Runs) -> alt.LayerChart:
     if several:
         base = base.encode(xOffset=alt.XOffset("run:N", sort=None))
     bars = base.mark_bar(cornerRadiusEnd=3, width={"band": 0.7}).encode(
-        color=alt.Color("run:N", title=None, sort=None, legend=alt.Legend(orient="top")) if several else alt.Undefined,
+        color=alt.Color("run:N", title=None, sort=None, legend=alt.Legend(orient="bottom"))
+        if several
+        else alt.Undefined,
         tooltip=[
             *([alt.Tooltip("run:N")] if several else []),
             alt.Tooltip("name:N", title="load"),

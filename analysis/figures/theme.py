@@ -53,7 +53,7 @@ def _theme(
             "interval": {"color": series[0], "strokeWidth": 1.5, "opacity": 0.55},
             "limit": {"color": good, "strokeWidth": 2},
             "limit-band": {"color": good, "fillOpacity": 0.14},
-            "limit-words": {**text, "color": good, "fontWeight": 600, "baseline": "bottom", "limit": 260},
+            "limit-words": {**text, "color": good, "fontWeight": 600, "baseline": "bottom", "limit": 360},
             "window": {"color": muted, "fillOpacity": 0.09},
             "window-words": {**text, "baseline": "top", "align": "left", "dx": 4, "dy": 3, "limit": 150},
             "bad": {"color": bad},

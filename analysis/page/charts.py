@@ -114,7 +114,7 @@ def charts(runs: Sequence[Shown]) -> Charts:
             for stage in range(len(analysis.summary["stages"]))
         },
     )
-    themes = {"light": figures.LIGHT | {"aria": False}, "dark": figures.DARK | {"aria": False}}
+    themes = {"light": figures.LIGHT, "dark": figures.DARK}
     return Charts(shown, {"charts": store.charts, "datasets": store.datasets, "themes": themes})
 
 

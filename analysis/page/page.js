@@ -69,8 +69,9 @@
     if (!(key in chart.variants) || width < 50) return;
     if (shown && shown.key === key && shown.width === width && shown.theme === theme) return;
     views.set(plot.id, { key, width, theme });
-    // What stands in the plot itself are the chart's words for a screen reader; the library would overwrite them.
+    // The plot itself has the chart's words for a screen reader, which the library would overwrite; the drawing has none.
     const place = plot.firstElementChild || plot.appendChild(document.createElement("div"));
+    place.setAttribute("aria-hidden", "true");
     const spec = sized(structuredClone(chart.variants[key]), width);
     spec.datasets = Object.fromEntries([...namesIn(spec)].map((name) => [name, rows(name)]));
     try {

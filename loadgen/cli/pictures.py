@@ -38,12 +38,10 @@ def beside(run_dir: Path, analysis: "Analysis") -> str:
     """Writes RUN/report.html; the words that go behind the names of the other files."""
     if not can_draw():
         return f" (no {PAGE}: {MISSING})"
-    from loadgen.schema import CaptureError
-
     try:
         write_page(run_dir / PAGE, shown([run_dir], [analysis]))
-    except (CaptureError, OSError) as error:  # the numbers are still good
-        click.echo(f"loadgen: {PAGE} could not be written: {error}", err=True)
+    except Exception as error:  # whatever a drawing library does: the numbers are still good, and have to be shown
+        click.echo(f"loadgen: {PAGE} could not be written: {type(error).__name__}: {error}", err=True)
         return ""
     return f", {PAGE}"
 

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -199,3 +202,13 @@ def test_of_many_loads_a_distribution_shows_as_many_as_can_be_told_apart(tmp_pat
     loads = {row["load"] for rows in described["datasets"].values() for row in rows if "load" in row}
     assert len(loads) == 8
     assert {"1", "20"} <= loads
+
+
+def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for name in ("RUN", "OLD"):
+        sweep(tmp_path / name, seconds=1.0)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert (tmp_path / "ttft.png").read_bytes().startswith(b"\x89PNG")

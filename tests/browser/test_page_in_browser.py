@@ -2,6 +2,7 @@
 
 import re
 import socket
+from itertools import pairwise
 
 import pytest
 from page_marks import drawn, marks, points, told_at
@@ -229,9 +230,16 @@ def test_every_chart_is_told_in_words_and_every_control_has_a_name(opened, pages
     ):
         assert page.get_by_role(kind, name=name).count() == 1
     assert page.get_by_role("group", name="Percentile").count() == 1
+    assert page.locator(".plot > div:not([aria-hidden=true])").count() == 0
+
+
+@pytest.mark.parametrize("which", ["one", "two"])
+def test_headings_make_an_outline_without_gaps(opened, pages, which):
+    page = opened(getattr(pages, which))
     levels = [int(one.evaluate("e => e.tagName[1]")) for one in page.locator("h1, h2, h3").all()]
     assert levels[0] == 1
     assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 def test_hostile_words_do_nothing_and_are_shown_as_they_are(opened, pages):
