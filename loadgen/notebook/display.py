@@ -11,11 +11,12 @@ Facts = Mapping[str, Any]
 
 STYLE: Final = (
     "<style>.loadgen{font-size:.92em;line-height:1.45}.loadgen table{border-collapse:collapse;margin:.5em 0}"
-    ".loadgen th,.loadgen td{padding:.2em .7em;text-align:right;border:0;font-variant-numeric:tabular-nums}"
-    ".loadgen thead th{border-bottom:1px solid currentColor;font-weight:600;vertical-align:bottom}"
+    ".loadgen th,.loadgen td{padding:.2em .7em;text-align:right;border:0;white-space:nowrap;"
+    "font-variant-numeric:tabular-nums}"
+    ".loadgen thead th{border-bottom:1px solid currentColor;font-weight:600;vertical-align:bottom;white-space:normal}"
     ".loadgen .bar{text-align:left;min-width:7em}.loadgen .bar i{display:block;height:.7em;min-width:1px;"
     "background:currentColor;opacity:.55;border-radius:.15em}.loadgen .dim{opacity:.7}.loadgen ul{margin:.2em 0}"
-    ".loadgen b.ok{color:#0b7a45}.loadgen b.bad{color:#b8500a}.loadgen td.bad{color:#c02f3a}</style>"
+    ".loadgen b.ok{color:#16834f}.loadgen b.bad{color:#c4600f}.loadgen td.bad{color:#d64550}</style>"
 )
 """Its rules are of the class alone; colours have a contrast of 3 : 1 and more on white and on black."""
 
@@ -51,7 +52,7 @@ def _table(curve: list[Facts]) -> str:
         ("req/s", lambda point: _of(point["requests_per_s"])),
         ("in tok/s", lambda point: _of(point["input_tokens_per_s"])),
         ("out tok/s", lambda point: _of(point["output_tokens_per_s"])),
-        ("95 % interval", lambda point: _interval(point["output_tokens_per_s"])),
+        ("+-", lambda point: tables.half_width(point["output_tokens_per_s"])),
         ("tok/s a user", lambda point: tables.short(point["tokens_per_s_per_user"])),
         ("TTFT p50, ms", lambda point: _latency(point, f"ttft{due}", "p50")),
         ("TTFT p99, ms", lambda point: _latency(point, f"ttft{due}", "p99")),
@@ -102,12 +103,6 @@ def _number(one: Facts | None) -> float:
 
 def _of(one: Facts | None) -> str:
     return tables.short((one or {}).get("value"))
-
-
-def _interval(one: Facts | None) -> str:
-    if not one or one["low"] is None:
-        return "-"
-    return f"{tables.short(one['low'])} .. {tables.short(one['high'])}"
 
 
 def _latency(point: Facts, name: str, percentile: str) -> str:

@@ -117,7 +117,7 @@ class Result:
             chart = figures.latency_histogram(self.analysis, metric)
         else:
             chart = figures.timeline(self.summary)
-        return chart
+        return figures.on_paper(chart)
 
     def __repr__(self) -> str:
         verdict = "valid" if self.verdict["ok"] else "suspect"
