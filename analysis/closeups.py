@@ -77,6 +77,16 @@ def add(kept: Kept, worker: int, rows: Rows) -> None:
         _offer(pool, np.where(known, due_ns - np.where(known, until_ns, 0), _LAST), worker, rows)
 
 
+def absorb(kept: Kept, other: Kept) -> None:
+    """Takes in what was kept of later rows of the same stage."""
+    for mine, theirs in (
+        (kept.sample, other.sample),
+        (kept.slowest_ttft, other.slowest_ttft),
+        (kept.slowest_e2e, other.slowest_e2e),
+    ):
+        mine.kept = sorted([*mine.kept, *theirs.kept], key=_worth)[: mine.most]
+
+
 def _worth(one: tuple[int, CloseUp]) -> tuple[int, int, int]:
     return one[0], one[1].sent_ns, one[1].request_id
 

@@ -20,6 +20,8 @@ def load_options(without: frozenset[str] = frozenset()) -> Callable[[Callable[..
         for setting in reversed(SETTINGS.values()):
             if setting.help and setting.name not in without:
                 command = _option(setting)(command)
+        words = "An endpoint of Databricks model serving; its URL comes from DATABRICKS_HOST, the key from DATABRICKS_TOKEN."
+        command = click.option("--databricks-endpoint", metavar="NAME", help=words)(command)
         words = "Settings and [[stage]] tables from a TOML file, or a RUN to make again; flags win over it."
         return click.option("--spec", metavar="FILE|RUN", help=words)(command)
 
@@ -31,7 +33,7 @@ def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., An
     if setting.is_switch:
         return click.option(f"{flag(setting.name)}/--no-{flag(setting.name)[2:]}", default=None, help=setting.help)
     words = setting.help if setting.default is None else f"{setting.help}  [default: {setting.default}]"
-    return click.option(flag(setting.name), metavar=setting.metavar or "TEXT", help=words)
+    return click.option(flag(setting.name), metavar=setting.metavar or "TEXT", help=words, multiple=setting.many)
 
 
 def spec_of(flags: dict[str, Any], defaults: dict[str, Any] | None = None) -> Spec:
@@ -41,15 +43,15 @@ def spec_of(flags: dict[str, Any], defaults: dict[str, Any] | None = None) -> Sp
     """
     given: Layer = {}
     for name, setting in SETTINGS.items():
-        if (raw := flags.get(name)) is None:
+        raw = flags.get(name)
+        if raw is None or raw == ():
             continue
         try:
             put(given, name, Given(setting.read(raw), flag(name)))
         except ValueError as error:
             raise UsageError(f"{flag(name)}: {error}") from None
+    if flags.get("databricks_endpoint") is not None:
+        if "url" in given:
+            raise UsageError("--databricks-endpoint, --url: give one of the two")
+        put(given, "url", environment.databricks_url(flags["databricks_endpoint"]))
     return environment.spec_of(given, flags["spec"], defaults)
-
-
-def api_key() -> str | None:
-    """The key for the endpoint: from the environment, never from the command line, where every user could read it."""
-    return environment.api_key()

@@ -31,12 +31,12 @@ def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> 
     from loadgen.forecast import Expected, forecast
     from loadgen.local_run import cores, most_connections
 
-    spec = spec_of(flags)
+    spec = planner.resolved(spec_of(flags))
     planned = planner.schedules(spec)
     workers = len(cores(spec, planned))
     plans = [planner.worker_stages(spec, planned, worker, workers, most_connections()) for worker in range(workers)]
     where = planner.target(spec)
-    pool = planner.pool(spec, spec.model or "model", planner.head(where, None))
+    pool = planner.pool(spec, spec.model or "model", planner.head(spec, where))
     told = forecast(spec, planned, plans, pool, Expected(expect_ttft / NS_PER_S, expect_tpot / NS_PER_S))
     stages = planner.stages(spec, planned)
     first_s = [

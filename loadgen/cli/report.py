@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.argument("run_dirs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of the table.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when a verdict is suspect.")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the work.")
 @click.option(
     "--html",
     "page",
@@ -32,6 +33,7 @@ def command(
     run_dirs: tuple[Path, ...],
     as_json: bool,
     strict: bool,
+    jobs: int,
     page: Path | None,
     no_html: bool,
     png: Path | None,
@@ -63,7 +65,7 @@ def command(
     from loadgen.schema import CaptureError
 
     try:
-        analyses = [_analysed(run_dir) for run_dir in run_dirs]
+        analyses = [_analysed(run_dir, jobs) for run_dir in run_dirs]
         runs = pictures.shown(run_dirs, analyses) if page or png or svg else []
     except CaptureError as error:
         raise UsageError(str(error)) from None
@@ -92,10 +94,10 @@ def _check_run(run_dir: Path) -> None:
         raise UsageError(f"{str(run_dir)!r} is no run: there is no capture/ in it")
 
 
-def _analysed(run_dir: Path) -> "Analysis":
+def _analysed(run_dir: Path, jobs: int) -> "Analysis":
     from analysis.summary import analyse, write
 
-    analysis = analyse(run_dir)
+    analysis = analyse(run_dir, jobs)
     try:
         write(run_dir, analysis)
     except OSError as error:  # somebody else's run, or a full disk: the numbers are still good

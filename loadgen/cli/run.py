@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded
 from loadgen.job import every_stage, make_load, prepared
 
@@ -19,15 +19,14 @@ from loadgen.job import every_stage, make_load, prepared
 def command(out: Path | None, no_check: bool, no_html: bool, strict: bool, **flags: Any) -> None:
     """Load an endpoint and report TTFT, TPOT and throughput at each level of load.
 
-    The key, if the endpoint wants one, is taken from OPENAI_API_KEY.
+    The key, if the endpoint wants one, is taken from OPENAI_API_KEY, or the variable of the API's own (ANTHROPIC_API_KEY,
+    AZURE_OPENAI_API_KEY, GEMINI_API_KEY, DATABRICKS_TOKEN).
 
     Ctrl-C once ends the stage, drains and reports what there is; twice stops at once.
     """
     from rich.console import Console
 
     spec = spec_of(flags)
-    job = prepared(
-        spec, out, Console(), key=api_key(), no_check=no_check, wants_baseline=spec.cooldown_s > 0 and not no_check
-    )
+    job = prepared(spec, out, Console(), no_check=no_check, wants_baseline=spec.cooldown_s > 0 and not no_check)
     make_load(job, every_stage, command="run")
     concluded(job, strict=strict, page=not no_html)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from loadgen.cli.durations import DurationType
-from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded
 from loadgen.job import prepared
 from loadgen.job.saturate import CHOSEN_HERE, saturate, searched
@@ -64,7 +64,7 @@ def command(
 
     # A load among the flags puts the stages of a spec file out of force.
     spec = searched(spec_of(flags | {mode: "1"}))
-    job = prepared(replace(spec, stages=()), out, Console(), key=api_key(), no_check=False, wants_baseline=True)
+    job = prepared(replace(spec, stages=()), out, Console(), no_check=False, wants_baseline=True)
     told = saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
     concluded(job, strict=False, page=not no_html)
     if strict and (told is None or told["limited_by"] != "server"):

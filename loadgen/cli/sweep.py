@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded
 from loadgen.errors import UsageError
 from loadgen.job import prepared
@@ -61,13 +61,13 @@ def command(
             )
         if out is not None:
             raise UsageError("--out: --resume writes into the run that it goes on with; leave it out")
-        job = resumed(resume, console, key=api_key(), no_check=no_check)
+        job = resumed(resume, console, no_check=no_check)
     else:
         if parallel is not None:
             if flags["concurrency"] is not None:
                 raise UsageError("--parallel, --concurrency: these are the same; give one of the two")
             flags["concurrency"] = parallel
         spec = with_warm_up(spec_of(flags, DEFAULTS), check_requests)
-        job = prepared(spec, out, console, key=api_key(), no_check=no_check, wants_baseline=True)
+        job = prepared(spec, out, console, no_check=no_check, wants_baseline=True)
     sweep(job)
     concluded(job, strict=strict, page=not no_html)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from analysis.summary import Analysis
     from loadgen.coordinator import Judge, Outcome
+    from loadgen.dialects.dialect import Dialect
     from loadgen.job.progress import Progress
     from loadgen.local_run import Run
     from loadgen.spec import Spec
@@ -45,7 +46,6 @@ class Job:
 
     run: "Run"
     model: str
-    key: str | None
     console: "Console"
     baseline_s: float | None = None
     resumed: bool = False
@@ -54,21 +54,91 @@ class Job:
     """What went wrong, if something did."""
     outcomes: list["Outcome"] = field(default_factory=list)
 
+    def _speaker(self) -> "tuple[Dialect, list[tuple[str, str]]]":
+        """How the endpoint is spoken to, and with which headers."""
+        from loadgen import planner
+        from loadgen.dialects import spoken
+        from loadgen.dialects.credentials import header_fields
+
+        dialect = spoken(planner.wording(self.run.spec))
+        return dialect, header_fields(dialect, self.run.credentials, self.run.spec.header)
+
     def one_request_s(self) -> float:
         """How long a short request takes, alone. EndpointError if it does not work."""
         from loadgen import probe
 
         spec, began_s = self.run.spec, time.monotonic()
-        with kept_secret(self.key):
-            probe.check(
+        dialect, fields = self._speaker()
+        with kept_secret(self.run.credentials.secrets):
+            checked = probe.check(
                 self.run.where,
-                spec.api,
+                dialect,
                 self.model,
-                self.key,
+                fields,
                 ignore_eos=spec.ignore_eos,
+                images=self.run.images(),
                 connect_timeout_s=spec.connect_timeout_s,
             )
+        if not checked.takes_stream_options:
+            self.run.change(usage="none")
+            self.console.print("The endpoint refuses stream_options, so it is not asked for usage (--usage none).")
         return time.monotonic() - began_s
+
+    def find_model(self) -> None:
+        """Settle the model: the one that was asked for, else the first that the endpoint lists. EndpointError if it
+        lists none."""
+        from loadgen import probe
+
+        spec = self.run.spec
+        if spec.model is None:
+            dialect, fields = self._speaker()
+            with kept_secret(self.run.credentials.secrets):
+                model = probe.find_model(self.run.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s)
+            self.run.change(model=model)
+        self.model = self.run.spec.model or ""
+
+    def find_api(self) -> None:
+        """Settle the API where the URL leaves it open and the endpoint says it."""
+        from loadgen import probe
+
+        spec = self.run.spec
+        dialect, fields = self._speaker()
+        with kept_secret(self.run.credentials.secrets):
+            api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
+        if api != spec.api:
+            self.run.change(api=api)
+
+    def calibrate(self) -> None:
+        """Find out what the endpoint makes of prompts, and make them so that it counts what is wanted."""
+        from loadgen import planner, probe, recipes
+        from loadgen.dialects import spoken
+        from loadgen.dialects.answer import Ask
+        from loadgen.dialects.credentials import header_fields
+
+        run = self.run
+        dialect = spoken(planner.wording(run.spec))
+        fields = header_fields(dialect, run.credentials, run.spec.header)
+        images = planner.images(run.spec)
+
+        def counted(prompts: list[str]) -> list[int]:
+            counts = []
+            for prompt in prompts:
+                ask = Ask(self.model, prompt, 1, False, images=images)
+                answer = probe.ask_once(run.where, dialect, ask, fields, connect_timeout_s=run.spec.connect_timeout_s)
+                if answer.prompt_tokens is None:
+                    raise EndpointError(
+                        "no-usage",
+                        "--calibrate-prompts: the endpoint does not say how many tokens a prompt has; leave it out",
+                    )
+                counts.append(answer.prompt_tokens)
+            return counts
+
+        with kept_secret(run.credentials.secrets):
+            found = run.calibration = recipes.calibrated(run.spec, counted)
+        words = "" if found.tokens_per_word == 1 else f", and counts {found.tokens_per_word:.3f} tokens a word"
+        self.console.print(
+            f"calibrated: the endpoint adds {found.overhead_tokens} tokens to a prompt{words}", highlight=False
+        )
 
     def stage(self, number: int, progress: "Progress", judge: "Judge | None" = None) -> "Outcome":
         """Run a stage."""
@@ -107,25 +177,24 @@ def prepared(
     out: Path | None,
     console: "Console",
     *,
-    key: str | None,
+    key: str | None = None,
     no_check: bool,
     resume: dict[str, Any] | None = None,
     wants_baseline: bool = False,
 ) -> Job:
     """A job whose endpoint has answered one request; nothing is written yet. What cannot be done is refused before that."""
-    from loadgen import local_run, probe
+    from loadgen import local_run, planner
+    from loadgen.dialects import AUTO
+    from loadgen.job import environment
 
+    was_auto = spec.api == AUTO
+    spec = planner.resolved(spec)
     run_dir = out or local_run.default_directory(datetime.datetime.now())
-    job = Job(
-        local_run.Run(spec, run_dir, key=key, resumed=resume),
-        spec.model or "",
-        key,
-        console,
-        resumed=resume is not None,
-    )
-    if not job.model:
-        with kept_secret(key):
-            job.model = probe.find_model(job.run.where, spec.api, key, connect_timeout_s=spec.connect_timeout_s)
+    made = local_run.Run(spec, run_dir, credentials=environment.credentials(spec, key), resumed=resume)
+    job = Job(made, spec.model or "", console, resumed=resume is not None)
+    job.find_model()
+    if was_auto and not no_check:
+        job.find_api()
     if not no_check:
         taken_s = job.one_request_s()
         if wants_baseline:  # the first one paid for what is loaded on demand
@@ -257,12 +326,14 @@ def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterato
 
 
 @contextmanager
-def kept_secret(key: str | None) -> Iterator[None]:
-    """Blot out the key in an EndpointError: servers like to quote it."""
+def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
+    """Blot out keys in an EndpointError: servers like to quote them."""
     try:
         yield
     except EndpointError as error:
-        words = str(error).replace(key, "***") if key else str(error)
+        words = str(error)
+        for secret in secrets:
+            words = words.replace(secret, "***")
         raise EndpointError(
             error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
         ) from None

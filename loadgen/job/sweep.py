@@ -53,7 +53,7 @@ def with_warm_up(spec: "Spec", requests: int) -> "Spec":
     return replace(spec, stages=(stage, *spec.stages))
 
 
-def resumed(run_dir: Path, console: "Console", *, key: str | None, no_check: bool) -> Job:
+def resumed(run_dir: Path, console: "Console", *, key: str | None = None, no_check: bool) -> Job:
     """The job of a run that was interrupted. UsageError where there is nothing to go on with."""
     from loadgen.spec import spec_of_json
     from loadgen.spec.refusals import check

@@ -6,7 +6,7 @@ their names in a spec file (docs/load.md): `concurrency=[1, 2, 4]`, `duration="3
 
     spec        a spec file, or the directory of a run to make again; settings win over it
     out         the run directory; by default runs/DATE-TIME
-    api_key     by default OPENAI_API_KEY of the environment; it is written nowhere
+    api_key     by default OPENAI_API_KEY of the environment, or the API's own variable; it is written nowhere
     check       False: do not try the endpoint with one request first
     progress    True: print a line every few seconds
 
@@ -154,7 +154,7 @@ def _run(
             asked,
             _path(out),
             _console(progress),
-            key=_key(api_key),
+            key=api_key,
             no_check=not check,
             wants_baseline=asked.cooldown_s > 0 and check,
         )
@@ -179,19 +179,19 @@ def _sweep(
         from loadgen.job import prepared
         from loadgen.job.sweep import DEFAULTS, MOST_CHECK_REQUESTS, resumed, sweep, with_warm_up
 
-        console, key = _console(progress), _key(api_key)
+        console = _console(progress)
         if resume is not None:
             others = {"out": out, "spec": spec} | settings
             if given := sorted(name for name, value in others.items() if value is not None):
                 raise UsageError(f"{given[0]}: resume goes on with what the run asked for, where it was; leave it out")
-            job = resumed(Path(resume), console, key=key, no_check=not check)
+            job = resumed(Path(resume), console, key=api_key, no_check=not check)
         else:
             if not isinstance(check_requests, int) or not 0 <= check_requests <= MOST_CHECK_REQUESTS:
                 raise UsageError(
                     f"check_requests: {check_requests!r} is not allowed; allowed is 0 to {MOST_CHECK_REQUESTS}"
                 )
             asked = with_warm_up(spec_of(settings, spec, DEFAULTS), check_requests)
-            job = prepared(asked, _path(out), console, key=key, no_check=not check, wants_baseline=True)
+            job = prepared(asked, _path(out), console, key=api_key, no_check=not check, wants_baseline=True)
         begins(job)
         sweep(job)
         return _result(job)
@@ -219,7 +219,7 @@ def _saturate(
             replace(asked, stages=()),
             _path(out),
             _console(progress),
-            key=_key(api_key),
+            key=api_key,
             no_check=False,
             wants_baseline=True,
         )
@@ -287,12 +287,6 @@ def _console(progress: bool) -> "Console":
     from rich.console import Console
 
     return Console(quiet=not progress, force_terminal=False, force_jupyter=False, width=120)
-
-
-def _key(api_key: str | None) -> str | None:
-    from loadgen.job import environment
-
-    return api_key or environment.api_key()
 
 
 def _path(out: PathLike | None) -> Path | None:

@@ -99,5 +99,5 @@ def test_a_budget_is_text_or_seconds(value, taken):
 
 @pytest.mark.parametrize("value", ["fast", None, [1], True])
 def test_a_budget_that_is_no_time_is_refused(value):
-    with pytest.raises(UsageError, match="^budget: "):
+    with pytest.raises(UsageError, match=r"^budget: "):
         seconds("budget", value)
