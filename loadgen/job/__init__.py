@@ -199,6 +199,8 @@ def prepared(
         taken_s = job.one_request_s()
         if wants_baseline:  # the first one paid for what is loaded on demand
             job.baseline_s = min(taken_s, job.one_request_s())
+    if spec.calibrate_prompts:
+        job.calibrate()
     return job
 
 
@@ -224,6 +226,10 @@ def make_load(
             if sys.platform == "linux" or threading.current_thread() is threading.main_thread():
                 host.step_back()  # the workers have been started: this thread only watches from here on
             drive(job, progress)
+        if job.run.skipped_lines:
+            job.console.print(
+                f"passed over, for they cannot be used: {job.run.skipped_lines:,} of the lines read", highlight=False
+            )
     except LoadgenError as error:
         job.run.ended("failed", str(error))
         job.words = str(error)

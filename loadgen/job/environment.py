@@ -33,8 +33,8 @@ def spec_of(given: Layer, file: str | None, defaults: Mapping[str, object] | Non
 
 
 def credentials(spec: Spec, key: str | None = None) -> "Credentials":
-    """What proves to the endpoint who asks: from the environment or a file, never from the command line, where every
-    user of this machine could read it; a `key` from Python wins. UsageError where it is not where it should be. The spec's API is known.
+    """What proves to the endpoint who asks: a `key` from Python, else from the environment or a file; never from the command
+    line, where every user of this machine could read it. UsageError where it is not where it should be. The API is known.
     """
     from loadgen.dialects import find
     from loadgen.dialects.credentials import Credentials

@@ -19,9 +19,11 @@ from loadgen import board as b
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.distribution import CANCEL_WHEN, CANCEL_WHO, RETRY, THINK, TURNS, uniform
 from loadgen.plan import UsersPlan
+from loadgen.worker.counting import OutputCounter
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Due, Pacer
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
+from loadgen.worker.script import Scripted
 from loadgen.worker.transport import Transport
 
 REFUSALS: Final = (429, 503)
@@ -40,10 +42,24 @@ MOST_WAIT_NS: Final = 24 * 3600 * NS_PER_S
 class User:
     """One unit on its way."""
 
-    __slots__ = ("asked", "history", "intended_ns", "leaving", "number", "refused", "retries", "slot", "turn", "turns")
+    __slots__ = (
+        "answers",
+        "asked",
+        "history",
+        "intended_ns",
+        "leaving",
+        "number",
+        "refused",
+        "retries",
+        "scripted",
+        "slot",
+        "turn",
+        "turns",
+    )
 
-    def __init__(self, slot: int, number: int, turns: int) -> None:
+    def __init__(self, slot: int, number: int, turns: int, scripted: Scripted | None) -> None:
         self.slot = slot
+        self.scripted = scripted  # None: its requests are the pool's
         self.number = number  # of the unit, in the stage
         self.turns = turns
         self.turn = 0
@@ -51,6 +67,7 @@ class User:
         self.retries = 0
         self.refused: Exchange | None = None  # the attempt before, while its next one is waited for
         self.history: list[tuple[str, str]] = []  # (what was said, what was answered), a turn each
+        self.answers: list[str] = []  # of a scripted unit, which knows what was said
         self.asked = b""  # the request of this turn
         self.leaving: Due | None = None
 
@@ -70,8 +87,10 @@ class Users:
         board: b.Board,
         worker: int,
         has_schedule: bool,
+        counter: OutputCounter | None = None,
     ) -> None:
         self._plan = plan
+        self._counter = counter
         self._stage = stage
         self._transport = transport
         self._maker = maker
@@ -92,13 +111,17 @@ class Users:
 
     # asking
 
-    def begin(self, slot: int, number: int, intended_ns: int | None = None) -> None:
+    def begin(self, slot: int, number: int, intended_ns: int | None = None, scripted: Scripted | None = None) -> None:
         """A user begins unit `number` on this slot, now; `intended_ns` is when it was due, None without a schedule."""
         plan = self._plan
-        turns = plan.turns.draw(uniform(plan.seed, TURNS, self._id(number))) if plan.turns is not None else 1
-        user = User(slot, number, min(turns, plan.most_turns))
+        if scripted is not None:
+            user = User(slot, number, len(scripted.requests), scripted)
+            user.asked = scripted.request(0)
+        else:
+            turns = plan.turns.draw(uniform(plan.seed, TURNS, self._id(number))) if plan.turns is not None else 1
+            user = User(slot, number, min(turns, plan.most_turns), None)
+            user.asked = self._maker.request(self._request_id(user))
         user.intended_ns = intended_ns
-        user.asked = self._maker.request(self._request_id(user))
         self.active += 1
         self._ask(user)
 
@@ -115,10 +138,21 @@ class Users:
         exchange.user = user
         exchange.intended_ns = user.intended_ns
         exchange.retries = user.retries
-        if self._plan.turns is not None:
+        scripted = user.scripted
+        if scripted is not None:
+            exchange.wanted_input_tokens, exchange.wanted_output_tokens, _, _ = scripted.requests[user.turn]
+        else:
+            exchange.wanted_output_tokens = self._maker.wanted_output_tokens
+            if not user.turn:
+                exchange.wanted_input_tokens = self._maker.wanted_input_tokens
+        if self._plan.has_sessions:
             exchange.session_id, exchange.turn = self._id(user.number), user.turn
             if self._plan.real_history and user.turn + 1 < user.turns:
                 exchange.texts = []
+        elif scripted is not None and scripted.session is not None:
+            exchange.session_id, exchange.turn = scripted.session, scripted.turn
+        if self._counter is not None and self._counter.is_wanted:
+            exchange.texts = []
         if self._plan.cancel_after is not None:
             self._may_leave(user, exchange, now_ns)
         self.in_flight += 1
@@ -173,12 +207,18 @@ class Users:
         if exchange.error is not None or self._turns_ended:
             self._over(user, exchange.error)
             return
-        user.history.append((self._maker.prompt(exchange.request_id), self._quoted(exchange)))
+        if user.scripted is None:
+            user.history.append((self._maker.prompt(exchange.request_id), self._quoted(exchange)))
+        else:
+            user.answers.append("".join(exchange.texts or ()))
         due_ns = (exchange.last_byte_ns or exchange.ended_ns) + self.thinking_ns(user)
         user.turn += 1
         user.retries = 0
         user.intended_ns = due_ns if self._has_schedule else None
-        user.asked = self._maker.turn(self._request_id(user), user.history)
+        if user.scripted is None:
+            user.asked = self._maker.turn(self._request_id(user), user.history)
+        else:
+            user.asked = user.scripted.request(user.turn, user.answers)
         self._waiting[user] = self._pacer.at(due_ns, self._go_on, user)
 
     def thinking_ns(self, user: User) -> int:
