@@ -68,16 +68,14 @@ def _limit(value: object) -> str:
 
 def _plain(value: Any) -> Any:
     """The value in the types that a TOML file knows: no tuples, ranges, paths, numpy's numbers and arrays, timedeltas."""
-    if isinstance(value, str | bool | int | float):
-        return value
+    if hasattr(value, "tolist"):  # numpy's arrays and numbers (some of which are floats, too), pandas' series
+        return value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, PurePath):
         return str(value)
-    if hasattr(value, "tolist"):  # numpy's arrays and numbers, pandas' series
-        return value.tolist()
     if isinstance(value, list | tuple | range):
         return [_plain(one) for one in value]
     return value

@@ -5,7 +5,7 @@ import re
 import pyarrow as pa
 import pytest
 from sweep_run import LOADS, hostile, sweep
-from synthetic import START_NS, S, mark, row, stage_plan, write_capture, write_run
+from synthetic import START_NS, S, file_facts, mark, row, stage_plan, watch, write_capture, write_run
 
 from analysis import frames
 from analysis.summary import summarize
@@ -103,8 +103,7 @@ def test_rows_of_a_stage_that_was_begun_again_are_those_of_its_last_part(tmp_pat
     again.mkdir()
     write_capture(
         again / "worker-00.arrow",
-        [row(START_NS + 9 * S, request_id=3, stage=1)],
-        plans,
-        [mark(1, START_NS + 9 * S, 1.0)],
+        file_facts(plans),
+        [([row(START_NS + 9 * S, request_id=3, stage=1)], watch(marks=[mark(1, START_NS + 9 * S, 1.0)]))],
     )
     assert frames.requests(run_dir, ["request_id"]).column("request_id").to_pylist() == [1, 3]
