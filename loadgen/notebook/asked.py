@@ -11,18 +11,27 @@ from loadgen.errors import UsageError
 from loadgen.job import environment
 from loadgen.spec import Spec, plain
 from loadgen.spec.file import layer_of
+from loadgen.spec.layers import put
 from loadgen.spec.settings import SETTINGS
 
 NS_PER_S: Final = 1_000_000_000
 
-OTHERS: Final = frozenset({"out", "resume", "budget", "start", "most", "mode", "check_requests", "spec"})
+DATABRICKS: Final = "databricks_endpoint"
+
+OTHERS: Final = frozenset({DATABRICKS, "out", "resume", "budget", "start", "most", "mode", "check_requests", "spec"})
 """Arguments that are no settings, and have the name of a flag."""
 
 
 def spec_of(settings: Mapping[str, Any], file: str | PurePath | None, defaults: Mapping[str, object]) -> Spec:
     """A checked Spec from keyword arguments by the names of a spec file. UsageError names the argument."""
-    written = dict(_written(name, value) for name, value in settings.items() if value is not None)
-    return environment.spec_of(layer_of(written), None if file is None else str(file), defaults)
+    given = {name: value for name, value in settings.items() if value is not None}
+    endpoint = given.pop(DATABRICKS, None)
+    layer = layer_of(dict(_written(name, value) for name, value in given.items()))
+    if endpoint is not None:
+        if "url" in layer:
+            raise UsageError(f"{DATABRICKS}, url: give one of the two")
+        put(layer, "url", environment.databricks_url(str(endpoint)))
+    return environment.spec_of(layer, None if file is None else str(file), defaults)
 
 
 def seconds(name: str, value: object) -> float:

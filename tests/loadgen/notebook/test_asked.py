@@ -84,6 +84,24 @@ def test_a_url_may_come_from_the_environment(monkeypatch):
     assert asked().url == URL
 
 
+def test_an_endpoint_of_databricks_is_named(monkeypatch):
+    monkeypatch.delenv("DATABRICKS_HOST", raising=False)
+    with pytest.raises(UsageError, match=r"^databricks_endpoint: DATABRICKS_HOST is not set"):
+        _refused_in_python(databricks_endpoint="llama")
+    monkeypatch.setenv("DATABRICKS_HOST", "https://w.cloud.databricks.com")
+    found = spec_of({"databricks_endpoint": "llama"}, None, {})
+    assert found.url == "https://w.cloud.databricks.com/serving-endpoints/llama/invocations"
+    with pytest.raises(UsageError, match=r"^databricks_endpoint, url: give one of the two"):
+        asked(databricks_endpoint="llama")
+
+
+def _refused_in_python(**settings: Any) -> None:
+    try:
+        spec_of(settings, None, {})
+    except UsageError as error:
+        raise UsageError(in_python(str(error))) from None
+
+
 def test_settings_win_over_a_spec_file(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text('url = "http://there:1"\noutput_tokens = 3\nduration = "9s"\n')
