@@ -55,7 +55,8 @@ def command(
 
     console = Console()
     if resume is not None:
-        if given := sorted(name for name, value in flags.items() if value is not None):
+        # An option that may be given several times is an empty tuple where it was not given.
+        if given := sorted(name for name, value in flags.items() if value not in (None, ())):
             raise UsageError(
                 f"--{given[0].replace('_', '-')}: --resume goes on with what the run asked for; leave it out"
             )
