@@ -5,6 +5,7 @@ status 1. Everything that goes wrong with one request in a run is no exception a
 capture's `error` column, taken from ERROR_CLASSES (or `http-NNN`).
 """
 
+from pathlib import Path
 from typing import Final
 
 
@@ -31,9 +32,16 @@ class EndpointError(LoadgenError):
 
 
 class RunError(LoadgenError):
-    """The load generator's own machinery failed (a worker died, the disk is full)."""
+    """A run failed: the load generator's own machinery (a worker died, the disk is full), or every request of a stage.
+
+    `run_dir` is where what was measured until then can be found; None where nothing was.
+    """
 
     exit_status = 1
+
+    def __init__(self, words: str, run_dir: Path | None = None) -> None:
+        super().__init__(words)
+        self.run_dir = run_dir
 
 
 ERROR_CLASSES: Final = {

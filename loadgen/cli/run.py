@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from loadgen.cli.job import SUSPECT_STATUS, analysed, concluded, every_stage, make_load, prepared
 from loadgen.cli.options import load_options, spec_of
+from loadgen.cli.results import SUSPECT_STATUS, concluded
+from loadgen.job import every_stage, make_load, prepared
 
 
 @click.command(short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load.")
@@ -26,7 +27,6 @@ def command(out: Path | None, no_check: bool, no_html: bool, strict: bool, **fla
     from rich.console import Console
 
     spec = spec_of(flags)
-    wants_baseline = spec.cooldown_s > 0 and not no_check
-    job = prepared(spec, out, Console(), no_check=no_check, wants_baseline=wants_baseline)
+    job = prepared(spec, out, Console(), no_check=no_check, wants_baseline=spec.cooldown_s > 0 and not no_check)
     make_load(job, every_stage, command="run")
-    concluded(job, analysed(job.run.run_dir), strict=strict, page=not no_html)
+    concluded(job, strict=strict, page=not no_html)

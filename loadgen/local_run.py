@@ -176,6 +176,7 @@ class Run:
         """As they stand in run.json, with `part` and `outcome` once they have been run."""
         self._coordinator: Coordinator | None = None
         self._throttled_ns = 0
+        self._interrupts = 0
 
     @property
     def workers(self) -> int:
@@ -245,6 +246,8 @@ class Run:
                 plans = self._with_bodies(plans)
             check = (lambda: None) if preparation is None else preparation.check
             with preparation or nullcontext(), Coordinator(plans, board, check=check) as self._coordinator:
+                if self._interrupts:
+                    self._coordinator.interrupt()
                 try:
                     yield
                 finally:
@@ -318,12 +321,14 @@ class Run:
     @property
     def is_interrupted(self) -> bool:
         """Whether no more is to be sent."""
-        return self._coordinator is not None and self._coordinator.is_interrupted
+        return self._interrupts > 0
 
     def interrupt(self) -> int:
-        """Stop, as Coordinator.interrupt; gives how often it has been asked for."""
-        assert self._coordinator is not None
-        return self._coordinator.interrupt()
+        """Stop, as Coordinator.interrupt, before the start and from other threads too; gives how often it was asked for."""
+        self._interrupts += 1
+        if self._coordinator is not None:
+            self._coordinator.interrupt()
+        return self._interrupts
 
     def ended(self, reason: str, words: str = "") -> None:
         """Note in run.json how the run ended: finished, interrupted or failed. RunError if the disk does not take it."""

@@ -1,4 +1,7 @@
-"""What the commands that make load share: check the endpoint, run the stages, analyse what was captured."""
+"""What everything that makes load shares, on the command line and in Python: check the endpoint, run the stages, analyse.
+
+Nothing here prints but through the console it is given, and nothing exits.
+"""
 
 import datetime
 import signal
@@ -12,8 +15,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-import click
-
 from loadgen.blotting import blotted
 from loadgen.errors import EndpointError, LoadgenError, RunError
 
@@ -21,13 +22,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis.summary import Analysis
-    from loadgen.cli.progress import Progress
     from loadgen.coordinator import Judge, Outcome
     from loadgen.dialects.dialect import Dialect
-    from loadgen.run import Run
+    from loadgen.job.progress import Progress
+    from loadgen.local_run import Run
     from loadgen.spec import Spec
-
-SUSPECT_STATUS = 3
 
 MAX_SENTENCE = 600
 """Characters of a server's words that are shown."""
@@ -190,22 +189,23 @@ def prepared(
     out: Path | None,
     console: "Console",
     *,
+    key: str | None = None,
     no_check: bool,
     resume: dict[str, Any] | None = None,
     wants_baseline: bool = False,
 ) -> Job:
-    """A job whose endpoint has answered one request; its directory is there. What cannot be done is refused before that."""
-    from loadgen import host, planner, run
-    from loadgen.cli.options import credentials
+    """A job whose endpoint has answered one request; nothing is written yet. What cannot be done is refused before that."""
+    from loadgen import host, local_run, planner
     from loadgen.dialects import AUTO
+    from loadgen.job import environment
 
     was_auto = spec.api == AUTO
     spec = planner.resolved(spec)
-    run_dir = out or run.default_directory(datetime.datetime.now())
-    proofs = credentials(spec)
+    run_dir = out or local_run.default_directory(datetime.datetime.now())
+    proofs = environment.credentials(spec, key)
     if proofs.secrets:
         host.keep_memory_private()
-    made = run.Run(spec, run_dir, credentials=proofs, resumed=resume)
+    made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume)
     job = Job(made, spec.model or "", console, resumed=resume is not None)
     job.find_model()
     if was_auto and not no_check:
@@ -216,18 +216,21 @@ def prepared(
             job.baseline_s = min(taken_s, job.one_request_s())
     if spec.calibrate_prompts:
         job.calibrate()
-    if resume is None:
-        run.create_directory(run_dir)
     return job
 
 
 def make_load(
     job: Job, drive: Callable[[Job, "Progress"], None], *, command: str, question: dict[str, Any] | None = None
 ) -> None:
-    """Start the workers and let `drive` run the stages; what went wrong goes into job.words, and what was measured stays."""
-    from loadgen import host
-    from loadgen.cli.progress import Progress
+    """Start the workers and let `drive` run the stages; what went wrong goes into job.words, and what was measured stays.
 
+    UsageError where the directory cannot be made.
+    """
+    from loadgen import host, local_run
+    from loadgen.job.progress import Progress
+
+    if not job.resumed:
+        local_run.create_directory(job.run.run_dir)
     facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {})
     try:
         with (
@@ -235,7 +238,8 @@ def make_load(
             Progress(job.run.stages, job.console) as progress,
             interruptible(job.run.interrupt, progress),
         ):
-            host.step_back()  # the workers have been started: this process only watches from here on
+            if sys.platform == "linux" or threading.current_thread() is threading.main_thread():
+                host.step_back()  # the workers have been started: this thread only watches from here on
             drive(job, progress)
         if job.run.skipped_lines:
             job.console.print(
@@ -256,7 +260,7 @@ def _note_end(job: Job, reason: str, words: str) -> None:
     try:
         job.run.ended(reason, words)
     except RunError as error:  # a full disk: what was measured can be shown all the same
-        click.echo(f"loadgen: {error}", err=True)
+        job.console.print(str(error), markup=False, highlight=False)
 
 
 def every_stage(job: Job, progress: "Progress") -> None:
@@ -361,8 +365,8 @@ def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
         ) from None
 
 
-def analysed(run_dir: Path) -> "Analysis | None":
-    """The analysis of a run, written beside its capture; None, with a line on stderr, where there is nothing to analyse."""
+def analysed(run_dir: Path, say: Callable[[str], None]) -> "Analysis | None":
+    """The analysis of a run, written beside its capture; None, with a sentence for `say`, where there is none."""
     from analysis.summary import analyse, write
     from loadgen.schema import CaptureError
 
@@ -370,23 +374,8 @@ def analysed(run_dir: Path) -> "Analysis | None":
         analysis = analyse(run_dir)
         write(run_dir, analysis)
     except CaptureError as error:
-        click.echo(f"loadgen: {error}", err=True)
+        say(str(error))
         return None
     except OSError as error:
-        click.echo(f"loadgen: the summary could not be written: {error}", err=True)
+        say(f"the summary could not be written: {error}")
     return analysis
-
-
-def concluded(job: Job, analysis: "Analysis | None", *, strict: bool, page: bool) -> None:
-    """Write the page, show the results, and end as they say: RunError for a failed run, SUSPECT_STATUS with --strict."""
-    if analysis is not None:
-        from loadgen.cli import pictures
-        from loadgen.cli.results import show
-
-        run_dir = job.run.run_dir
-        show(analysis.summary, run_dir, job.console, pictures.beside(run_dir, analysis) if page else "")
-    if job.words:
-        raise RunError(job.words)
-    if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:
-        sys.stdout.flush()
-        raise SystemExit(SUSPECT_STATUS)
