@@ -47,7 +47,8 @@ class RunError(LoadgenError):
 ERROR_CLASSES: Final = {
     "dns": "the host name could not be resolved",
     "connect-refused": "nobody listens at the address",
-    "connect-failed": "the connection could not be made (unreachable, out of ports or descriptors)",
+    "connect-failed": "the connection could not be made (unreachable)",
+    "client-exhausted": "this machine had no port, descriptor or memory left for the connection: not the endpoint's failure",
     "connect-reset": "the connection was closed before any byte of the response",
     "tls": "the TLS handshake failed",
     "tls-certificate": "the server's certificate was not trusted",
@@ -58,6 +59,7 @@ ERROR_CLASSES: Final = {
     "bad-http": "the bytes are no HTTP/1.x response",
     "not-a-stream": "a response of another content type than was asked for",
     "bad-event": "an event that is not valid for the dialect",
+    "too-large": "an event, or a whole response, larger than this program takes",
     "server-error": "an error event inside the stream",
     "empty": "a complete response without any output",
     "truncated": "the response ended before its end sign",

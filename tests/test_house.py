@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen": ({"loadgen.errors", "loadgen.notebook"}, set()),
     "loadgen.__main__": ({"loadgen.cli"}, set()),
     "loadgen.errors": (set(), set()),
+    "loadgen.blotting": (set(), set()),
     "loadgen.clock": (set(), set()),
     "loadgen.durations": (set(), set()),
     "loadgen.distribution": ({"loadgen.durations"}, set()),
@@ -101,6 +102,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "loadgen.worker": (
         {
+            "loadgen.blotting",
             "loadgen.board",
             "loadgen.clock",
             "loadgen.dialects",
@@ -122,7 +124,17 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"loadgen.clock", "loadgen.plan", "loadgen.wire", "loadgen.worker"},
         {"aiohttp", "yarl"},
     ),
-    "loadgen.coordinator": ({"loadgen.board", "loadgen.clock", "loadgen.errors", "loadgen.plan"}, set()),
+    "loadgen.coordinator": (
+        {
+            "loadgen.blotting",
+            "loadgen.board",
+            "loadgen.clock",
+            "loadgen.errors",
+            "loadgen.host",
+            "loadgen.plan",
+        },
+        set(),
+    ),
     "loadgen.probe": (
         {"loadgen.clock", "loadgen.dialects", "loadgen.errors", "loadgen.plan", "loadgen.wire"},
         {"aiohttp", "orjson"},
@@ -131,6 +143,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {
             "loadgen",
             "loadgen.board",
+            "loadgen.clock",
             "loadgen.coordinator",
             "loadgen.dialects",
             "loadgen.errors",
@@ -154,6 +167,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.job": (
         {
             "analysis",
+            "loadgen.blotting",
             "loadgen.coordinator",
             "loadgen.dialects",
             "loadgen.errors",

@@ -48,7 +48,7 @@ def write(run_dir: Path, out_dir: Path, sample: int) -> list[Path]:
 def sampled(run: Opened, sample: int) -> list[Request]:
     """So many requests that were sent, from all over the run, the same ones each time; by the time of the send."""
     kept: list[tuple[int, int, Request]] = []
-    for number, piece in enumerate(run.pieces(also=("request_id", "worker", "status"))):
+    for number, piece in enumerate(run.pieces(also=("worker", "status"))):
         rows = piece.rows
         request_ids = piece.batch.column("request_id").to_numpy()
         with np.errstate(over="ignore"):

@@ -17,7 +17,9 @@ SUSPECT_STATUS = 3
 
 def concluded(job: Job, *, strict: bool, page: bool) -> None:
     """Analyse what was captured, write its page, show it, and end as it says: RunError for a failed run, SUSPECT_STATUS."""
-    analysis = analysed(job.run.run_dir, complain)
+    analysis = analysed(job)
+    for words in job.complaints:
+        click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in words), err=True)
     if analysis is not None:
         from loadgen.cli import pictures
 
@@ -28,11 +30,6 @@ def concluded(job: Job, *, strict: bool, page: bool) -> None:
     if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:
         sys.stdout.flush()
         raise SystemExit(SUSPECT_STATUS)
-
-
-def complain(words: str) -> None:
-    """A line on stderr."""
-    click.echo(f"loadgen: {words}", err=True)
 
 
 def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: str = "") -> None:
@@ -85,6 +82,9 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
         say(line)
     say("")
     say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/{pictures}"), overflow="fold"))
+    if (run_dir / "bodies").is_dir():
+        words = f"{run_dir / 'bodies'}/: every request and response in full, readable by you alone (mode 0600)"
+        say(Text(tables.plain(words), overflow="fold"))
 
 
 def _head(summary: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from loadgen.errors import EndpointError, LoadgenError
+from loadgen.blotting import blotted
+from loadgen.errors import EndpointError, LoadgenError, RunError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +54,15 @@ class Job:
     words: str = ""
     """What went wrong, if something did."""
     outcomes: list["Outcome"] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    """What could not be written, and costs no number."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be said."""
+        from loadgen import planner
+
+        return planner.secrets(self.run.credentials, self.run.spec.proxy)
 
     def _speaker(self) -> "tuple[Dialect, list[tuple[str, str]]]":
         """How the endpoint is spoken to, and with which headers."""
@@ -69,7 +79,7 @@ class Job:
 
         spec, began_s = self.run.spec, time.monotonic()
         dialect, fields = self._speaker()
-        with kept_secret(self.run.credentials.secrets):
+        with kept_secret(self.secrets):
             checked = probe.check(
                 self.run.where,
                 dialect,
@@ -92,8 +102,12 @@ class Job:
         spec = self.run.spec
         if spec.model is None:
             dialect, fields = self._speaker()
-            with kept_secret(self.run.credentials.secrets):
+            with kept_secret(self.secrets):
                 model = probe.find_model(self.run.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s)
+            if blotted(model, self.secrets) != model:  # it would be written into every file of the run
+                raise EndpointError(
+                    "no-model", "--model: not given, and the first one that is listed quotes the API key"
+                )
             self.run.change(model=model)
         self.model = self.run.spec.model or ""
 
@@ -103,7 +117,7 @@ class Job:
 
         spec = self.run.spec
         dialect, fields = self._speaker()
-        with kept_secret(self.run.credentials.secrets):
+        with kept_secret(self.secrets):
             api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
         if api != spec.api:
             self.run.change(api=api)
@@ -172,6 +186,11 @@ class Job:
             )
 
 
+def has_own_process() -> bool:
+    """Whether this process is there for the job alone; in Python and notebooks, where it is not, a job has a thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def prepared(
     spec: "Spec",
     out: Path | None,
@@ -183,14 +202,17 @@ def prepared(
     wants_baseline: bool = False,
 ) -> Job:
     """A job whose endpoint has answered one request; nothing is written yet. What cannot be done is refused before that."""
-    from loadgen import local_run, planner
+    from loadgen import host, local_run, planner
     from loadgen.dialects import AUTO
     from loadgen.job import environment
 
     was_auto = spec.api == AUTO
     spec = planner.resolved(spec)
     run_dir = out or local_run.default_directory(datetime.datetime.now())
-    made = local_run.Run(spec, run_dir, credentials=environment.credentials(spec, key), resumed=resume)
+    proofs = environment.credentials(spec, key)
+    if proofs.secrets and has_own_process():
+        host.keep_memory_private()
+    made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume)
     job = Job(made, spec.model or "", console, resumed=resume is not None)
     job.find_model()
     if was_auto and not no_check:
@@ -223,7 +245,7 @@ def make_load(
             Progress(job.run.stages, job.console) as progress,
             interruptible(job.run.interrupt, progress),
         ):
-            if sys.platform == "linux" or threading.current_thread() is threading.main_thread():
+            if sys.platform == "linux" or has_own_process():
                 host.step_back()  # the workers have been started: this thread only watches from here on
             drive(job, progress)
         if job.run.skipped_lines:
@@ -231,14 +253,21 @@ def make_load(
                 f"passed over, for they cannot be used: {job.run.skipped_lines:,} of the lines read", highlight=False
             )
     except LoadgenError as error:
-        job.run.ended("failed", str(error))
         job.words = str(error)
+        _note_end(job, "failed", str(error))
         return
     last = job.outcomes[-1] if job.outcomes else None
     failed = last is not None and last.reason == "failed"
-    job.run.ended("interrupted" if job.interrupted else "failed" if failed else "finished", last.words if last else "")
     if failed and last is not None:
         job.words = last.words
+    _note_end(job, "interrupted" if job.interrupted else "failed" if failed else "finished", last.words if last else "")
+
+
+def _note_end(job: Job, reason: str, words: str) -> None:
+    try:
+        job.run.ended(reason, words)
+    except RunError as error:  # a full disk: what was measured can be shown all the same
+        job.complaints.append(str(error))
 
 
 def every_stage(job: Job, progress: "Progress") -> None:
@@ -315,7 +344,7 @@ def backlog_judge(stage: dict[str, Any], least_s: float = 3.0) -> "Judge | None"
 @contextmanager
 def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterator[None]:
     """SIGINT and SIGTERM stop the run meanwhile; in a thread, where signals do not come, nothing does."""
-    if threading.current_thread() is not threading.main_thread():
+    if not has_own_process():
         yield
         return
 
@@ -337,25 +366,24 @@ def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
     try:
         yield
     except EndpointError as error:
-        words = str(error)
-        for secret in secrets:
-            words = words.replace(secret, "***")
+        words = blotted(str(error), secrets)
         raise EndpointError(
             error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
         ) from None
 
 
-def analysed(run_dir: Path, say: Callable[[str], None]) -> "Analysis | None":
-    """The analysis of a run, written beside its capture; None, with a sentence for `say`, where there is none."""
+def analysed(job: Job) -> "Analysis | None":
+    """The analysis of a run, written beside its capture; None, with a complaint, where there is none."""
     from analysis.summary import analyse, write
     from loadgen.schema import CaptureError
 
+    analysis = None
     try:
-        analysis = analyse(run_dir)
-        write(run_dir, analysis)
+        analysis = analyse(job.run.run_dir)
+        write(job.run.run_dir, analysis)
     except CaptureError as error:
-        say(str(error))
+        job.complaints.append(str(error))
         return None
     except OSError as error:
-        say(f"the summary could not be written: {error}")
+        job.complaints.append(f"the summary could not be written: {error}")
     return analysis

@@ -44,7 +44,8 @@ class Progress:
             self._live.stop()
 
     def say(self, words: str) -> None:
-        """A line that stays."""
+        """A line that stays. The words may be a server's: what a terminal would act upon is shown as a question mark."""
+        words = "".join(c if c.isprintable() else "?" for c in words)
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, now: StageNow) -> None:

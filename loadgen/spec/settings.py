@@ -408,6 +408,13 @@ SETTINGS: Final = {
         _duration("first_byte_timeout", help="Limit on the wait for the first byte.", default="10m"),
         _duration("idle_timeout", help="Limit on silence in a stream.", default="2m"),
         _duration("timeout", help="Limit on a whole response.", default="20m"),
+        Setting(
+            "save_bodies",
+            read_switch,
+            "Keep every request and response in RUN/bodies, for the owner alone (mode 0600): prompts and answers are never "
+            "written otherwise. Costs time on the load's cores.",
+            False,
+        ),
         Setting("slo", read_slo, "Objectives for goodput, as in ttft=500ms,tpot=50ms (also itl, e2e).", metavar="LIST"),
     )
 }

@@ -39,6 +39,15 @@ def test_workers_get_cores_of_their_own(workers, cpus, usable, in_flight, cores)
 
 
 @pytest.mark.parametrize(
+    ("quota", "cores"), [(None, [1, 2, 3]), (0.5, [1]), (1.0, [1]), (2.9, [1, 2]), (3.0, [1, 2]), (8.0, [1, 2, 3])]
+)
+def test_a_cpu_quota_is_honoured_where_nobody_asks_for_more(quota, cores):
+    assert choose_cores(None, None, [0, 1, 2, 3], None, quota) == cores
+    assert choose_cores(4, None, [0, 1, 2, 3], None, quota) == [0, 1, 2, 3], "a wish is a wish"
+    assert choose_cores(None, (2, 3), [0, 1, 2, 3], None, quota) == [2, 3]
+
+
+@pytest.mark.parametrize(
     ("workers", "cpus", "words"),
     [
         (3, None, "--workers: 3 workers need as many cores, and there are 2 (0,1)"),
