@@ -175,8 +175,8 @@ class Run:
         self.stages: list[dict[str, Any]] = self._facts.setdefault("stages", planner.stages(self.spec, self.schedules))
         """As they stand in run.json, with `part` and `outcome` once they have been run."""
         self._coordinator: Coordinator | None = None
-        self._interrupts = 0
         self._throttled_ns = 0
+        self._interrupts = 0
 
     @property
     def workers(self) -> int:
