@@ -167,6 +167,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.job": (
         {
             "analysis",
+            "loadgen.blotting",
             "loadgen.coordinator",
             "loadgen.dialects",
             "loadgen.errors",
