@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.blotting": (set(), set()),
     "loadgen.clock": (set(), set()),
     "loadgen.durations": (set(), set()),
+    "loadgen.loopback": (set(), set()),
     "loadgen.distribution": ({"loadgen.durations"}, set()),
     "loadgen.board": (set(), set()),
     "loadgen.host": (set(), set()),
@@ -136,7 +137,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "loadgen.probe": (
-        {"loadgen.clock", "loadgen.dialects", "loadgen.errors", "loadgen.plan", "loadgen.wire"},
+        {"loadgen", "loadgen.clock", "loadgen.dialects", "loadgen.errors", "loadgen.plan", "loadgen.wire"},
         {"aiohttp", "orjson"},
     ),
     "loadgen.local_run": (
