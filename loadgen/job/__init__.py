@@ -246,7 +246,7 @@ def make_load(
 
     if not job.resumed:
         local_run.create_directory(job.run.run_dir)
-    facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {})
+    facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {}) | {"floor": _floor()}
     try:
         with (
             job.run.started(job.model, **facts),
@@ -269,6 +269,16 @@ def make_load(
     if failed and last is not None:
         job.words = last.words
     _note_end(job, "interrupted" if job.interrupted else "failed" if failed else "finished", last.words if last else "")
+
+
+def _floor() -> dict[str, Any] | None:
+    """How well this machine measured what is known (loadgen doctor), for the results to quote; None if it never did."""
+    from loadgen import __version__, host
+    from loadgen.doctor import floor
+    from loadgen.job import environment
+
+    told = floor.known(environment.cache_folder(), floor.key(host.facts(), __version__))
+    return told and {name: told.get(name) for name in floor.QUOTED}
 
 
 def _note_end(job: Job, reason: str, words: str) -> None:

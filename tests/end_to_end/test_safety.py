@@ -31,7 +31,10 @@ ELSEWHERE = "http://192.0.2.1:9"
 LOAD = ("--input-tokens", 100, "--output-tokens", 50, "--workers", 1)
 
 
-def stated(run: Run, *, prices: Prices = Prices(None, None), state: Any = of_stages) -> str:
+UNPRICED = Prices(None, None)
+
+
+def stated(run: Run, *, prices: Prices = UNPRICED, state: Any = of_stages) -> str:
     """What is said before a load is made that --yes allows."""
     out = io.StringIO()
     agreement(Console(file=out, width=200), prices, yes=True, state=state)(run)
