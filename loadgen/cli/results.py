@@ -17,7 +17,9 @@ SUSPECT_STATUS = 3
 
 def concluded(job: Job, *, strict: bool, page: bool) -> None:
     """Analyse what was captured, write its page, show it, and end as it says: RunError for a failed run, SUSPECT_STATUS."""
-    analysis = analysed(job.run.run_dir, complain)
+    analysis = analysed(job)
+    for words in job.complaints:
+        click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in words), err=True)
     if analysis is not None:
         from loadgen.cli import pictures
 
@@ -28,11 +30,6 @@ def concluded(job: Job, *, strict: bool, page: bool) -> None:
     if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:
         sys.stdout.flush()
         raise SystemExit(SUSPECT_STATUS)
-
-
-def complain(words: str) -> None:
-    """A line on stderr."""
-    click.echo(f"loadgen: {words}", err=True)
 
 
 def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: str = "") -> None:

@@ -54,6 +54,8 @@ class Job:
     words: str = ""
     """What went wrong, if something did."""
     outcomes: list["Outcome"] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    """What could not be written, and costs no number."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -193,6 +195,11 @@ class Job:
             )
 
 
+def has_own_process() -> bool:
+    """Whether this process is there for the job alone; in Python and notebooks, where it is not, a job has a thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def prepared(
     spec: "Spec",
     out: Path | None,
@@ -216,7 +223,7 @@ def prepared(
     spec = planner.resolved(spec)
     run_dir = out or local_run.default_directory(datetime.datetime.now())
     proofs = environment.credentials(spec, key)
-    if proofs.secrets:
+    if proofs.secrets and has_own_process():
         host.keep_memory_private()
     made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume)
     if agree is not None:
@@ -253,7 +260,7 @@ def make_load(
             Progress(job.run.stages, job.console) as progress,
             interruptible(job.run.interrupt, progress),
         ):
-            if sys.platform == "linux" or threading.current_thread() is threading.main_thread():
+            if sys.platform == "linux" or has_own_process():
                 host.step_back()  # the workers have been started: this thread only watches from here on
             drive(job, progress)
         if job.run.skipped_lines:
@@ -285,7 +292,7 @@ def _note_end(job: Job, reason: str, words: str) -> None:
     try:
         job.run.ended(reason, words)
     except RunError as error:  # a full disk: what was measured can be shown all the same
-        job.console.print(str(error), markup=False, highlight=False)
+        job.complaints.append(str(error))
 
 
 def every_stage(job: Job, progress: "Progress") -> None:
@@ -365,7 +372,7 @@ def backlog_judge(stage: dict[str, Any], least_s: float = 3.0) -> "Judge | None"
 @contextmanager
 def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterator[None]:
     """SIGINT and SIGTERM stop the run meanwhile; in a thread, where signals do not come, nothing does."""
-    if threading.current_thread() is not threading.main_thread():
+    if not has_own_process():
         yield
         return
 
@@ -393,17 +400,18 @@ def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
         ) from None
 
 
-def analysed(run_dir: Path, say: Callable[[str], None]) -> "Analysis | None":
-    """The analysis of a run, written beside its capture; None, with a sentence for `say`, where there is none."""
+def analysed(job: Job) -> "Analysis | None":
+    """The analysis of a run, written beside its capture; None, with a complaint, where there is none."""
     from analysis.summary import analyse, write
     from loadgen.schema import CaptureError
 
+    analysis = None
     try:
-        analysis = analyse(run_dir)
-        write(run_dir, analysis)
+        analysis = analyse(job.run.run_dir)
+        write(job.run.run_dir, analysis)
     except CaptureError as error:
-        say(str(error))
+        job.complaints.append(str(error))
         return None
     except OSError as error:
-        say(f"the summary could not be written: {error}")
+        job.complaints.append(f"the summary could not be written: {error}")
     return analysis

@@ -60,10 +60,9 @@ class Progress:
             self._seen.popleft()
         if self._live is not None:
             self._live.update(self._table(now), refresh=True)
-        elif at_s >= self._plain_due_s:
+        elif now.sent and at_s >= self._plain_due_s:
             self._plain_due_s = at_s + PLAIN_EVERY_S
-            if now.sent:
-                self.say("  ".join(f"{name} {value}" for name, value in self._cells(now)))
+            self.say("  ".join(f"{name} {value}" for name, value in self._cells(now)))
 
     def _table(self, now: StageNow) -> Table:
         table = Table(box=None, pad_edge=False, header_style="dim")

@@ -15,6 +15,7 @@ Databricks); the forms that end in `_async` give that loop back meanwhile. Ctrl-
 was measured until then is the result (`result.interrupted`); twice cancels what is in flight.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -257,15 +258,16 @@ def _result(job: "Job") -> Result:
     """What was measured. RunError, with the run's directory, for a run that failed."""
     from loadgen.job import analysed
 
-    words: list[str] = []
-    analysis = analysed(job.run.run_dir, words.append)
+    analysis = analysed(job)
     run_dir = job.run.run_dir if analysis is not None else None
     if job.words:
         raise RunError(job.words, run_dir)
     if analysis is None:
         if job.interrupted or job.run.is_interrupted:
             raise KeyboardInterrupt
-        raise RunError("; ".join(words))
+        raise RunError("; ".join(job.complaints))
+    for words in job.complaints:
+        warnings.warn(words, RuntimeWarning, stacklevel=2)
     return Result(job.run.run_dir, analysis)
 
 

@@ -154,10 +154,10 @@ def test_at_the_limit_of_memory_the_large_responses_go_and_the_others_stay(run):
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 KB."""
+    """A file system of 8 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", disk], capture_output=True, check=False)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", disk], capture_output=True, check=False)
     if made.returncode:
         pytest.skip(f"no mount is allowed here: {made.stderr.decode().strip()}")
     yield disk
@@ -170,7 +170,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_what_was_written_stays(served, sm
         until(lambda: len(rows(run_dir)) > 8, "some requests")
         with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as filler:
             while True:
-                filler.write(b"x" * 512)
+                filler.write(b"x" * 4096)
                 filler.flush()
         said, complained = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -185,7 +185,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_what_was_written_stays(served, sm
 
 @pytest.mark.parametrize(
     ("trouble", "words"),
-    [("file-size:20", "File too large"), ("read-only:110", "Read-only file system")],
+    [("file-size:20", "File too large"), ("read-only:200", "Read-only file system")],
 )
 def test_a_capture_that_cannot_go_on_says_why_and_reads_to_its_last_batch(trouble, words, served, run, run_dir):
     done = run(served.url, "--concurrency", 4, "--duration", "1h", **in_trouble(trouble))

@@ -15,9 +15,7 @@ def told(*, late_us: int = 3, unstamped: int = 0, wild: int = 0):
     """A kernel whose stamps come so late after the send, some of them missing, some of them behind their read."""
 
     def ping(count: int):
-        sound = [
-            (i * 100 * US, i * 100 * US + late_us * US, i * 100 * US + 10 * US) for i in range(count - unstamped - wild)
-        ]
+        sound = [(at_ns, at_ns + late_us * US, at_ns + 10 * US) for at_ns in range(count - unstamped - wild)]
         return sound + [(0, None, 10 * US)] * unstamped + [(0, 5000 * US, 10 * US)] * wild
 
     return ping

@@ -81,7 +81,8 @@ def test_a_machine_that_tells_nothing_is_not_held_guilty(tree):
         ("network interrupts", WARN, CORES, "every core", {"proc/irq/24/smp_affinity_list": "0-3\n"}),
         ("ports", WARN, 1000, "1,000 (60000 to 60999)", {"proc/sys/net/ipv4/ip_local_port_range": "60000\t60999\n"}),
         ("somaxconn", WARN, 128, "128", {"proc/sys/net/core/somaxconn": "128\n"}),
-        ("swap", WARN, 1024 * 200_000, "205 of 307 MB used", {"proc/meminfo": "SwapTotal: 300000 kB\nSwapFree: 100000 kB\n"}),
+        ("swap", WARN, 1024 * 200_000, "205 of 307 MB used",
+         {"proc/meminfo": "SwapTotal: 300000 kB\nSwapFree: 100000 kB\n"}),
         ("swap", OK, 0, "0 of 307 MB used", {"proc/meminfo": "SwapTotal: 300000 kB\nSwapFree: 300000 kB\n"}),
     ],
 )  # fmt: skip
