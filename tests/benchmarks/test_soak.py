@@ -16,7 +16,7 @@ def errors(p50: float, p99: float) -> dict:
     return {"stamp_error_us": {"p50": p50, "p99": p99}}
 
 
-STEADY, FLAT = samples([1020] * 100), {"grows": False}
+STEADY, FLAT = samples([1020] * 100), {"grows": False, "rss_mb_at_half": 90.0, "rss_mb_at_end": 95.0}
 
 
 def test_a_run_that_ends_as_it_began_is_well():
@@ -27,7 +27,7 @@ def test_a_run_that_ends_as_it_began_is_well():
 @pytest.mark.parametrize(
     ("name", "last", "watched", "memory"),
     [
-        ("memory_flat", errors(4, 10), STEADY, {"grows": True}),
+        ("memory_flat", errors(4, 10), STEADY, FLAT | {"grows": True}),
         ("descriptors_flat", errors(4, 10), samples([1020 + i // 10 for i in range(100)]), FLAT),
         ("precision_kept", errors(4, 30), STEADY, FLAT),
         ("precision_kept", errors(20, 20), STEADY, FLAT),
@@ -37,6 +37,11 @@ def test_a_run_that_ends_as_it_began_is_well():
 def test_each_decline_is_seen_and_no_other(name, last, watched, memory):
     told = judged(errors(4, 10), last, watched, memory)
     assert [word for word, is_well in told.items() if not is_well] == [name]
+
+
+def test_a_slope_that_comes_to_nothing_is_none():
+    told = judged(errors(4, 10), errors(4, 10), STEADY, FLAT | {"grows": True, "rss_mb_at_end": 90.5})
+    assert told["memory_flat"]
 
 
 def written(path, table: pa.Table, rows: int):
