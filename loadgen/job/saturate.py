@@ -40,7 +40,13 @@ MOST_RATE_HERE: Final = 100_000.0
 def searched(spec: "Spec") -> "Spec":
     """A spec whose one stage is a pattern for those of the search; objectives without a percentile get one."""
     from analysis.saturation import DEFAULT_PERCENTILE
+    from loadgen import planner
+    from loadgen.dialects import find
 
+    if find(planner.resolved(spec).api).framing == "json":
+        raise UsageError(
+            "--api: a search goes by output tokens, and this API has none; loadgen sweep measures its inputs a second"
+        )
     if spec.think is not None and spec.turns is None:
         raise UsageError("--think: users who think are not in flight, and the search is over what is; leave it out")
     slo = spec.slo and {
