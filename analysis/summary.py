@@ -116,6 +116,7 @@ def _analyse(run_dir: Path, jobs: int) -> Analysis:
         "capture": _capture_facts(run, plans, len(tallies)),
         "host": run.facts["host"],
         "throttled_ms": run.facts.get("throttled_ms"),
+        "floor": run.facts.get("floor"),
         "spec": run.facts["spec"],
         "command": run.facts.get("command"),
         "question": run.facts.get("question"),

@@ -306,6 +306,21 @@ def footnotes(stages: Sequence[Facts]) -> list[Text]:
     return notes
 
 
+def floor_line(summary: Facts) -> Text | None:
+    """How well the machine of the run measured what is known; None where `loadgen doctor` never asked."""
+    floor = summary.get("floor")
+    if not floor or not floor.get("stamp_error_us"):
+        return None
+    error_us, late_us = floor["stamp_error_us"], floor.get("lateness_us") or {}
+    words = (
+        f"floor of this machine (loadgen doctor, {str(floor['at'])[:10]}): stamps {number(error_us['p50'])} us (p50), "
+    )
+    words += f"{number(error_us['p99'])} us (p99)"
+    if late_us.get("p99") is not None:
+        words += f"; sends {number(late_us['p99'])} us late (p99)"
+    return Text(plain(words), style="dim")
+
+
 def _lengths(stage: Facts) -> list[str]:
     """Where prompts or answers are not as long as they were wanted."""
     return [

@@ -44,6 +44,9 @@ def verdict(summary: Facts) -> Facts:
         # A search goes beyond the limit on purpose, and a stage that was cut is no result: the client alone can be wrong.
         is_result = not summary["question"] and _reason_of(stage) != "cut"
         asked = OF_A_STAGE if is_result else OF_THE_CLIENT
+        # Where --early-stop asks for it, a cut is what the run was to find out.
+        if not is_result and not summary["question"] and not (summary["spec"] or {}).get("early_stop"):
+            asked = (broken_off, *OF_THE_CLIENT)
         reasons += [_reason(stage["name"], doubt) for doubt in (ask(stage) for ask in asked) if doubt]
     return {"ok": not reasons, "reasons": reasons}
 
@@ -146,6 +149,16 @@ def nothing_completed(stage: Facts) -> Doubt | None:
         "nothing-completed",
         f"none of the {requests['sent']:,} requests of the window that were sent completed{_others(requests)}",
         "look at the errors; try a single request first",
+    )
+
+
+def broken_off(stage: Facts) -> Doubt | None:
+    """The circuit breaker cut the stage."""
+    words = (stage["outcome"] or {}).get("words") or "no reason was noted"
+    return Doubt(
+        "broken-off",
+        f"cut after {stage['window_s']:.1f} s of its window: {words}",
+        "look at the errors; a lower load, or --abort-on never if the failures are what is to be measured",
     )
 
 

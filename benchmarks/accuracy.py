@@ -2,20 +2,18 @@
 
     python benchmarks/accuracy.py [CASE ...] [--transport kernel|aiohttp]
 
-Truth: the simulator notes CLOCK_MONOTONIC just before the send that carries each event. Error of a stamp = the client's
-event_ns - that. Error of a TTFT = the measured TTFT - (true send time of the first event - sent_ns): what the client
-added. `ttft_server` is the server's own view, first event - request read, for comparison: it lacks the time that the
-request lay in the server's socket, which the client's TTFT has to hold.
+What is true, and what an error is: analysis/truth.py.
 """
 
 import argparse
 import sys
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from bench import Finished, certificate, figures, loadgen_run, save, simulator
+from bench import Finished, certificate, loadgen_run, save, simulator
+
+from analysis.truth import joined
 
 FAULTS = (
     "error-429",
@@ -51,50 +49,6 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "8000-lock-step": {"streams": 8000, "step": "200ms", "requests": 16000},
 }
-
-
-def joined(captured: pa.Table, truth: pa.Table) -> dict[str, Any]:
-    """The errors of every stamp, and the accounts: rows and tokens on either side that the other does not have."""
-    true_rows = {row: i for i, row in enumerate(truth["response_id"].to_pylist())}
-    true_events, true_offsets = _flat(truth["event_ns"])
-    events, offsets = _flat(captured["event_ns"])
-    sent_ns = captured["sent_ns"].to_numpy()
-    request_read_ns = truth["request_read_ns"].to_numpy()
-    errors, ttft_errors_ns, ttft_ns, ttft_server_ns = [], [], [], []
-    unknown = lost = invented = 0
-    for i, response_id in enumerate(captured["response_id"].to_pylist()):
-        j = true_rows.get(response_id)
-        if j is None:
-            unknown += 1
-            continue
-        mine = events[offsets[i] : offsets[i + 1]]
-        true = true_events[true_offsets[j] : true_offsets[j + 1]]
-        if len(mine) != len(true):
-            lost += max(len(true) - len(mine), 0)
-            invented += max(len(mine) - len(true), 0)
-            continue
-        errors.append(mine - true)
-        ttft_errors_ns.append(mine[0] - true[0])
-        ttft_ns.append(mine[0] - sent_ns[i])
-        ttft_server_ns.append(true[0] - request_read_ns[j])
-    stamp_us = np.concatenate(errors) / 1000
-    return {
-        "requests": len(captured),
-        "tokens": len(stamp_us),
-        "unknown_requests": unknown,
-        "duplicate_requests": len(captured) - len(set(captured["response_id"].to_pylist())),
-        "lost_tokens": lost,
-        "invented_tokens": invented,
-        "stamp_error_us": figures(stamp_us),
-        "ttft_error_us": figures(np.array(ttft_errors_ns) / 1000),
-        "ttft_p50_ms": round(float(np.median(ttft_ns)) / 1e6, 3),
-        "ttft_server_p50_ms": round(float(np.median(ttft_server_ns)) / 1e6, 3),
-    }
-
-
-def _flat(column: pa.ChunkedArray) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
-    lengths = np.array(column.combine_chunks().value_lengths().fill_null(0))
-    return column.combine_chunks().flatten().to_numpy(), np.concatenate([[0], np.cumsum(lengths)])
 
 
 def measure(name: str, transport: str) -> dict[str, Any]:

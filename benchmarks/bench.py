@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from analysis.captures import Capture, open_run
@@ -89,21 +88,6 @@ def simulator(*options: str) -> Iterator[Served]:
     """The simulated endpoint, pinned to the server's core."""
     with serve("--max-running", "100000", *options, cpu=SERVER_CORE) as served:
         yield served
-
-
-def figures(values_us: "np.ndarray[Any, Any]") -> dict[str, float]:
-    """p50, p99, p99.9 and the extremes of a sample, us."""
-    p50, p99, p999 = np.percentile(values_us, [50, 99, 99.9])
-    return {
-        name: round(float(value), 2)
-        for name, value in (
-            ("p50", p50),
-            ("p99", p99),
-            ("p99_9", p999),
-            ("min", values_us.min()),
-            ("max", values_us.max()),
-        )
-    }
 
 
 def save(name: str, row: dict[str, Any]) -> None:

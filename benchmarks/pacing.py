@@ -30,7 +30,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from bench import CLIENT_CORE, Finished, figures, loadgen_run, save, simulator
+from bench import CLIENT_CORE, Finished, loadgen_run, save, simulator
+
+from analysis.truth import figures
 
 COMMON: Final = ("--input-tokens", "64", "--warmup", "1s")
 SPAN_NS: Final = 5_000_000_000

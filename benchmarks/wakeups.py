@@ -10,7 +10,8 @@ import sys
 import time
 
 import numpy as np
-from bench import figures
+
+from analysis.truth import figures
 
 TIMER_ABSTIME = 1
 PERIOD_NS = 1_000_000

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import aiohttp
 import orjson
 
+from loadgen import __version__
 from loadgen.dialects.answer import CONTENT, Answer, Ask, words_of_error
 from loadgen.dialects.dialect import MALFORMED, NOT_EVENTS, WANTED, Description, Dialect
 from loadgen.errors import EndpointError
@@ -114,6 +115,12 @@ def base_url(where: Target) -> str:
     return f"{'https' if where.tls else 'http'}://{host}:{where.port}"
 
 
+def _signed(fields: Fields) -> dict[str, str]:
+    """With the tool's name where the user gives none: who finds it in a log shall know what it was."""
+    named = any(name.lower() == "user-agent" for name, _ in fields)
+    return dict(fields) if named else {"User-Agent": f"loadgen/{__version__}", **dict(fields)}
+
+
 def _session(where: Target, fields: Fields, timeout_s: float, connect_timeout_s: float) -> aiohttp.ClientSession:
     context: ssl.SSLContext | bool = True
     if where.insecure:
@@ -122,7 +129,7 @@ def _session(where: Target, fields: Fields, timeout_s: float, connect_timeout_s:
         context = ssl.create_default_context(cafile=where.tls_ca)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context),
-        headers=dict(fields),
+        headers=_signed(fields),
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s),
         read_bufsize=1 << 20,
     )

@@ -22,6 +22,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.blotting": (set(), set()),
     "loadgen.clock": (set(), set()),
     "loadgen.durations": (set(), set()),
+    "loadgen.loopback": (set(), set()),
     "loadgen.distribution": ({"loadgen.durations"}, set()),
     "loadgen.board": (set(), set()),
     "loadgen.host": (set(), set()),
@@ -136,7 +137,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "loadgen.probe": (
-        {"loadgen.clock", "loadgen.dialects", "loadgen.errors", "loadgen.plan", "loadgen.wire"},
+        {"loadgen", "loadgen.clock", "loadgen.dialects", "loadgen.errors", "loadgen.plan", "loadgen.wire"},
         {"aiohttp", "orjson"},
     ),
     "loadgen.local_run": (
@@ -163,13 +164,27 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"loadgen.clock", "loadgen.errors"},
         {"httptools", "numpy", "pyarrow", "uvloop"},
     ),
+    # What it measures it holds against the truth, which the analysis does.
+    "loadgen.doctor": (
+        {
+            "analysis",
+            "loadgen.clock",
+            "loadgen.errors",
+            "loadgen.host",
+            "loadgen.local_run",
+            "loadgen.simulator",
+        },
+        {"pyarrow"},
+    ),
     # The two packages meet here, and in what stands on it.
     "loadgen.job": (
         {
             "analysis",
+            "loadgen",
             "loadgen.blotting",
             "loadgen.coordinator",
             "loadgen.dialects",
+            "loadgen.doctor",
             "loadgen.errors",
             "loadgen.host",
             "loadgen.local_run",
@@ -291,7 +306,9 @@ def test_only_what_runs_a_job_and_what_stands_on_it_imports_both_packages():
     for path in SOURCES:
         module = module_of(path)
         names = {name for name in imports_of(path) if name.partition(".")[0] == "analysis"}
-        assert not names or module.startswith(("analysis", "loadgen.cli", "loadgen.job", "loadgen.notebook")), module
+        assert not names or module.startswith(
+            ("analysis", "loadgen.cli", "loadgen.doctor", "loadgen.job", "loadgen.notebook")
+        ), module
 
 
 def test_analysis_knows_the_load_side_through_the_schema_alone():

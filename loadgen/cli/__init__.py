@@ -19,6 +19,10 @@ COMMANDS: Final = {
         "loadgen.cli.saturate",
         "Find the knee, or the most load within the objectives, and say who was the limit.",
     ),
+    "doctor": (
+        "loadgen.cli.doctor",
+        "Say what this machine can measure and how well, and what would make it better.",
+    ),
     "plan": (
         "loadgen.cli.plan",
         "Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.cli.durations import DurationType
+from loadgen.cli.expectation import Prices, expectation, price_options
 from loadgen.cli.options import load_options, spec_of
 
 if TYPE_CHECKING:
@@ -18,30 +19,28 @@ FIRST_ARRIVALS = 5
 
 @click.command(short_help="Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.")
 @load_options()
+@price_options
 @click.option("--expect-ttft", type=DurationType(0), default="500ms", show_default=True, help="TTFT to reckon with.")
 @click.option("--expect-tpot", type=DurationType(0), default="20ms", show_default=True, help="TPOT to reckon with.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> None:
+def command(
+    expect_ttft: int,
+    expect_tpot: int,
+    as_json: bool,
+    price_input: float | None,
+    price_output: float | None,
+    **flags: Any,
+) -> None:
     """Say what `loadgen run` with the same flags would do. Nothing is called, and nothing is written.
 
     Arrivals come from the schedule and are exact; what depends on the endpoint is reckoned with --expect-ttft and
     --expect-tpot and marked with a ~.
     """
-    from loadgen import host, planner, recipes
-    from loadgen.forecast import Expected, forecast
-    from loadgen.local_run import cores, most_connections
+    from loadgen import host, planner
 
     spec = planner.resolved(spec_of(flags))
-    planned = planner.schedules(spec)
-    workers = len(cores(spec, planned))
-    plans = [planner.worker_stages(spec, planned, worker, workers, most_connections()) for worker in range(workers)]
-    where = planner.target(spec)
-    pool = planner.pool(spec, spec.model or "model", planner.head(spec, where))
-    if recipes.has_script(spec):
-        recipes.try_script(spec, spec.model or "model", planner.wording(spec))
-    expected = Expected(expect_ttft / NS_PER_S, expect_tpot / NS_PER_S)
-    told = forecast(spec, planned, plans, pool, expected, recipes.means(spec, workers))
-    stages = planner.stages(spec, planned)
+    told, planned, stages, workers = expected = expectation(spec, expect_ttft / NS_PER_S, expect_tpot / NS_PER_S)
+    cost = Prices(price_input, price_output).cost(expected.total("input_tokens"), expected.total("output_tokens"))
     first_s = [
         [] if made.due_ns is None else [int(due_ns) / NS_PER_S for due_ns in made.due_ns[:FIRST_ARRIVALS]]
         for made in planned
@@ -63,6 +62,7 @@ def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> 
             "descriptors": host.descriptor_limit(),
             "memory_bytes": told.memory_bytes,
             "disk_bytes": told.disk_bytes,
+            "cost": cost,
         }
         click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
         return
@@ -77,6 +77,9 @@ def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> 
             console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
     for line in _lines(told, workers, ports, host.descriptor_limit()):
         console.print(line, highlight=False, markup=False)
+    if cost is not None:
+        about = "" if expected.is_exact else "~"
+        console.print(f"cost: {about}{cost:,.2f} at these prices", highlight=False, markup=False)
 
 
 def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Table":

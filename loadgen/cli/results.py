@@ -80,6 +80,8 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
     say("")
     for line in tables.verdict_lines(summary):
         say(line)
+    if (floor := tables.floor_line(summary)) is not None:
+        say(floor)
     say("")
     say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/{pictures}"), overflow="fold"))
     if (run_dir / "bodies").is_dir():

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from loadgen.cli.consent import agreement, of_stages, safety_options
+from loadgen.cli.expectation import Prices
 from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded
 from loadgen.job import every_stage, make_load, prepared
@@ -12,11 +14,21 @@ from loadgen.job import every_stage, make_load, prepared
 
 @click.command(short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load.")
 @load_options()
+@safety_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
 @click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
-def command(out: Path | None, no_check: bool, no_html: bool, strict: bool, **flags: Any) -> None:
+def command(
+    out: Path | None,
+    no_check: bool,
+    no_html: bool,
+    strict: bool,
+    yes: bool,
+    price_input: float | None,
+    price_output: float | None,
+    **flags: Any,
+) -> None:
     """Load an endpoint and report TTFT, TPOT and throughput at each level of load.
 
     The key, if the endpoint wants one, is taken from OPENAI_API_KEY, or the variable of the API's own (ANTHROPIC_API_KEY,
@@ -26,7 +38,9 @@ def command(out: Path | None, no_check: bool, no_html: bool, strict: bool, **fla
     """
     from rich.console import Console
 
-    spec = spec_of(flags)
-    job = prepared(spec, out, Console(), no_check=no_check, wants_baseline=spec.cooldown_s > 0 and not no_check)
+    spec, console = spec_of(flags), Console()
+    agree = agreement(console, Prices(price_input, price_output), yes=yes, state=of_stages)
+    wants_baseline = spec.cooldown_s > 0 and not no_check
+    job = prepared(spec, out, console, no_check=no_check, wants_baseline=wants_baseline, agree=agree)
     make_load(job, every_stage, command="run")
     concluded(job, strict=strict, page=not no_html)

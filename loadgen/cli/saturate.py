@@ -6,7 +6,9 @@ from typing import Any, Final
 
 import click
 
+from loadgen.cli.consent import agreement, of_search, safety_options
 from loadgen.cli.durations import DurationType
+from loadgen.cli.expectation import Prices
 from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded
 from loadgen.job import prepared
@@ -17,6 +19,7 @@ NS_PER_S: Final = 1_000_000_000
 
 @click.command(short_help="Find the knee, or the most load within the objectives, and say who was the limit.")
 @load_options(without=CHOSEN_HERE)
+@safety_options
 @click.option(
     "--mode",
     type=click.Choice(["concurrency", "rate"]),
@@ -50,6 +53,9 @@ def command(
     out: Path | None,
     no_html: bool,
     strict: bool,
+    yes: bool,
+    price_input: float | None,
+    price_output: float | None,
     **flags: Any,
 ) -> None:
     """Find how much the endpoint can take.
@@ -64,7 +70,9 @@ def command(
 
     # A load among the flags puts the stages of a spec file out of force.
     spec = searched(spec_of(flags | {mode: "1"}))
-    job = prepared(replace(spec, stages=()), out, Console(), no_check=False, wants_baseline=True)
+    console, prices = Console(), Prices(price_input, price_output)
+    agree = agreement(console, prices, yes=yes, state=of_search(mode, budget / NS_PER_S, most))
+    job = prepared(replace(spec, stages=()), out, console, no_check=False, wants_baseline=True, agree=agree)
     told = saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
     concluded(job, strict=False, page=not no_html)
     if strict and (told is None or told["limited_by"] != "server"):

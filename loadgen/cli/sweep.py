@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from loadgen.cli.consent import agreement, of_stages, safety_options
+from loadgen.cli.expectation import Prices
 from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded
 from loadgen.errors import UsageError
@@ -14,6 +16,7 @@ from loadgen.job.sweep import CHECK_REQUESTS, DEFAULTS, MOST_CHECK_REQUESTS, res
 
 @click.command(short_help="Measure a curve: latency and throughput over many levels of load.")
 @load_options()
+@safety_options
 @click.option("--parallel", metavar="N[,...]", help="The same as --concurrency.")
 @click.option(
     "--check-requests",
@@ -41,6 +44,9 @@ def command(
     no_check: bool,
     no_html: bool,
     strict: bool,
+    yes: bool,
+    price_input: float | None,
+    price_output: float | None,
     **flags: Any,
 ) -> None:
     """Measure a curve over levels of load: --concurrency or --rate with a list (1,2,4) or a range (1..512x2, 10..50+10).
@@ -54,6 +60,7 @@ def command(
     from rich.console import Console
 
     console = Console()
+    agree = agreement(console, Prices(price_input, price_output), yes=yes, state=of_stages)
     if resume is not None:
         # An option that may be given several times is an empty tuple where it was not given.
         if given := sorted(name for name, value in flags.items() if value not in (None, ())):
@@ -62,13 +69,13 @@ def command(
             )
         if out is not None:
             raise UsageError("--out: --resume writes into the run that it goes on with; leave it out")
-        job = resumed(resume, console, no_check=no_check)
+        job = resumed(resume, console, no_check=no_check, agree=agree)
     else:
         if parallel is not None:
             if flags["concurrency"] is not None:
                 raise UsageError("--parallel, --concurrency: these are the same; give one of the two")
             flags["concurrency"] = parallel
         spec = with_warm_up(spec_of(flags, DEFAULTS), check_requests)
-        job = prepared(spec, out, console, no_check=no_check, wants_baseline=True)
+        job = prepared(spec, out, console, no_check=no_check, wants_baseline=True, agree=agree)
     sweep(job)
     concluded(job, strict=strict, page=not no_html)

@@ -155,11 +155,20 @@ class Job:
         )
 
     def stage(self, number: int, progress: "Progress", judge: "Judge | None" = None) -> "Outcome":
-        """Run a stage."""
-        outcome = self.run.stage(number, progress, judge)
+        """Run a stage. It is cut by what `judge` says, or by --abort-on."""
+        from loadgen.job.breaker import breaker, first_of
+
+        judges = [breaker(self.run.stages[number], self.run.spec.abort_on), judge]
+        outcome = self.run.stage(number, progress, first_of(judges))
         self.outcomes.append(outcome)
         self.interrupted = outcome.reason == "interrupted"
         return outcome
+
+    def broken_off(self, number: int, words: str) -> None:
+        """Leave out the stages that are left, and say why the run is at its end."""
+        self.words = words
+        for left in self.run.stages_left:
+            self.run.skip(left, f"left out after {self.run.stages[number]['name']}: {words}")
 
     def cool_down(self, progress: "Progress", least_s: float) -> None:
         """Wait so long, and then until the endpoint answers a single request about as quickly as before the load."""
@@ -200,8 +209,12 @@ def prepared(
     no_check: bool,
     resume: dict[str, Any] | None = None,
     wants_baseline: bool = False,
+    agree: "Callable[[Run], None] | None" = None,
 ) -> Job:
-    """A job whose endpoint has answered one request; nothing is written yet. What cannot be done is refused before that."""
+    """A job whose endpoint has answered one request; nothing is written yet. What cannot be done is refused before that.
+
+    `agree` is asked before anything is sent, and raises where the load is not meant.
+    """
     from loadgen import host, local_run, planner
     from loadgen.dialects import AUTO
     from loadgen.job import environment
@@ -213,6 +226,8 @@ def prepared(
     if proofs.secrets and has_own_process():
         host.keep_memory_private()
     made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume)
+    if agree is not None:
+        agree(made)
     job = Job(made, spec.model or "", console, resumed=resume is not None)
     job.find_model()
     if was_auto and not no_check:
@@ -238,7 +253,7 @@ def make_load(
 
     if not job.resumed:
         local_run.create_directory(job.run.run_dir)
-    facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {})
+    facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {}) | {"floor": _floor()}
     try:
         with (
             job.run.started(job.model, **facts),
@@ -263,6 +278,16 @@ def make_load(
     _note_end(job, "interrupted" if job.interrupted else "failed" if failed else "finished", last.words if last else "")
 
 
+def _floor() -> dict[str, Any] | None:
+    """How well this machine measured what is known (loadgen doctor), for the results to quote; None if it never did."""
+    from loadgen import __version__, host
+    from loadgen.doctor import floor
+    from loadgen.job import environment
+
+    told = floor.known(environment.cache_folder(), floor.key(host.facts(), __version__))
+    return told and {name: told.get(name) for name in floor.QUOTED}
+
+
 def _note_end(job: Job, reason: str, words: str) -> None:
     try:
         job.run.ended(reason, words)
@@ -281,6 +306,9 @@ def every_stage(job: Job, progress: "Progress") -> None:
         is_first = False
         judge = backlog_judge(job.run.stages[number]) if spec.early_stop else None
         outcome = job.stage(number, progress, judge)
+        if outcome.reason == "cut" and not spec.early_stop:  # by the breaker: more load would do the same again
+            job.broken_off(number, outcome.words)
+            return
         if outcome.reason == "interrupted":
             return
         has_results = any(one.reason in ("finished", "cut") for one in job.outcomes) or job.resumed

@@ -1,8 +1,9 @@
-"""What the environment says of an endpoint: its URL and its key. Nobody else looks into it."""
+"""What the environment says: an endpoint's URL and key, where the cache is. Nobody else looks into it."""
 
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from loadgen.errors import UsageError
@@ -73,6 +74,17 @@ def _key_of_file(path: str) -> str:
     if not key or len(key) > MOST_KEY_CHARACTERS or len(key.split()) != 1:
         raise UsageError(f"--api-key-file: {path!r} holds no key; allowed is a file that holds the key alone")
     return key
+
+
+def cache_folder() -> Path | None:
+    """Where this user's programs keep what can be found out again ($XDG_CACHE_HOME, or ~/.cache); None without a home."""
+    told = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(told):
+        return Path(told) / "loadgen"
+    try:
+        return Path.home() / ".cache" / "loadgen"
+    except RuntimeError:
+        return None
 
 
 def databricks_url(endpoint: str) -> Given:

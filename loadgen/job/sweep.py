@@ -1,6 +1,7 @@
 """A curve: a point a level of load, in one run directory that an interruption does not lose."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,7 @@ from loadgen.job import Job, every_stage, make_load, prepared
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from loadgen.local_run import Run
     from loadgen.spec import Spec
 
 DEFAULTS: Final = {"cooldown": 1.0, "early_stop": True}
@@ -53,7 +55,14 @@ def with_warm_up(spec: "Spec", requests: int) -> "Spec":
     return replace(spec, stages=(stage, *spec.stages))
 
 
-def resumed(run_dir: Path, console: "Console", *, key: str | None = None, no_check: bool) -> Job:
+def resumed(
+    run_dir: Path,
+    console: "Console",
+    *,
+    key: str | None = None,
+    no_check: bool,
+    agree: "Callable[[Run], None] | None" = None,
+) -> Job:
     """The job of a run that was interrupted. UsageError where there is nothing to go on with."""
     from loadgen.spec import spec_of_json
     from loadgen.spec.refusals import check
@@ -78,4 +87,5 @@ def resumed(run_dir: Path, console: "Console", *, key: str | None = None, no_che
         no_check=no_check,
         resume={name: facts[name] for name in ("run_id", "started_at")} | {"parts": parts, "stages": stages},
         wants_baseline=True,
+        agree=agree,
     )

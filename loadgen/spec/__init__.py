@@ -183,6 +183,8 @@ class Spec:
     sample: float = 1.0
     """Of the trace's sessions (of rows without one, the rows): this share."""
     save_bodies: bool = False
+    abort_on: str = "auto"
+    """As conditions.py reads it."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""

@@ -14,6 +14,7 @@ from loadgen.durations import duration_ns
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
 from loadgen.spec import MOST_STAGES, SLO_METRICS, Cancel, parse_cancel, plain
+from loadgen.spec.conditions import parse_abort_on
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -111,6 +112,13 @@ def _level(raw: object) -> Profile:
 def read_arrivals(raw: object) -> Process:
     """How arrivals follow each other."""
     return parse_process(read_text(raw))
+
+
+def read_abort_on(raw: object) -> str:
+    """Conditions of --abort-on, as they are written."""
+    text = read_text(raw)
+    parse_abort_on(text)
+    return text
 
 
 def read_think(raw: object) -> Distribution:

@@ -16,6 +16,7 @@ from loadgen.spec.body import (
 )
 from loadgen.spec.notation import (
     one_of,
+    read_abort_on,
     read_arrivals,
     read_cancel,
     read_columns,
@@ -272,6 +273,14 @@ SETTINGS: Final = {
             read_switch,
             "Leave out the higher loads once most requests fail, or the endpoint does not keep up with a rate.",
             False,
+        ),
+        Setting(
+            "abort_on",
+            read_abort_on,
+            "Break the run off once more than a share of the requests that ended within a time failed: error-rate>50%/30s, "
+            "several with commas, or never (auto: that one in an open loop, none in a closed one).",
+            "auto",
+            "CONDITION[,...]|never",
         ),
         Setting("warms_up", read_switch, default=False, of_stage=True),
         Setting(

@@ -366,8 +366,20 @@ def test_a_search_and_a_stage_that_was_cut_are_judged_by_the_client_alone(summar
     stage["backlog"] = {"growth_per_s": 9.5, "growth_share": 0.1, "deviations": 7.0, "grows": True}
     stage["requests"] = requests(failed=900)
     assert {one["code"] for one in verdict.verdict(summary)["reasons"]} >= {"errors", "over-saturated"}
-    for name, value in (("question", {"question": "knee"}), ("stages", [stage | {"outcome": {"reason": "cut"}}])):
-        assert verdict.verdict(summary | {name: value}) == {"ok": True, "reasons": []}
+    stopped_early = {"stages": [stage | {"outcome": {"reason": "cut"}}], "spec": {"early_stop": True}}
+    for change in ({"question": {"question": "knee"}}, stopped_early):
+        assert verdict.verdict(summary | change) == {"ok": True, "reasons": []}
     stage["client"]["cpu_share"] = [0.99]
     told = verdict.verdict(summary | {"question": {"question": "knee"}})
     assert [one["code"] for one in told["reasons"]] == ["cpu"]
+
+
+def test_broken_off(summary, stage):
+    stage["outcome"] = {
+        "reason": "cut",
+        "words": "30 of the 40 requests failed: broken off by --abort-on error-rate>50%/30s",
+    }
+    stage["client"]["cpu_share"] = [0.99]
+    (first, second) = verdict.verdict(summary)["reasons"]
+    assert (first["code"], second["code"]) == ("broken-off", "cpu")
+    assert "broken off by --abort-on error-rate>50%/30s" in first["words"]

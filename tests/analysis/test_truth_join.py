@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 import pytest
-from accuracy import joined
+
+from analysis.truth import joined
 
 MS = 1_000_000
 TRUE_NS = {"a": [10 * MS, 20 * MS, 30 * MS], "b": [15 * MS, 25 * MS, 35 * MS]}
