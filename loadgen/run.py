@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -24,6 +25,7 @@ from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target
 from loadgen.schedule.stage import Schedule, schedule
+from loadgen.scrape.plan import ScrapePlan, Source
 from loadgen.spec import Spec, StageSpec
 
 RUN_SCHEMA: Final = 1
@@ -156,6 +158,31 @@ class Run:
         return len(self._cores)
 
     @property
+    def run_id(self) -> str:
+        """The same in every file of the run."""
+        run_id: str = self._facts["run_id"]
+        return run_id
+
+    def scrape_plan(self, urls: Sequence[str], every_ns: int, key: str | None) -> ScrapePlan:
+        """How to sample these pages beside the run, which must have been started: off the workers' cores where possible.
+
+        The key goes to pages of the endpoint itself alone.
+        """
+        free = [cpu for cpu in host.usable_cores() if cpu not in self._cores]
+        return ScrapePlan(
+            sources=tuple(
+                Source(url, url.partition("?")[0], key if _origin(url) == _origin(self.spec.url) else None)
+                for url in urls
+            ),
+            every_ns=every_ns,
+            path=str(capture_folder(self.run_dir, self._part) / "scrape.arrow"),
+            run_id=self.run_id,
+            cpus=tuple(free) if free and hasattr(os, "sched_setaffinity") else None,
+            tls_ca=self.spec.tls_ca,
+            insecure=self.spec.insecure,
+        )
+
+    @property
     def stages_left(self) -> list[int]:
         """The numbers of the stages that are still to be run."""
         return [stage["stage"] for stage in self.stages if "outcome" not in stage]
@@ -268,6 +295,11 @@ class Run:
             fresh.replace(path)
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _ranges(cpus: list[int]) -> str:

@@ -121,3 +121,37 @@ def decode_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
             f"the capture has schema version {facts['schema']}, this loadgen reads version {SCHEMA_VERSION}"
         )
     return facts
+
+
+# The server's own metrics: capture/scrape.arrow (of a resumed run also in capture/part-N/), one row a sample, written by
+# loadgen.scrape. Batch metadata, key WATCH_KEY: {"scrapes": [...], "closing"}, each scrape (answered or not) with
+#     source      index into the file's `sources`
+#     t_send_ns, t_recv_ns  around it; its rows have the same
+#     border      true where it was made for the start or end of a window, or of a stage
+#     status      HTTP status, or null
+#     error       null, or why it holds nothing, in words
+#     bytes, samples, bad_lines, left_out
+# and `missed`, how many scrapes a source was too slow for so far, [n a source].
+
+SCRAPE_SCHEMA_VERSION: Final = 1
+
+SCRAPE_FILE_KEYS: Final = (
+    "scrape_schema",  # int, SCRAPE_SCHEMA_VERSION
+    "run_id",  # str
+    "sources",  # [str], URLs without query
+    "every_ns",  # int, between two scrapes of a source
+    "realtime_offset_ns",  # int, as in a capture
+)
+
+_texts = pa.dictionary(pa.int32(), pa.string())
+
+SCRAPE_SCHEMA: Final = pa.schema(
+    [
+        pa.field("t_send_ns", pa.int64(), nullable=False),  # CLOCK_MONOTONIC, as everything else
+        pa.field("t_recv_ns", pa.int64(), nullable=False),  # the whole page was there
+        pa.field("source", pa.uint16(), nullable=False),
+        pa.field("name", _texts, nullable=False),  # as the server wrote it, with _total, _bucket, _sum, _count
+        pa.field("labels", _texts, nullable=False),  # a JSON object, keys in order
+        pa.field("value", pa.float64(), nullable=False),  # finite
+    ]
+)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from loadgen.cli.watching import Watching
 from loadgen.errors import EndpointError, LoadgenError, RunError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from analysis.summary import Analysis
     from loadgen.cli.progress import Progress
-    from loadgen.coordinator import Judge, Outcome
+    from loadgen.coordinator import Judge, Outcome, StageNow
     from loadgen.run import Run
     from loadgen.spec import Spec
 
@@ -54,6 +55,7 @@ class Job:
     words: str = ""
     """What went wrong, if something did."""
     outcomes: list["Outcome"] = field(default_factory=list)
+    watching: Watching = field(default_factory=Watching)
 
     def one_request_s(self) -> float:
         """How long a short request takes, alone. EndpointError if it does not work."""
@@ -73,7 +75,13 @@ class Job:
 
     def stage(self, number: int, progress: "Progress", judge: "Judge | None" = None) -> "Outcome":
         """Run a stage."""
-        outcome = self.run.stage(number, progress, judge)
+
+        def watch(now: "StageNow") -> None:
+            self.watching.look(now, self.run.stages[number])
+            progress(now)
+
+        outcome = self.run.stage(number, watch, judge)
+        self.watching.stage_ended()
         self.outcomes.append(outcome)
         self.interrupted = outcome.reason == "interrupted"
         return outcome
@@ -112,13 +120,19 @@ def prepared(
     no_check: bool,
     resume: dict[str, Any] | None = None,
     wants_baseline: bool = False,
+    watching: Watching | None = None,
 ) -> Job:
     """A job whose endpoint has answered one request; its directory is there. What cannot be done is refused before that."""
     from loadgen import probe, run
 
     run_dir = out or run.default_directory(datetime.datetime.now())
     job = Job(
-        run.Run(spec, run_dir, key=key, resumed=resume), spec.model or "", key, console, resumed=resume is not None
+        run.Run(spec, run_dir, key=key, resumed=resume),
+        spec.model or "",
+        key,
+        console,
+        resumed=resume is not None,
+        watching=watching or Watching(),
     )
     if not job.model:
         with kept_secret(key):
@@ -144,6 +158,7 @@ def make_load(
         with (
             job.run.started(job.model, **facts),
             Progress(job.run.stages, job.console) as progress,
+            job.watching.of_run(job.run, job.model, job.key, progress.say),
             interruptible(job.run.interrupt, progress),
         ):
             host.step_back()  # the workers have been started: this process only watches from here on

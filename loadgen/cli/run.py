@@ -7,10 +7,12 @@ import click
 
 from loadgen.cli.job import SUSPECT_STATUS, analysed, concluded, every_stage, make_load, prepared
 from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.watching import watch_options, watching_of
 
 
 @click.command(short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load.")
 @load_options()
+@watch_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
@@ -23,9 +25,15 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
     """
     from rich.console import Console
 
-    spec = spec_of(flags)
+    watching, spec = watching_of(flags), spec_of(flags)
     job = prepared(
-        spec, out, Console(), key=api_key(), no_check=no_check, wants_baseline=spec.cooldown_s > 0 and not no_check
+        spec,
+        out,
+        Console(),
+        key=api_key(),
+        no_check=no_check,
+        wants_baseline=spec.cooldown_s > 0 and not no_check,
+        watching=watching,
     )
     make_load(job, every_stage, command="run")
     concluded(job, analysed(job.run.run_dir), strict=strict)

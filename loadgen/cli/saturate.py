@@ -10,6 +10,7 @@ import click
 from loadgen.cli.durations import DurationType
 from loadgen.cli.job import SUSPECT_STATUS, Job, analysed, backlog_judge, concluded, make_load, prepared
 from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.watching import watch_options, watching_of
 from loadgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ MOST_RATE_HERE: Final = 100_000.0
     help="The first load  [default: 1 in flight, or the rate of one request at a time].",
 )
 @click.option("--most", type=click.FloatRange(min=0, min_open=True), help="The highest load to try.")
+@watch_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option(
     "--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the endpoint's limit was not found."
@@ -90,8 +92,11 @@ def command(
     from rich.console import Console
 
     # A load among the flags puts the stages of a spec file out of force.
+    watching = watching_of(flags)
     spec = searched(spec_of(flags | {mode: "1"}))
-    job = prepared(replace(spec, stages=()), out, Console(), key=api_key(), no_check=False, wants_baseline=True)
+    job = prepared(
+        replace(spec, stages=()), out, Console(), key=api_key(), no_check=False, wants_baseline=True, watching=watching
+    )
     saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
     told = conclusion(job)
     concluded(job, analysed(job.run.run_dir), strict=False)

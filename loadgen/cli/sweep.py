@@ -9,6 +9,7 @@ import click
 
 from loadgen.cli.job import SUSPECT_STATUS, Job, analysed, concluded, every_stage, make_load, prepared
 from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.watching import Watching, watch_options, watching_of
 from loadgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ DEFAULTS = {"cooldown": 1.0, "early_stop": True}
     show_default=True,
     help="Requests before the first level: they warm the endpoint up, and show how it counts a prompt's tokens.",
 )
+@watch_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option(
     "--resume",
@@ -59,16 +61,16 @@ def command(
     """
     from rich.console import Console
 
-    console = Console()
+    console, watching = Console(), watching_of(flags)
     if resume is not None:
-        job = resumed(resume, out, flags, console, no_check=no_check)
+        job = resumed(resume, out, flags, console, no_check=no_check, watching=watching)
     else:
         if parallel is not None:
             if flags["concurrency"] is not None:
                 raise UsageError("--parallel, --concurrency: these are the same; give one of the two")
             flags["concurrency"] = parallel
         spec = with_warm_up(spec_of(flags, DEFAULTS), check_requests)
-        job = prepared(spec, out, console, key=api_key(), no_check=no_check, wants_baseline=True)
+        job = prepared(spec, out, console, key=api_key(), no_check=no_check, wants_baseline=True, watching=watching)
     sweep(job)
     concluded(job, analysed(job.run.run_dir), strict=strict)
 
@@ -105,7 +107,9 @@ def with_warm_up(spec: "Spec", requests: int) -> "Spec":
     return replace(spec, stages=(stage, *spec.stages))
 
 
-def resumed(run_dir: Path, out: Path | None, flags: dict[str, Any], console: "Console", *, no_check: bool) -> Job:
+def resumed(
+    run_dir: Path, out: Path | None, flags: dict[str, Any], console: "Console", *, no_check: bool, watching: Watching
+) -> Job:
     """The job of a run that was interrupted. UsageError where there is nothing to go on with."""
     from loadgen.spec import spec_of_json
     from loadgen.spec.refusals import check
@@ -134,4 +138,5 @@ def resumed(run_dir: Path, out: Path | None, flags: dict[str, Any], console: "Co
         no_check=no_check,
         resume={name: facts[name] for name in ("run_id", "started_at")} | {"parts": parts, "stages": stages},
         wants_baseline=True,
+        watching=watching,
     )

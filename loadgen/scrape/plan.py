@@ -1,0 +1,35 @@
+"""What the scraping process is told: once a plan, then the borders of each stage as it begins."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A page of metrics."""
+
+    url: str = field(repr=False)
+    shown: str
+    """The URL as files and messages have it, without its query."""
+    key: str | None = field(default=None, repr=False)
+    """Only for pages of the endpoint that the key is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapePlan:
+    """All that the process ever knows."""
+
+    sources: tuple[Source, ...]
+    every_ns: int
+    path: str
+    run_id: str
+    cpus: tuple[int, ...] | None
+    """Where it may run; None: wherever the kernel likes."""
+    tls_ca: str | None = None
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Borders:
+    """Moments at which every source is scraped once more, CLOCK_MONOTONIC ns; one that has passed is now."""
+
+    at_ns: tuple[int, ...]
