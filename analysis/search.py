@@ -144,15 +144,15 @@ def next_for_slo(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
     if low is None:
         if high.load > _least(bounds, known):
             return Try(bounds.fit(max(high.load / 4, _least(bounds, known))), "no load has met the objectives yet")
-        if high.meets is None and high.stages < MOST_REPEATS:
+        if _wants_more(high):
             return Try(high.load, "to be sure that not even the least load meets the objectives")
         words = f"not even the least load ({high.load:g}) meets the objectives"
         return Answer(Interval(0.0, 0.0, high.load), NOTHING, "server", (words,), high.meets is False)
     is_narrow = high.load / low.load - 1 <= TOLERANCE_SHARE or (bounds.whole and high.load - low.load <= 1)
     if not is_narrow:
         return Try(_between(low, high, bounds), "bisection")
-    for point, word in ((low, "meets"), (high, "misses")):
-        if point.meets is None and point.stages < MOST_REPEATS:
+    for point, word in ((high, "misses"), (low, "meets")):
+        if _wants_more(point):
             return Try(point.load, f"to be sure that it {word} the objectives")
     open_ = [point for point in (low, high) if point.meets is None]
     reasons = tuple(f"at {point.load:g} it stays open whether the objectives are met" for point in open_)
@@ -166,6 +166,14 @@ def next_for_slo(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
         reasons,
         not open_,
     )
+
+
+def _wants_more(point: Point) -> bool:
+    """Whether a load has to be run again before the answer may rest on it.
+
+    What disturbs a measurement makes it worse and hardly ever better: so a miss has to be seen twice.
+    """
+    return point.stages < MOST_REPEATS if point.meets is None else not point.leans and point.stages < 2
 
 
 def _between(low: Point, high: Point, bounds: Bounds) -> float:

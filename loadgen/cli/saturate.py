@@ -228,7 +228,8 @@ class Search:
         while not isinstance(step := self.next_step(), Answer):
             stage = self.stage_for(step.load)
             assert stage.duration_s is not None
-            if time.monotonic() + stage.warmup_s + stage.duration_s > self.deadline_s:
+            takes_s = stage.warmup_s + stage.duration_s + min(stage.drain_s, self.response_s(step.load))
+            if time.monotonic() + takes_s > self.deadline_s:
                 self.spent = True
                 return
             number = job.run.add(stage)
