@@ -25,6 +25,7 @@ from analysis.confidence import MOST_BLOCKS, halves, sample_floor
 from analysis.curves import curve
 from analysis.histogram import Histogram, LogLine, merge, percentiles, write_log
 from analysis.queueing import growth, scatter_of
+from analysis.server import read_scrapes, run_server, stage_server
 from analysis.tally import StageTally, add, stage_tally
 from analysis.verdict import verdict
 from analysis.window import is_open_loop, stage_marks, stage_window
@@ -98,6 +99,11 @@ def analyse(run_dir: Path) -> Analysis:
         "stages": [_stage(plans[stage], tally, run) for stage, tally in shown.items()],
         "skipped": [_skipped(plan) for plan in plans.values() if _outcome(plan) == "skipped"],
     }
+    scrapes = read_scrapes(run_dir)
+    summary["server"] = run_server(scrapes.values())
+    for told in summary["stages"]:
+        plan, window = plans[told["stage"]], tallies[told["stage"]].window
+        told["server"] = stage_server(scrapes.get(part_of(plan)), window, told)
     summary["curve"] = curve(summary["stages"], {stage: _histograms(tally) for stage, tally in shown.items()})
     summary["verdict"] = verdict(summary)
     first_ns = min((tally.window.begin_ns for tally in tallies.values()), default=0)
