@@ -79,6 +79,15 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"loadgen.clock", "loadgen.dialects", "loadgen.errors", "loadgen.plan", "loadgen.wire"},
         {"aiohttp", "orjson"},
     ),
+    "loadgen.exporter": (
+        {"loadgen.board", "loadgen.clock", "loadgen.coordinator", "loadgen.errors"},
+        set(),
+    ),
+    "loadgen.scrape": (
+        {"loadgen.clock", "loadgen.schema", "loadgen.scrape.plan", "loadgen.wire"},
+        {"aiohttp", "orjson", "pyarrow"},
+    ),
+    "loadgen.scrape.plan": (set(), set()),
     "loadgen.run": (
         {
             "loadgen",
@@ -89,6 +98,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.plan",
             "loadgen.planner",
             "loadgen.schedule.stage",
+            "loadgen.scrape.plan",
             "loadgen.spec",
         },
         {"orjson"},

@@ -26,6 +26,8 @@ class ScrapePlan:
     """Where it may run; None: wherever the kernel likes."""
     tls_ca: str | None = None
     insecure: bool = False
+    saying_fd: int = -1
+    """Where the process says what is wrong with a source: a line of JSON {"source", "words"} each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import orjson
 
@@ -37,20 +38,22 @@ class Scraper:
 
     def __enter__(self) -> "Scraper":
         line, end = os.pipe()
+        self._ear, mouth = os.pipe()
+        os.set_blocking(self._ear, False)
+        os.set_blocking(mouth, False)
         self._process = subprocess.Popen(
             # -P: not the folder that the user happens to be in, as for workers
             [self._python, "-P", "-m", "loadgen.scrape.sampler"],
             stdin=line,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            pass_fds=[mouth],
             process_group=0,
         )
         os.close(line)
-        assert self._process.stdout is not None
-        self._out: IO[bytes] = self._process.stdout
-        os.set_blocking(self._out.fileno(), False)
+        os.close(mouth)
         self._line: Connection[Any, None] = Connection(end, readable=False)
-        self._send(self._plan)
+        self._send(replace(self._plan, saying_fd=mouth))
         return self
 
     def __exit__(
@@ -63,7 +66,7 @@ class Scraper:
             self._process.kill()
             self._process.wait()
         self.listen()
-        self._out.close()
+        os.close(self._ear)
 
     def begin_stage(self, entry: dict[str, Any], start_ns: int) -> None:
         """A stage (its entry in run.json) starts at `start_ns`; called again for the same start it does nothing."""
@@ -79,7 +82,7 @@ class Scraper:
     def listen(self) -> None:
         """Say what has come from the process, and that it is gone, once."""
         with contextlib.suppress(BlockingIOError, OSError):
-            self._said += os.read(self._out.fileno(), MOST_SAID_BYTES)
+            self._said += os.read(self._ear, MOST_SAID_BYTES)
         *lines, self._said = self._said.split(b"\n")
         for line in lines:
             told = orjson.loads(line)

@@ -3,7 +3,7 @@
 Started as `python -m loadgen.scrape.sampler`; its plan comes through standard input, then Borders. When that line closes the
 run is over, or its coordinator gone: every source is scraped a last time, the file closed. It gives way to everybody (nice
 19), and keeps off the workers' cores where there are others. Nothing that a server does ends it: what is wrong with a scrape
-stands beside it in the file, and once on standard output, a line of JSON each, for the coordinator to say.
+stands beside it in the file, and is told to the coordinator once.
 """
 
 import asyncio
@@ -181,7 +181,7 @@ class Sampler:
             return
         self._said.add((source, words))
         with contextlib.suppress(OSError):
-            os.write(sys.stdout.fileno(), orjson.dumps({"source": source, "words": words}) + b"\n")
+            os.write(self._plan.saying_fd, orjson.dumps({"source": source, "words": words}) + b"\n")
 
 
 async def _until(at_ns: int) -> None:
