@@ -136,7 +136,7 @@ def _histogram(name: str, counts: Sequence[int]) -> Iterator[str]:
     yield _sample(f"{name}_sum", middles / NS_PER_S)
 
 
-def _sample(name: str, value: float, **labels: object) -> str:
+def _sample(name: str, value: float, /, **labels: object) -> str:
     told = ",".join(f'{key}="{_escaped(str(word))}"' for key, word in labels.items())
     return f"{name}{{{told}}} {value!r}" if told else f"{name} {value!r}"
 
