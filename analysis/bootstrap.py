@@ -101,6 +101,50 @@ def _drawn(n: int, blocks: int, randomness: np.random.Generator) -> NDArray[np.i
     return places
 
 
+def block_weights(n: int, *, blocks: int = BLOCKS, draws: int = DRAWS, seed: int = 0) -> Numbers:
+    """How often each of n rows in time order is drawn, a line a resample: for statistics of sums over rows.
+
+    The sums of all resamples are then one matrix product.
+    """
+    randomness = np.random.default_rng(seed)
+    weights = [np.bincount(_drawn(n, blocks, randomness), minlength=n) for _ in range(draws)]
+    return np.array(weights, np.float64)
+
+
+MOST_CORRELATED: Final = 0.8
+"""Of neighbouring blocks; with more, the run is one slow movement, and no interval is worth anything."""
+
+
+def drift_factor(sums: Sequence[float] | NDArray[Any], counts: Sequence[float] | NDArray[Any]) -> float:
+    """How much wider an interval has to be because even blocks are not independent; at least 1.
+
+    From the correlation r of neighbouring blocks' means (with the bias of so few taken off), as that of a first-order
+    autoregressive series: the square root of (1 + r) / (1 - r). Blocks without a value are passed over.
+    """
+    pairs = len(sums) // 2 * 2  # two rows a block, as block_weights draws them
+    of_blocks = [np.asarray(values, np.float64)[:pairs].reshape(-1, 2).sum(axis=1) for values in (sums, counts)]
+    some = of_blocks[1] > 0
+    means = of_blocks[0][some] / of_blocks[1][some]
+    if len(means) < FEWEST or not means.var():
+        return 1.0
+    apart = means - means.mean()
+    correlation = float((apart[1:] * apart[:-1]).sum() / (apart * apart).sum()) + 1 / len(means)
+    correlation = min(max(correlation, 0.0), MOST_CORRELATED)
+    return math.sqrt((1 + correlation) / (1 - correlation))
+
+
+def widened(interval: Interval, factor: float) -> Interval:
+    """An interval with both ends so many times as far from its value."""
+    value, low, high = interval
+    return Interval(value, value - (value - low) * factor, value + (high - value) * factor)
+
+
+def around(value: float, resampled: Numbers, confidence: float = CONFIDENCE) -> Interval | None:
+    """A value with the interval that its resamples give; None when fewer than nine in ten of them are numbers."""
+    known = resampled[np.isfinite(resampled)]
+    return _around(value, known, confidence) if len(known) >= 0.9 * len(resampled) > 0 else None
+
+
 def _around(value: float, resampled: Numbers, confidence: float) -> Interval:
     tail = (1 - confidence) / 2 * 100
     low, high = np.percentile(resampled, [tail, 100 - tail])

@@ -229,8 +229,8 @@ def open_capture(path: Path) -> Capture | None:
     return Capture(path, _part_of(path), int(facts["worker"]), facts, watches, batches, rows, closed)
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:
-    """The schema, then every whole batch with its metadata; ends quietly where the file stops making sense.
+def _read(path: Path, columns: tuple[str, ...], first: int = 0) -> Iterator[Any]:
+    """The schema, then every whole batch from the first-th on with its metadata; ends where the file stops making sense.
 
     Arrow tells a cut by ArrowInvalid or OSError, depending on the byte; a cut between two messages is a plain end.
     """
@@ -245,7 +245,7 @@ def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:
             raise CaptureError(f"{path} has no column {missing[0]}")
         source.seek(0)
         options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in found], use_threads=False)
-        reader = ipc.open_stream(source, options=options)
+        reader = ipc.open_stream(_from_batch(path, source, first) if first else source, options=options)
         while True:
             try:
                 batch = reader.read_next_batch_with_custom_metadata()
@@ -254,24 +254,129 @@ def _read(path: Path, columns: tuple[str, ...]) -> Iterator[Any]:
             yield batch
 
 
+class _HeadThenRest:
+    """Some bytes, then what is left of a file, as one file to read."""
+
+    closed = False
+
+    def __init__(self, head: bytes, rest: pa.NativeFile) -> None:
+        self._head = head
+        self._rest = rest
+
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes; fewer where the head ends, which is between two messages."""
+        if not self._head:
+            found: bytes = self._rest.read(size)
+            return found
+        taken, self._head = self._head[:size], self._head[size:]
+        return taken
+
+
+def _from_batch(path: Path, source: pa.NativeFile, first: int) -> pa.PythonFile:
+    """The stream without the batches before the first-th; schema and dictionaries, which later batches need, stay.
+
+    Messages are found by their heads: what is left out is not even read from the disk.
+    """
+    kept, batches = bytearray(), 0
+    with pa.memory_map(str(path)) as whole:
+        messages = ipc.MessageReader.open_stream(whole)
+        while batches < first:
+            begin = whole.tell()
+            message = messages.read_next_message()
+            if message.type == "record batch":
+                batches += 1
+            else:
+                source.seek(begin)
+                kept += source.read(whole.tell() - begin)
+        source.seek(whole.tell())
+    return pa.PythonFile(_HeadThenRest(bytes(kept), source), mode="r")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Batches of one capture: first <= number < after."""
+
+    capture: Capture
+    first: int
+    after: int
+
+
+def shares(captures: list[Capture], jobs: int) -> list[list[Span]]:
+    """All batches of a run in their order, in `jobs` runs of about equal numbers of requests; never an empty one."""
+    todo = [(capture, number) for capture in captures for number in range(capture.batches)]
+    found = []
+    for part in np.array_split(np.arange(len(todo)), min(jobs, len(todo)) or 1):
+        spans: list[Span] = []
+        for capture, number in (todo[at] for at in part.tolist()):
+            if spans and spans[-1].capture is capture:
+                spans[-1] = Span(capture, spans[-1].first, number + 1)
+            else:
+                spans.append(Span(capture, number, number + 1))
+        found.append(spans)
+    return found
+
+
 def stage_rows(capture: Capture) -> Iterator[tuple[int, Rows]]:
     """(stage, rows) of every whole batch, in pieces of about EVENTS_AT_ONCE events.
 
     CaptureError for a list that does not go with event_ns.
     """
-    batches = 0
-    for item in _read(capture.path, COLUMNS):
+    return span_rows(Span(capture, 0, capture.batches))
+
+
+def span_rows(span: Span) -> Iterator[tuple[int, Rows]]:
+    """As `stage_rows`, of some batches."""
+    for stage, piece in stage_pieces(span, COLUMNS):
+        yield stage, to_rows(piece)
+
+
+def stage_pieces(span: Span, columns: tuple[str, ...]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(stage, its rows as Arrow has them), in the same pieces; for who wants other columns as well.
+
+    Small batches that follow each other are taken together: a piece costs a hundred calls, however little is in it.
+    """
+    gathered: list[pa.RecordBatch] = []
+    of_stage, events = -1, 0
+    for stage, batch in _stage_batches(span, columns):
+        its_events = _event_count(batch)
+        if gathered and (stage != of_stage or events + its_events > EVENTS_AT_ONCE):
+            yield of_stage, _together(gathered)
+            gathered, events = [], 0
+        of_stage, events = stage, events + its_events
+        if its_events > EVENTS_AT_ONCE:
+            for piece in _pieces(batch):
+                yield stage, piece
+            events = 0
+        else:
+            gathered.append(batch)
+    if gathered:
+        yield of_stage, _together(gathered)
+
+
+def _stage_batches(span: Span, columns: tuple[str, ...]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    number = span.first
+    for item in _read(span.capture.path, columns, span.first):
         if isinstance(item, pa.Schema):
             continue
-        if batches == capture.batches:
+        if number == span.after:
             return
-        batches += 1
+        number += 1
         stages = _integers(item.batch.column("stage"))
         for stage in np.unique(stages).tolist():
             mine = stages == stage
-            batch = item.batch if mine.all() else item.batch.filter(pa.array(mine))
-            for piece in _pieces(batch):
-                yield stage, to_rows(piece)
+            yield stage, item.batch if mine.all() else item.batch.filter(pa.array(mine))
+
+
+def _event_count(batch: pa.RecordBatch) -> int:
+    offsets = batch.column("event_ns").offsets
+    return int(offsets[-1].as_py()) - int(offsets[0].as_py()) if batch.num_rows else 0
+
+
+def _together(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    whole: pa.RecordBatch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+    return whole
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

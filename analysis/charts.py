@@ -33,17 +33,27 @@ def throughput_latency(
     In open loop the latency is from the intended time: from the send, a load beyond what the client may hold in flight
     would look as quick as one that is not.
     """
-    from_due = bool(curve) and all(point["load"]["mode"] == "rate" for point in curve)
+    return overlaid([curve], width, height, ascii_only)
+
+
+def overlaid(
+    curves: Sequence[Sequence[Facts]], width: int = 80, height: int = 13, ascii_only: bool = False
+) -> str | None:
+    """The same of several runs in one picture, each with a mark of its own (MARKS); None where none has two points."""
+    from_due = any(curves) and all(point["load"]["mode"] == "rate" for curve in curves for point in curve)
     metric = "e2e_intended_ms" if from_due else "e2e_ms"
-    points = [
-        Point(point[metric]["p50"]["value"], point["output_tokens_per_s"]["value"], _load(point))
-        for point in curve
-        if point[metric] and (point["output_tokens_per_s"] or {}).get("value")
+    lines = [
+        [
+            Point(point[metric]["p50"]["value"], point["output_tokens_per_s"]["value"], _load(point))
+            for point in curve
+            if point[metric] and (point["output_tokens_per_s"] or {}).get("value")
+        ]
+        for curve in curves
     ]
-    if len(points) < 2:
+    if max(map(len, lines), default=0) < 2:
         return None
     x_title = "E2E from due p50, ms" if from_due else "E2E p50, ms"
-    return draw(points, "output tokens/s", x_title, width, height, ascii_only)
+    return draw(lines, "output tokens/s", x_title, width, height, ascii_only)
 
 
 def throughput_per_user(
@@ -57,7 +67,7 @@ def throughput_per_user(
     ]
     if len(points) < 2:
         return None
-    return draw(points, "output tokens/s", "tokens/s a user (1 / TPOT p50)", width, height, ascii_only)
+    return draw([points], "output tokens/s", "tokens/s a user (1 / TPOT p50)", width, height, ascii_only)
 
 
 def _load(point: Facts) -> str:
@@ -65,11 +75,14 @@ def _load(point: Facts) -> str:
     return f"{value:g}" if isinstance(value, int | float) else ""
 
 
-def draw(points: Sequence[Point], y_title: str, x_title: str, width: int, height: int, ascii_only: bool = False) -> str:
+def draw(
+    lines: Sequence[Sequence[Point]], y_title: str, x_title: str, width: int, height: int, ascii_only: bool = False
+) -> str:
     """The picture: `height` rows of plot, an axis and its title; no line is longer than `width` characters.
 
     All x and y are above zero; y starts at zero, so that a doubling looks like one.
     """
+    points = [point for line in lines for point in line]
     y_top = nice_ceiling(max(point.y for point in points))
     x_low, x_high, is_log = _x_range([point.x for point in points])
     margin = max(len(number(y_top)), len(number(y_top / 2)), 1)
@@ -80,12 +93,14 @@ def draw(points: Sequence[Point], y_title: str, x_title: str, width: int, height
         x = (_scaled(point.x, is_log) - _scaled(x_low, is_log)) / (_scaled(x_high, is_log) - _scaled(x_low, is_log))
         return x * (columns - 1), (1 - point.y / y_top) * (height - 1)
 
-    places = [place(point) for point in points]
+    places = [[place(point) for point in line] for line in lines]
     grid = _lines(places, columns, height, ascii_only)
-    for (x, y), point in zip(places, points, strict=True):
-        _write_label(grid, round(x), round(y), point.label)
-    for x, y in places:
-        grid[round(y)][round(x)] = "*" if ascii_only else "●"
+    for line, its_places in zip(lines, places, strict=True):
+        for (x, y), point in zip(its_places, line, strict=True):
+            _write_label(grid, round(x), round(y), point.label)
+    for which, its_places in enumerate(places):
+        for x, y in its_places:
+            grid[round(y)][round(x)] = mark(which, ascii_only)
 
     corner, upright, level = ("+", "|", "-") if ascii_only else ("└", "│", "─")
     shown = {
@@ -93,14 +108,23 @@ def draw(points: Sequence[Point], y_title: str, x_title: str, width: int, height
         (height - 1) // 2: number(y_top * (1 - ((height - 1) // 2) / (height - 1))),
         height - 1: "0",
     }
-    lines = [y_title]
-    lines += [f"{shown.get(row, ''):>{margin}} {upright}{''.join(cells).rstrip()}" for row, cells in enumerate(grid)]
-    lines.append(" " * (margin + 1) + corner + level * columns)
+    rows = [y_title]
+    rows += [f"{shown.get(row, ''):>{margin}} {upright}{''.join(cells).rstrip()}" for row, cells in enumerate(grid)]
+    rows.append(" " * (margin + 1) + corner + level * columns)
     middle = 10 ** ((math.log10(x_low) + math.log10(x_high)) / 2) if is_log else (x_low + x_high) / 2
     title = x_title + (" (log scale)" if is_log else "")
-    lines.append(" " * (margin + 2) + _spread([number(x_low), number(middle), number(x_high)], columns))
-    lines.append(" " * (margin + 2) + title.rjust(columns))
-    return "\n".join(lines)
+    rows.append(" " * (margin + 2) + _spread([number(x_low), number(middle), number(x_high)], columns))
+    rows.append(" " * (margin + 2) + title.rjust(columns))
+    return "\n".join(rows)
+
+
+MARKS: Final = ("●○◆◇■□", "*o#x+@")
+
+
+def mark(number: int, ascii_only: bool = False) -> str:
+    """The mark of a line, by its number."""
+    marks = MARKS[1 if ascii_only else 0]
+    return marks[number % len(marks)]
 
 
 def nice_ceiling(value: float) -> float:
@@ -120,10 +144,12 @@ def _scaled(value: float, is_log: bool) -> float:
     return math.log10(value) if is_log else value
 
 
-def _lines(places: Sequence[tuple[float, float]], columns: int, height: int, ascii_only: bool) -> list[list[str]]:
+def _lines(
+    lines: Sequence[Sequence[tuple[float, float]]], columns: int, height: int, ascii_only: bool
+) -> list[list[str]]:
     across, down = (1, 1) if ascii_only else (2, 4)
     dots = [[0] * columns for _ in range(height)]
-    for (x1, y1), (x2, y2) in pairwise(places):
+    for (x1, y1), (x2, y2) in (pair for places in lines for pair in pairwise(places)):
         steps = max(1, math.ceil(max(abs(x2 - x1) * across, abs(y2 - y1) * down)))
         for step in range(steps + 1):
             x = (x1 + (x2 - x1) * step / steps + 0.5) * across

@@ -5,8 +5,9 @@ those of any other HdrHistogram. What differs is the filling. A double's own lay
 the index: for 1,024 <= value < 2**53, the top ten bits of the mantissa and the exponent, read as one integer, grow by
 one exactly where HdrHistogram's index does. That turns a search for a bucket into a shift and a subtraction.
 
-Beside the counts stand the exact count, minimum, maximum and sum, which the encoded form does not keep. Values outside
-the range are counted in the first or last place and in `out_of_range`; HdrHistogram itself drops them silently.
+Beside the counts stand the exact count, minimum, maximum and sum, which the encoded form does not keep, and, as long as
+there are no more than EXACT_UP_TO, the values themselves: percentiles of a small sample are then exact. Values outside the
+range are counted in the first or last place and in `out_of_range`; HdrHistogram itself drops them silently.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,6 +26,9 @@ DIGITS: Final = 3
 HALF_BUCKET: Final = 1024  # half of the 2,048 steps that 3 digits need
 PLACES: Final = 33_792  # counts: 32 buckets, of which the first has two halves
 CEILING_NS: Final = 1 << 42  # the first value that has no place
+
+EXACT_UP_TO: Final = 1 << 15
+"""Values that are kept as they are: as many bytes as the counts take. With more of them only the counts are left."""
 
 _MANTISSA_SHIFT: Final = 52 - 10
 _EXPONENT_BASE: Final = (1023 + 9) << 10
@@ -45,6 +49,17 @@ class Histogram:
     min_ns: int | None = None
     max_ns: int | None = None
     out_of_range: int = 0
+    pieces: list[Integers] | None = field(default_factory=list)
+    """The values in no order, as they came; None when they have become too many."""
+
+    @property
+    def values_ns(self) -> Integers | None:
+        """All values, in no order; None when there are more than EXACT_UP_TO."""
+        if self.pieces is None:
+            return None
+        if len(self.pieces) != 1:
+            self.pieces = [np.concatenate(self.pieces) if self.pieces else np.zeros(0, np.int64)]
+        return self.pieces[0]
 
     @property
     def mean_ns(self) -> float | None:
@@ -82,6 +97,7 @@ def fill(histogram: Histogram, values_ns: Integers) -> None:
 def _fill(histogram: Histogram, values_ns: Integers) -> None:
     lowest, highest = int(values_ns.min()), int(values_ns.max())
     histogram.total += len(values_ns)
+    _keep(histogram, [values_ns.copy()] if histogram.total <= EXACT_UP_TO else [])
     histogram.total_ns += int(values_ns.sum())
     histogram.min_ns = lowest if histogram.min_ns is None else min(histogram.min_ns, lowest)
     histogram.max_ns = highest if histogram.max_ns is None else max(histogram.max_ns, highest)
@@ -95,6 +111,14 @@ def _fill(histogram: Histogram, values_ns: Integers) -> None:
     histogram.counts[low : low + len(counted)] += counted
 
 
+def _keep(histogram: Histogram, pieces: list[Integers] | None) -> None:
+    """Keeps the values that the total has just grown by, or lets go of all when they are too many."""
+    if histogram.total > EXACT_UP_TO or pieces is None:
+        histogram.pieces = None
+    elif histogram.pieces is not None:
+        histogram.pieces += pieces
+
+
 def filled(values_ns: Integers) -> Histogram:
     """A new histogram of one vector."""
     histogram = Histogram()
@@ -102,20 +126,26 @@ def filled(values_ns: Integers) -> Histogram:
     return histogram
 
 
+def absorb(histogram: Histogram, other: Histogram) -> None:
+    """Adds another's values, as if they had been filled in here."""
+    if not other.total:
+        return
+    assert other.min_ns is not None
+    assert other.max_ns is not None
+    histogram.counts += other.counts
+    histogram.total += other.total
+    histogram.total_ns += other.total_ns
+    histogram.out_of_range += other.out_of_range
+    histogram.min_ns = other.min_ns if histogram.min_ns is None else min(histogram.min_ns, other.min_ns)
+    histogram.max_ns = other.max_ns if histogram.max_ns is None else max(histogram.max_ns, other.max_ns)
+    _keep(histogram, other.pieces)
+
+
 def merge(histograms: Iterable[Histogram]) -> Histogram:
     """A new histogram, equal to one that was filled with all the values."""
     merged = Histogram()
     for other in histograms:
-        if not other.total:
-            continue
-        merged.counts += other.counts
-        merged.total += other.total
-        merged.total_ns += other.total_ns
-        merged.out_of_range += other.out_of_range
-        assert other.min_ns is not None
-        assert other.max_ns is not None
-        merged.min_ns = other.min_ns if merged.min_ns is None else min(merged.min_ns, other.min_ns)
-        merged.max_ns = other.max_ns if merged.max_ns is None else max(merged.max_ns, other.max_ns)
+        absorb(merged, other)
     return merged
 
 
@@ -139,11 +169,14 @@ def highest_equivalent(place: Integers) -> Integers:
 def percentiles(histogram: Histogram, wanted: Sequence[float]) -> list[int | None]:
     """The value (ns) at each percentile (0..100) by nearest rank; Nones when empty.
 
-    As HdrHistogram does, the highest value of the place is given: never below the true one, and at most 0.1 % above.
-    Limited to the exact minimum and maximum.
+    Exact for up to EXACT_UP_TO values. Beyond, as HdrHistogram does, the highest value of the place is given: never below
+    the true one, and at most 1/1024 above. Limited to the exact minimum and maximum.
     """
     if not histogram.total:
         return [None] * len(wanted)
+    if (values_ns := histogram.values_ns) is not None:
+        ranks = [rank(percentile, histogram.total) - 1 for percentile in wanted]
+        return [int(value) for value in np.partition(values_ns, sorted(set(ranks)))[ranks]]
     assert histogram.min_ns is not None
     assert histogram.max_ns is not None
     upto = np.cumsum(histogram.counts)

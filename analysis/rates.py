@@ -18,6 +18,11 @@ MOST_BINS_BESIDE: Final = 60
 """Bins before and after the window; a single hung request does not stretch the picture without end."""
 
 
+TOKEN: Final = 1 << 30
+"""Tokens are added up as integers of 2**-30 tokens (up to some 8 million in one go): sums are then the same in whatever
+order and pieces they are made, and what is rounded off an event is less than a billionth of a token."""
+
+
 @dataclass(slots=True)
 class Timeline:
     """Counts by bin. The window starts at bin `before` and has `inside` whole bins; one in part may follow."""
@@ -26,14 +31,19 @@ class Timeline:
     bin_ns: int
     before: int
     inside: int
-    tokens: NDArray[np.float64]
+    parts: Integers  # output tokens, in TOKENths
     offered: Integers  # requests by the moment they were due, dropped ones too
     sent: Integers  # requests by the moment they were sent
     finished: Integers  # completed ones by the moment of their last byte
 
     @property
+    def tokens(self) -> NDArray[np.float64]:
+        """Output tokens in each bin."""
+        return self.parts / TOKEN
+
+    @property
     def edges_ns(self) -> Integers:
-        return self.origin_ns + self.bin_ns * np.arange(len(self.tokens) + 1, dtype=np.int64)
+        return self.origin_ns + self.bin_ns * np.arange(len(self.parts) + 1, dtype=np.int64)
 
 
 def timeline_of(window: Window) -> Timeline:
@@ -45,8 +55,7 @@ def timeline_of(window: Window) -> Timeline:
     after = min(-(-(window.end_ns - window.start_ns) // bin_ns) - inside, MOST_BINS_BESIDE)
     bins = max(before + inside + after, 1)
     origin_ns = window.start_ns - before * bin_ns
-    counts = [np.zeros(bins, np.int64) for _ in range(3)]
-    return Timeline(origin_ns, bin_ns, before, inside, np.zeros(bins), *counts)
+    return Timeline(origin_ns, bin_ns, before, inside, *(np.zeros(bins, np.int64) for _ in range(4)))
 
 
 def bins_of(timeline: Timeline, times_ns: Integers) -> Integers:
@@ -58,24 +67,25 @@ def add_tokens(timeline: Timeline, event_ns: Integers, tokens: NDArray[np.float6
     """Adds events with their tokens (None: one each); events outside the timeline are dropped."""
     if not len(event_ns):
         return
-    bins, last = bins_of(timeline, event_ns), len(timeline.tokens) - 1
+    bins, last = bins_of(timeline, event_ns), len(timeline.parts) - 1
     if bins.min() < 0 or bins.max() > last:
         inside = (bins >= 0) & (bins <= last)
         bins = bins[inside]
         tokens = None if tokens is None else tokens[inside]
-    timeline.tokens += np.bincount(bins, tokens, minlength=last + 1)
+    counted = np.bincount(bins, None if tokens is None else np.rint(tokens * TOKEN), minlength=last + 1)
+    timeline.parts += counted * TOKEN if tokens is None else counted.astype(np.int64)
 
 
 def by_bin(timeline: Timeline, times_ns: Integers) -> Integers:
     """How many of these moments lie in each bin; those outside the timeline are dropped."""
     bins = bins_of(timeline, times_ns)
-    return np.bincount(bins[(bins >= 0) & (bins < len(timeline.tokens))], minlength=len(timeline.tokens))
+    return np.bincount(bins[(bins >= 0) & (bins < len(timeline.parts))], minlength=len(timeline.parts))
 
 
-def tokens_within(window: Window, event_ns: Integers, tokens: NDArray[np.float64] | None) -> float:
-    """Output tokens whose event lies in the window."""
+def parts_within(window: Window, event_ns: Integers, tokens: NDArray[np.float64] | None) -> int:
+    """Output tokens whose event lies in the window, in TOKENths."""
     inside = within(window, event_ns)
-    return float(np.count_nonzero(inside) if tokens is None else tokens[inside].sum())
+    return int(np.count_nonzero(inside)) * TOKEN if tokens is None else int(np.rint(tokens[inside] * TOKEN).sum())
 
 
 def within(window: Window, times_ns: Integers) -> Mask:

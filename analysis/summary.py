@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from analysis import metrics, rates, slo, watches
 from analysis.bootstrap import block_bootstrap, design_effect, quantile_intervals, wilson
-from analysis.captures import ABSENT, Capture, Integers, Run, open_run, part_of, stage_rows
+from analysis.captures import ABSENT, Capture, Integers, Run, open_run, part_of
 from analysis.confidence import MOST_BLOCKS, halves, sample_floor
 from analysis.curves import curve
 from analysis.histogram import Histogram, LogLine, merge, percentiles, write_log
+from analysis.jobs import stage_tallies
 from analysis.queueing import growth, scatter_of
 from analysis.server import read_scrapes, run_server, stage_server
-from analysis.tally import StageTally, add, stage_tally
+from analysis.tally import StageTally
 from analysis.verdict import verdict
 from analysis.window import is_open_loop, stage_marks, stage_window
 from loadgen.schema import CaptureError
@@ -54,32 +55,28 @@ class Analysis:
     log_start_s: float
 
 
-def report(run_dir: Path) -> dict[str, Any]:
+def report(run_dir: Path, jobs: int = 1) -> dict[str, Any]:
     """Analyses a run, writes summary.json and histograms.hlog into it, and gives the summary. Errors as `analyse`."""
-    analysis = analyse(run_dir)
+    analysis = analyse(run_dir, jobs)
     write(run_dir, analysis)
     return analysis.summary
 
 
-def summarize(run_dir: Path) -> dict[str, Any]:
+def summarize(run_dir: Path, jobs: int = 1) -> dict[str, Any]:
     """The summary of a run, finished or not. CaptureError if there is no capture that can be read."""
-    return analyse(run_dir).summary
+    return analyse(run_dir, jobs).summary
 
 
-def analyse(run_dir: Path) -> Analysis:
-    """The summary and its histograms; two passes over the capture, memory by the piece. CaptureError as above."""
+def analyse(run_dir: Path, jobs: int = 1) -> Analysis:
+    """The summary and its histograms; two passes over the capture, memory by the piece. CaptureError as above.
+
+    `jobs` processes share the second pass; the result does not depend on how many.
+    """
     run = open_run(run_dir)
-    asked = slo.limits(run.facts["spec"])
     plans = {plan["stage"]: plan for plan in run.facts["stages"]}
-    tallies: dict[int, StageTally] = {}
-    for stage, plan in plans.items():
-        window = stage_window(plan, stage_marks(run.of_stage(plan), stage))
-        if window is not None:
-            tallies[stage] = stage_tally(window, asked)
-    for capture in run.captures:
-        for stage, rows in stage_rows(capture):
-            if stage in tallies and part_of(plans[stage]) == capture.part:
-                add(tallies[stage], capture.worker, rows)
+    windows = {stage: stage_window(plan, stage_marks(run.of_stage(plan), stage)) for stage, plan in plans.items()}
+    begun = {stage: window for stage, window in windows.items() if window is not None}
+    tallies = stage_tallies(run, begun, slo.limits(run.facts["spec"]), jobs)
 
     shown = {stage: tally for stage, tally in tallies.items() if not plans[stage].get("warms_up")}
     summary: dict[str, Any] = {
@@ -246,6 +243,7 @@ def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
         "output_tokens_per_s": per_s(tally.output_tokens),
         "input_tokens_per_s": per_s(tally.input_tokens) if tally.prompts_told else None,
         "requests_per_s": per_s(tally.finished),
+        "inputs_per_s": per_s(tally.finished * plan["inputs_per_request"]) if "inputs_per_request" in plan else None,
         "output_tokens_a_request": round(tally.completed_tokens / tally.completed, 6) if tally.completed else None,
         "goodput_per_s": per_s(tally.good) if tally.limits else None,
         "slo": _slo(tally) if tally.limits else None,

@@ -54,9 +54,14 @@ def short(value: float | None) -> str:
     return number(value)
 
 
+def plain_table(padding: int = 1) -> Table:
+    """An empty table in the style of all; `padding` comes on top of the one space that parts the columns."""
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, padding, 0, 0), show_edge=False)
+
+
 def _table(load_width: int, padding: int = 1) -> Table:
-    """With only its first column, the load; `padding` comes on top of the one space that parts the columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, padding, 0, 0), show_edge=False)
+    """With only its first column, the load."""
+    table = plain_table(padding)
     table.add_column("\nload", overflow="fold", max_width=load_width)
     return table
 
@@ -68,6 +73,9 @@ def stage_table(stages: Sequence[Facts]) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("output\ntokens/s", justify="right", no_wrap=True)
     table.add_column("\nreq/s", justify="right", no_wrap=True)
+    has_inputs = any(stage.get("inputs_per_s") is not None for stage in stages)
+    if has_inputs:
+        table.add_column("inputs\n/s", justify="right", no_wrap=True)
     table.add_column("\nerrors", justify="right", no_wrap=True)
     for stage in stages:
         failed = stage["requests"]["failed"]
@@ -76,6 +84,7 @@ def stage_table(stages: Sequence[Facts]) -> Table:
             *(_percentile(stage[metric], name) for _, metric, name in PERCENTILE_COLUMNS),
             number(stage["output_tokens_per_s"]),
             number(stage["requests_per_s"]),
+            *([number(stage["inputs_per_s"])] if has_inputs else []),
             Text(f"{failed:,}", style="red" if failed else ""),
         )
     return table

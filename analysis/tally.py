@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis import metrics, rates, slo
+from analysis import histogram, metrics, rates, slo
 from analysis.captures import ABSENT, Integers, Mask, Rows, pick
 from analysis.histogram import Histogram, fill
 from analysis.window import Window
@@ -29,9 +29,13 @@ class WorkerTally:
     """One worker's part of a stage, inside the window."""
 
     sent: int = 0
-    output_tokens: float = 0.0
+    output_parts: int = 0  # output tokens, in rates.TOKENths
     lag: Histogram = field(default_factory=Histogram)
     lateness: Histogram = field(default_factory=Histogram)
+
+    @property
+    def output_tokens(self) -> float:
+        return self.output_parts / rates.TOKEN
 
 
 @dataclass(slots=True)
@@ -96,7 +100,7 @@ class StageTally:
 
     @property
     def output_tokens(self) -> float:
-        return sum(worker.output_tokens for worker in self.workers.values())
+        return sum(worker.output_parts for worker in self.workers.values()) / rates.TOKEN
 
 
 def stage_tally(window: Window, limits: dict[str, slo.Limit]) -> StageTally:
@@ -130,7 +134,7 @@ def add(tally: StageTally, worker: int, rows: Rows) -> None:
 
 def _add_tokens(tally: StageTally, mine: WorkerTally, rows: Rows) -> None:
     tokens = metrics.tokens_per_event(rows)
-    mine.output_tokens += rates.tokens_within(tally.window, rows.event_ns, tokens)
+    mine.output_parts += rates.parts_within(tally.window, rows.event_ns, tokens)
     rates.add_tokens(tally.timeline, rows.event_ns, tokens)
     told = rows.prompt_tokens != ABSENT
     tally.prompts_told |= bool(told.any())
@@ -222,3 +226,69 @@ def _add_latencies(tally: StageTally, measured: Rows) -> None:
         met, missed = slo.deadlines(measured, tally.limits["ttft"].limit_ns, tally.limits["tpot"].limit_ns)
         tally.deadlines_met += met
         tally.deadlines_missed += missed
+
+
+COUNTS: Final = (
+    "sent",
+    "completed",
+    "cancelled",
+    "late",
+    "dropped",
+    "retried",
+    "warmup",
+    "after_window",
+    "finished",
+    "completed_tokens",
+    "good",
+    "deadlines_met",
+    "deadlines_missed",
+    "input_tokens",
+    "usage_told",
+    "usage_untold",
+    "events",
+    "coalesced_events",
+    "unstamped_requests",
+)
+"""Fields of a StageTally that add up."""
+
+POOLS: Final = ("gaps_of_one", "gaps_of_many", "gaps_of_many_per_token")
+"""Its histograms beside those of `latencies`."""
+
+LISTS: Final = ("judged_due_ns", "all_prompt_tokens", "all_sent_ns", "all_due_ns", "all_ended_ns", "all_ttft_ns")
+"""Its lists of pieces; `judged` and `judged_met` are such lists by name."""
+
+
+def absorb(tally: StageTally, other: StageTally) -> None:
+    """Adds the tally of later rows of the same stage: exactly what adding those rows would have made of it."""
+    for name in COUNTS:
+        setattr(tally, name, getattr(tally, name) + getattr(other, name))
+    for name in LISTS:
+        getattr(tally, name).extend(getattr(other, name))
+    for name, pieces in other.judged.items():
+        tally.judged[name].extend(pieces)
+    for name, verdicts in other.judged_met.items():
+        tally.judged_met.setdefault(name, []).extend(verdicts)
+    for name in POOLS:
+        histogram.absorb(getattr(tally, name), getattr(other, name))
+    for name, values in other.latencies.items():
+        histogram.absorb(tally.latencies[name], values)
+    for worker, theirs in other.workers.items():
+        mine = tally.workers.setdefault(worker, WorkerTally())
+        mine.sent += theirs.sent
+        mine.output_parts += theirs.output_parts
+        histogram.absorb(mine.lag, theirs.lag)
+        histogram.absorb(mine.lateness, theirs.lateness)
+    for turn, its in other.turns.items():
+        told = tally.turns.setdefault(turn, TurnTally())
+        told.sent += its.sent
+        told.prompt_tokens += its.prompt_tokens
+        told.prompts_told += its.prompts_told
+        histogram.absorb(told.ttft, its.ttft)
+        histogram.absorb(told.ttft_intended, its.ttft_intended)
+    tally.errors.update(other.errors)
+    tally.met.update(other.met)
+    tally.prompts_told |= other.prompts_told
+    tally.timeline.parts += other.timeline.parts
+    tally.timeline.offered += other.timeline.offered
+    tally.timeline.sent += other.timeline.sent
+    tally.timeline.finished += other.timeline.finished

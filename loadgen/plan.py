@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.distribution import Distribution
+from loadgen.wording import Wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Target:
     port: int
     tls: bool
     path: str
-    """Path and query of the request line."""
+    """Path and query of the request line; {model} in it stands for the model's name as long as that is not known."""
     tls_ca: str | None = None
     """File of certificates to trust instead of the system's."""
     insecure: bool = False
@@ -148,7 +149,7 @@ class WorkerPlan:
     transport: str
     spin: bool
     """Look for what is due and for what has come without ever sleeping."""
-    dialect: str
+    wording: Wording
     target: Target
     limits: Limits
     users: UsersPlan

@@ -3,21 +3,26 @@
 import random
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 
 from loadgen import __version__
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.dialects import DIALECTS
+from loadgen.dialects import AUTO, find, recognised, spoken
 from loadgen.dialects.answer import Ask
+from loadgen.dialects.credentials import NOBODY, Credentials, header_fields
+from loadgen.dialects.dialect import merged
 from loadgen.errors import UsageError
 from loadgen.plan import ClosedLoad, Limits, OpenLoad, PromptPool, StagePlan, Talk, Target, UsersPlan, WorkerPlan
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.schema import SCHEMA_VERSION
 from loadgen.spec import Spec, StageSpec, most_turns
+from loadgen.wording import Wording
 from loadgen.workload import prompts
+from loadgen.workload.images import url_of
 
 # Enough bodies that no two streams in flight have to share one, few enough to be made and held at once.
 MAX_BODIES: Final = 256
@@ -40,26 +45,69 @@ MOST_SPARE: Final = 128
 _MARK: Final = "@nonce@"
 
 
-def target(spec: Spec) -> Target:
-    """Where the requests go. `--url` may be a base (http://h:8000, https://h/v1) or the whole path.
+def wording(spec: Spec) -> Wording:
+    """How requests are worded. The spec's API is known (resolved)."""
+    return Wording(
+        api=spec.api,
+        usage=spec.usage,
+        token_ids=spec.return_token_ids,
+        max_tokens_field=spec.max_tokens_field,
+        tools=spec.tools,
+        inputs=spec.inputs,
+        template=spec.body_template,
+        extra=merged(spec.extra_body, spec.body_field),
+    )
 
-    UsageError where it is the path of another API.
+
+def resolved(spec: Spec) -> Spec:
+    """The spec with the API, and where the URL names it the model, that the URL tells.
+
+    UsageError if there is no such API, or if it does not go with the URL, or not with what is asked of it.
     """
+    parts = urlsplit(spec.url)
+    address = f"{parts.hostname}{parts.path.rstrip('/')}"
+    if spec.api == AUTO:
+        dialect = recognised(address)
+    else:
+        dialect = find(spec.api)
+        other = recognised(address)
+        if dialect.whole_in(address) is None and other.whole_in(address) is not None:
+            raise UsageError(
+                f"--api: {spec.api} does not go with a --url that ends as that of {other.name} does; give --api {other.name}"
+            )
+    spec = replace(spec, api=dialect.name)
+    found = dialect.whole_in(address)
+    if spec.model is None and found is not None and "model" in found.groupdict():
+        spec = replace(spec, model=unquote(found["model"]))
+    speaker = spoken(wording(spec))
+    if dialect.framing == "json":
+        for flag, given in (("--turns", spec.turns), ("--cancel", spec.cancel)):
+            if given is not None:
+                raise UsageError(f"{flag}: the {dialect.name} API answers in one piece, without a text; leave it out")
+    # What it cannot say is refused here, and not by the first request.
+    images = tuple(image if image.startswith("http") else "data:image/png;base64," for image in spec.image)
+    speaker.body(Ask(spec.model or "", "", 1, spec.ignore_eos, images=images))
+    return spec
+
+
+def target(spec: Spec) -> Target:
+    """Where the requests of a resolved spec go. `--url` may be a base (http://h:8000, https://h/v1) or the whole path."""
     parts = urlsplit(spec.url)
     tls = parts.scheme == "https"
     assert parts.hostname is not None
     base = parts.path.rstrip("/")
-    # The longest that fits: /chat/completions ends in /completions too.
-    routes = {api: dialect.PATH for api, dialect in DIALECTS.items() if base.endswith(dialect.PATH)}
-    api = max(routes, key=lambda name: len(routes[name]), default=spec.api)
-    if api != spec.api:
-        raise UsageError(f"--api: {spec.api} does not go with a --url that ends in {routes[api]}; give --api {api}")
-    path = base if routes else f"{base or '/v1'}{DIALECTS[api].PATH}"
+    dialect = find(spec.api)
+    path = base if dialect.whole_in(f"{parts.hostname}{base}") is not None else dialect.path(base)
+    if spec.model is not None:
+        path = dialect.path_to(path, spec.model)
+    query = parts.query
+    if dialect.query and dialect.query.partition("=")[0] not in parse_qs(query, keep_blank_values=True):
+        query = f"{query}&{dialect.query}" if query else dialect.query
     return Target(
         host=parts.hostname,
         port=parts.port or (443 if tls else 80),
         tls=tls,
-        path=f"{path}?{parts.query}" if parts.query else path,
+        path=f"{path}?{query}" if query else path,
         tls_ca=spec.tls_ca,
         insecure=spec.insecure,
         proxy=spec.proxy,
@@ -76,31 +124,38 @@ def limits(spec: Spec) -> Limits:
     )
 
 
-def head(where: Target, key: str | None) -> bytes:
-    """Request line and headers, less Content-Length and the blank line. UsageError if the key cannot be sent."""
+def head(spec: Spec, where: Target, credentials: Credentials = NOBODY) -> bytes:
+    """Request line and headers, less Content-Length and the blank line. UsageError if they cannot be sent."""
     default_port = 443 if where.tls else 80
     host = f"[{where.host}]" if ":" in where.host else where.host
-    lines = [
-        f"POST {where.path} HTTP/1.1",
-        f"Host: {host}" if where.port == default_port else f"Host: {host}:{where.port}",
-        f"User-Agent: loadgen/{__version__}",
-        "Accept: text/event-stream",
-        "Accept-Encoding: identity",  # a compressing gateway holds events back
-        "Content-Type: application/json",
+    fields = header_fields(find(spec.api), credentials, spec.header)
+    own = {name.lower() for name, _ in fields}
+    first = [
+        ("Host", host if where.port == default_port else f"{host}:{where.port}"),
+        ("User-Agent", f"loadgen/{__version__}"),
     ]
-    if key:
-        lines.append(f"Authorization: Bearer {key}")
+    fields = [*(pair for pair in first if pair[0].lower() not in own), *fields]
+    lines = [f"POST {where.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
     # A line break in the key (a file read whole, a .env of Windows) would begin a header of its own.
     if not all(line.isascii() and line.isprintable() for line in lines):
+        variables = ", ".join(find(spec.api).key_variables)
         raise UsageError(
-            "OPENAI_API_KEY, --url: the key or the URL holds characters that HTTP cannot send; allowed is printable ASCII"
+            f"{variables}, --url: the key, a header or the URL holds characters that HTTP cannot send; "
+            "allowed is printable ASCII"
         )
     return "\r\n".join(lines).encode("ascii")
+
+
+def images(spec: Spec, randomness: random.Random | None = None) -> tuple[str, ...]:
+    """The images of one prompt, as URLs."""
+    randomness = randomness or random.Random(spec.seed)
+    return tuple(url_of(image, randomness) for image in spec.image)
 
 
 def pool(spec: Spec, model: str, head_bytes: bytes) -> PromptPool:
     """The requests, seeded: the same spec and seed give the same bytes."""
     randomness = random.Random(spec.seed)
+    dialect = spoken(wording(spec))
     nonce_words = min(NONCE_WORDS, spec.input_tokens)
     system = prompts.synthetic(spec.prefix_tokens, randomness)
     bodies: list[tuple[bytes, bytes]] = []
@@ -108,8 +163,8 @@ def pool(spec: Spec, model: str, head_bytes: bytes) -> PromptPool:
     n_bytes = 0
     while len(bodies) < MAX_BODIES and n_bytes < MAX_POOL_BYTES:
         text = prompts.synthetic(spec.input_tokens - nonce_words, randomness)
-        ask = Ask(model, _MARK + text, spec.output_tokens, spec.ignore_eos, system)
-        before, after = orjson.dumps(DIALECTS[spec.api].body(ask)).split(_MARK.encode(), 1)
+        ask = Ask(model, _MARK + text, spec.output_tokens, spec.ignore_eos, system, images=images(spec, randomness))
+        before, after = orjson.dumps(dialect.body(ask)).split(_MARK.encode(), 1)
         bodies.append((before, after))
         texts.append(text)
         n_bytes += len(before) + len(after)
@@ -153,6 +208,8 @@ def stages(spec: Spec, planned: Sequence[Schedule]) -> list[dict[str, Any]]:
 
 def stage_entry(spec: Spec, number: int, stage: StageSpec, made: Schedule) -> dict[str, Any]:
     """One planned stage, as it stands in run.json."""
+    # Where there are no tokens to count, what a request brings is counted.
+    more = {"inputs_per_request": spec.inputs} if spec.api != AUTO and find(spec.api).framing == "json" else {}
     return {
         "stage": number,
         "name": stage_name(stage),
@@ -165,6 +222,7 @@ def stage_entry(spec: Spec, number: int, stage: StageSpec, made: Schedule) -> di
         "sessions": stage.sessions,
         "warms_up": stage.warms_up,
         "arrivals_planned": made.arrivals_planned,
+        **more,
     }
 
 
@@ -290,7 +348,7 @@ def worker_plans(
     *,
     where: Target,
     model: str,
-    key: str | None,
+    credentials: Credentials,
     transport: str,
     cores: list[int | None],
     run_id: str,
@@ -300,7 +358,8 @@ def worker_plans(
 ) -> list[WorkerPlan]:
     """A plan a worker, without the stages; `cores` and `capture_paths` hold one entry for each."""
     workers = len(cores)
-    requests = pool(spec, model, head(where, key))
+    worded = wording(spec)
+    requests = pool(spec, model, head(spec, where, credentials))
     metadata = {
         "schema": SCHEMA_VERSION,
         "loadgen": __version__,
@@ -320,14 +379,14 @@ def worker_plans(
             core=core,
             transport=transport,
             spin=spec.spin,
-            dialect=spec.api,
+            wording=worded,
             target=where,
             limits=limits(spec),
             users=users(spec),
             pool=requests,
             capture_path=path,
             metadata=metadata,
-            secrets=(key,) if key else (),
+            secrets=credentials.secrets,
             board_fd=board_fd,
         )
         for worker, (core, path) in enumerate(zip(cores, capture_paths, strict=True))

@@ -7,16 +7,21 @@ import asyncio
 import errno
 import os
 import ssl
-from typing import Any, Final
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import aiohttp
 import orjson
 
-from loadgen.dialects import DIALECTS
 from loadgen.dialects.answer import CONTENT, Answer, Ask, words_of_error
+from loadgen.dialects.dialect import MALFORMED, NOT_EVENTS, WANTED, Description, Dialect
 from loadgen.errors import EndpointError
 from loadgen.plan import Target
-from loadgen.wire.sse import split_events
+from loadgen.wire import SPLITTERS
+
+Fields: TypeAlias = Sequence[tuple[str, str]]
+"""Headers, see dialects.credentials.header_fields."""
 
 # A model that has to be loaded first can take minutes over its first token.
 PROBE_TIMEOUT_S: Final = 300.0
@@ -28,29 +33,79 @@ MAX_OUTPUT_TOKENS: Final = 8
 MAX_BODY_BYTES: Final = 1 << 20
 
 HINTS: Final = {
-    401: "is OPENAI_API_KEY set to a key of this endpoint?",
-    403: "is OPENAI_API_KEY set to a key of this endpoint?",
+    401: "is {variable} set to a key of this endpoint?",
+    403: "is {variable} set to a key of this endpoint?",
     404: "is the path right, and does the endpoint serve this model?",
     405: "is the path right?",
 }
 
+# Statuses that a field of the body is no reason for.
+NOT_THE_BODY: Final = (401, 403, 404, 405, 408, 413, 429)
 
-def find_model(where: Target, api: str, key: str | None, *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> str:
-    """The first model that the endpoint lists. EndpointError if it lists none."""
-    return asyncio.run(_find_model(where, api, key, connect_timeout_s))
+# Finish reasons of an answer that was cut, by which a model that thinks in secret shows that it works.
+CUT: Final = ("length", "max_tokens", "MAX_TOKENS")
+
+NAMELESS: Final = "unknown"
+"""The model of an endpoint that serves one and does not say which."""
+
+
+class Checked(NamedTuple):
+    """What the check has learned."""
+
+    answer: Answer
+    takes_stream_options: bool
+    """False where the endpoint refused to be asked for usage, and answered when it was not."""
+
+
+def find_model(
+    where: Target, dialect: Dialect, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
+) -> str:
+    """The first model that the endpoint lists. EndpointError if it lists none and requests have to name one."""
+    return asyncio.run(_find_model(where, dialect, fields, connect_timeout_s))
+
+
+def find_api(
+    where: Target, dialect: Dialect, model: str, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
+) -> str:
+    """What the endpoint says it speaks, where its URL leaves that open; the dialect's own name where it does not say."""
+    if dialect.description is None:
+        return dialect.name
+    return asyncio.run(_find_api(where, dialect, dialect.description, model, fields, connect_timeout_s))
 
 
 def check(
     where: Target,
-    api: str,
+    dialect: Dialect,
     model: str,
-    key: str | None,
+    fields: Fields = (),
     *,
     ignore_eos: bool,
+    images: tuple[str, ...] = (),
     connect_timeout_s: float = CONNECT_TIMEOUT_S,
-) -> None:
-    """Have one short request answered. EndpointError, with the endpoint's words, if that does not work."""
-    asyncio.run(_check(where, api, model, key, ignore_eos, connect_timeout_s))
+) -> Checked:
+    """Have one short request answered. EndpointError, with the endpoint's words, if that does not work.
+
+    A dialect that asks for usage in `stream_options` is tried without if the endpoint refuses the request with them.
+    """
+    ask = Ask(model, PROMPT, MAX_OUTPUT_TOKENS, ignore_eos, images=images)
+    try:
+        return Checked(ask_once(where, dialect, ask, fields, connect_timeout_s=connect_timeout_s), True)
+    except EndpointError as error:
+        status = error.error_class.removeprefix("http-4")
+        if len(status) != 2 or int("4" + status) in NOT_THE_BODY or "stream_options" not in dialect.body(ask):
+            raise
+        bare = dialect.worded(replace(dialect.wording, usage="none"))
+        try:
+            return Checked(ask_once(where, bare, ask, fields, connect_timeout_s=connect_timeout_s), False)
+        except EndpointError:
+            raise error from None
+
+
+def ask_once(
+    where: Target, dialect: Dialect, ask: Ask, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
+) -> Answer:
+    """What the endpoint says of one request, once it has been answered in full. EndpointError if it is not."""
+    return asyncio.run(_ask_once(where, dialect, ask, fields, connect_timeout_s))
 
 
 def base_url(where: Target) -> str:
@@ -59,7 +114,7 @@ def base_url(where: Target) -> str:
     return f"{'https' if where.tls else 'http'}://{host}:{where.port}"
 
 
-def _session(where: Target, key: str | None, timeout_s: float, connect_timeout_s: float) -> aiohttp.ClientSession:
+def _session(where: Target, fields: Fields, timeout_s: float, connect_timeout_s: float) -> aiohttp.ClientSession:
     context: ssl.SSLContext | bool = True
     if where.insecure:
         context = False
@@ -67,56 +122,75 @@ def _session(where: Target, key: str | None, timeout_s: float, connect_timeout_s
         context = ssl.create_default_context(cafile=where.tls_ca)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context),
-        headers={"Authorization": f"Bearer {key}"} if key else {},
+        headers=dict(fields),
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s),
         read_bufsize=1 << 20,
     )
 
 
-async def _find_model(where: Target, api: str, key: str | None, connect_timeout_s: float) -> str:
-    route: str = DIALECTS[api].PATH
-    path = where.path.partition("?")[0].removesuffix(route) + "/models"
-    url = base_url(where) + path
-    async with _session(where, key, MODELS_TIMEOUT_S, connect_timeout_s) as session:
-        status, _, body = await _ask(session, where, "GET", url, None)
+async def _find_model(where: Target, dialect: Dialect, fields: Fields, connect_timeout_s: float) -> str:
+    listing = dialect.listing
+    if listing is None:
+        if dialect.needs_model:
+            raise EndpointError("no-model", f"--model: not given, and the {dialect.name} API lists none")
+        return NAMELESS
+    url = base_url(where) + dialect.listing_path(where.path.partition("?")[0])
+    async with _session(where, fields, MODELS_TIMEOUT_S, connect_timeout_s) as session:
+        status, _, body = await _ask(session, where, listing.method, url, None)
     try:
-        models = orjson.loads(body)["data"] if status == 200 else []
-        return str(models[0]["id"])
+        return listing.names(orjson.loads(body) if status == 200 else None)[0]
     except (ValueError, TypeError, KeyError, IndexError):
+        if not dialect.needs_model:
+            return NAMELESS
         raise EndpointError(
             "no-model", f"--model: not given, and {url} lists none (status {status}: {words_of_error(body)})"
         ) from None
 
 
-async def _check(
-    where: Target, api: str, model: str, key: str | None, ignore_eos: bool, connect_timeout_s: float
-) -> None:
-    dialect = DIALECTS[api]
-    body = dialect.body(Ask(model, PROMPT, MAX_OUTPUT_TOKENS, ignore_eos))
+async def _find_api(
+    where: Target, dialect: Dialect, description: Description, model: str, fields: Fields, connect_timeout_s: float
+) -> str:
+    url = base_url(where) + dialect.path_to(description.path, model)
+    async with _session(where, fields, MODELS_TIMEOUT_S, connect_timeout_s) as session:
+        status, _, body = await _ask(session, where, "GET", url, None)
+    try:
+        api = description.api(orjson.loads(body)) if status == 200 else None
+    except MALFORMED:
+        api = None
+    return api or dialect.name
+
+
+async def _ask_once(where: Target, dialect: Dialect, ask: Ask, fields: Fields, connect_timeout_s: float) -> Answer:
     url = base_url(where) + where.path
-    async with _session(where, key, PROBE_TIMEOUT_S, connect_timeout_s) as session:
-        status, content_type, data = await _ask(session, where, "POST", url, body)
+    async with _session(where, fields, PROBE_TIMEOUT_S, connect_timeout_s) as session:
+        status, content_type, data = await _ask(session, where, "POST", url, dialect.body(ask))
     if not 200 <= status < 300:
-        hint = f" ({HINTS[status]})" if status in HINTS else ""
-        raise EndpointError(f"http-{status}", f"{url} answered {status}: {words_of_error(data)}{hint}")
-    if content_type in ("application/json", "text/html"):
+        words = words_of_error(data)
+        hint = HINTS[status].format(variable=" or ".join(dialect.key_variables)) if status in HINTS else ""
+        if "max_completion_tokens" in words and status == 400:
+            hint = "give --max-tokens-field max_completion_tokens"
+        raise EndpointError(f"http-{status}", f"{url} answered {status}: {words}{hint and f' ({hint})'}")
+    if content_type in NOT_EVENTS[dialect.framing]:
         raise EndpointError(
             "not-a-stream",
-            f"{url} answered {content_type} instead of an event stream: {words_of_error(data)}",
+            f"{url} answered {content_type} instead of {WANTED[dialect.framing]}: {words_of_error(data)}",
         )
     answer, n_output = Answer(), 0
     whole = len(data) <= MAX_BODY_BYTES
-    for payload in split_events(data, at_start=True, final=whole).payloads:
+    for payload in SPLITTERS[dialect.framing](data, at_start=True, final=whole).payloads:
         try:
             n_output += dialect.read(payload, answer) >= CONTENT
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        except MALFORMED:
             words = words_of_error(payload)
-            raise EndpointError("bad-event", f"{url} streamed an event that is no {api} event: {words}") from None
+            raise EndpointError(
+                "bad-event", f"{url} streamed an event that is no {dialect.name} event: {words}"
+            ) from None
     if answer.error_words is not None:
         raise EndpointError("server-error", f"{url} streamed an error: {answer.error_words}")
-    if not n_output:
+    if not n_output and not (answer.output_tokens and answer.finish_reason in CUT):
         why = f"finish reason {answer.finish_reason!r}" if answer.finish_reason else f"{len(data)} bytes"
         raise EndpointError("empty", f"{url} answered {status} without any output ({why})")
+    return answer
 
 
 async def _ask(

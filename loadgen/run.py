@@ -22,6 +22,8 @@ import orjson
 from loadgen import __version__, host, planner
 from loadgen.board import Board
 from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher
+from loadgen.dialects import find
+from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target
 from loadgen.schedule.stage import Schedule, schedule
@@ -136,14 +138,17 @@ class Run:
     part of the same run was interrupted: stages that are done stay done, and the others go into a capture of their own.
     """
 
-    def __init__(self, spec: Spec, run_dir: Path, *, key: str | None, resumed: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, spec: Spec, run_dir: Path, *, credentials: Credentials, resumed: dict[str, Any] | None = None
+    ) -> None:
         self.run_dir = run_dir
-        self._key = key
+        self.credentials = credentials
+        spec = planner.resolved(spec)
         self.schedules = planner.schedules(spec)
         self._cores = cores(spec, self.schedules)
         self.spec = replace(spec, transport=choose_transport(spec))
         self.where: Target = planner.target(spec)
-        planner.head(self.where, key)
+        planner.head(self.spec, self.where, credentials)
         check_descriptors(planner.most_in_flight(spec, self.schedules), len(self._cores))
         if resumed is None:
             check_directory(run_dir)
@@ -163,15 +168,18 @@ class Run:
         run_id: str = self._facts["run_id"]
         return run_id
 
-    def scrape_plan(self, urls: Sequence[str], every_ns: int, key: str | None) -> ScrapePlan:
+    def scrape_plan(self, urls: Sequence[str], every_ns: int) -> ScrapePlan:
         """How to sample these pages beside the run, which must have been started: off the workers' cores where possible.
 
-        The key goes to pages of the endpoint itself alone.
+        The key and secret headers go to pages of the endpoint itself alone.
         """
+        name, value = find(self.spec.api).auth
+        key, headers = self.credentials.key, self.credentials.headers
+        fields = (*([(name, value.format(key=key))] if key else []), *headers)
         free = [cpu for cpu in host.usable_cores() if cpu not in self._cores]
         return ScrapePlan(
             sources=tuple(
-                Source(url, url.partition("?")[0], key if _origin(url) == _origin(self.spec.url) else None)
+                Source(url, url.partition("?")[0], fields if _origin(url) == _origin(self.spec.url) else ())
                 for url in urls
             ),
             every_ns=every_ns,
@@ -180,6 +188,7 @@ class Run:
             cpus=tuple(free) if free and hasattr(os, "sched_setaffinity") else None,
             tls_ca=self.spec.tls_ca,
             insecure=self.spec.insecure,
+            secrets=self.credentials.secrets,
         )
 
     @property
@@ -187,10 +196,19 @@ class Run:
         """The numbers of the stages that are still to be run."""
         return [stage["stage"] for stage in self.stages if "outcome" not in stage]
 
+    def images(self) -> tuple[str, ...]:
+        """Those of one prompt, as URLs."""
+        return planner.images(self.spec)
+
+    def change(self, **settings: Any) -> None:
+        """Settle what the endpoint alone could tell: its model, whether it counts tokens."""
+        self.spec = replace(self.spec, **settings)
+        self.where = planner.target(self.spec)
+
     @contextmanager
     def started(self, model: str, **facts: Any) -> Iterator[None]:
         """The workers, spawned; leaving ends them. The directory is there (create_directory); `facts` go into run.json."""
-        self.spec = replace(self.spec, model=model)
+        self.change(model=model)
         machine = host.facts()
         pin = hasattr(os, "sched_setaffinity")
         self._part = len(self._facts["parts"]) + 1
@@ -219,7 +237,7 @@ class Run:
                 self.schedules,
                 where=self.where,
                 model=model,
-                key=self._key,
+                credentials=self.credentials,
                 transport=self.spec.transport,
                 cores=[core if pin else None for core in self._cores],
                 run_id=self._facts["run_id"],

@@ -24,13 +24,16 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.board": (set(), set()),
     "loadgen.host": (set(), set()),
     "loadgen.wire": (set(), {"httptools"}),
-    "loadgen.plan": ({"loadgen.distribution"}, set()),
+    "loadgen.wording": (set(), set()),
+    "loadgen.media": (set(), set()),
+    "loadgen.plan": ({"loadgen.distribution", "loadgen.wording"}, set()),
     "loadgen.schema": (set(), {"pyarrow"}),
     "loadgen.spec": (
         {
             "loadgen.distribution",
             "loadgen.durations",
             "loadgen.errors",
+            "loadgen.media",
             "loadgen.schedule",
         },
         set(),
@@ -38,8 +41,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.schedule": ({"loadgen.durations"}, {"numpy"}),
     # Made of what a spec says, of which the other two are part.
     "loadgen.schedule.stage": ({"loadgen.clock", "loadgen.errors", "loadgen.schedule", "loadgen.spec"}, {"numpy"}),
-    "loadgen.dialects": ({"loadgen.errors"}, {"orjson"}),
-    "loadgen.workload": ({"loadgen.errors", "loadgen.dialects"}, set()),
+    "loadgen.dialects": ({"loadgen.errors", "loadgen.wording"}, {"orjson"}),
+    "loadgen.workload": ({"loadgen.errors", "loadgen.dialects", "loadgen.media"}, set()),
     "loadgen.planner": (
         {
             "loadgen",
@@ -50,6 +53,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.schedule.stage",
             "loadgen.schema",  # its version number alone: it goes into each capture
             "loadgen.spec",
+            "loadgen.wording",
             "loadgen.workload",
         },
         {"orjson"},
@@ -93,6 +97,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen",
             "loadgen.board",
             "loadgen.coordinator",
+            "loadgen.dialects",
             "loadgen.errors",
             "loadgen.host",
             "loadgen.plan",

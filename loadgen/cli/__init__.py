@@ -25,6 +25,14 @@ COMMANDS: Final = {
     ),
     "simulate": ("loadgen.cli.simulate", "Serve an OpenAI-compatible endpoint whose true times are known."),
     "report": ("loadgen.cli.report", "Recompute and show the results of a run from its capture."),
+    "export": (
+        "loadgen.cli.export",
+        "Write a run's results for other tools: Parquet, CSV, vLLM's JSON, traces and more.",
+    ),
+    "compare": (
+        "loadgen.cli.compare",
+        "Say what is faster in which of several runs, and fail when it must not be slower.",
+    ),
 }
 """Each module has a click command named `command`."""
 

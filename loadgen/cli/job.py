@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from analysis.summary import Analysis
     from loadgen.cli.progress import Progress
     from loadgen.coordinator import Judge, Outcome, StageNow
+    from loadgen.dialects.dialect import Dialect
     from loadgen.run import Run
     from loadgen.spec import Spec
 
@@ -47,7 +48,6 @@ class Job:
 
     run: "Run"
     model: str
-    key: str | None
     console: "Console"
     baseline_s: float | None = None
     resumed: bool = False
@@ -57,21 +57,59 @@ class Job:
     outcomes: list["Outcome"] = field(default_factory=list)
     watching: Watching = field(default_factory=Watching)
 
+    def _speaker(self) -> "tuple[Dialect, list[tuple[str, str]]]":
+        """How the endpoint is spoken to, and with which headers."""
+        from loadgen import planner
+        from loadgen.dialects import spoken
+        from loadgen.dialects.credentials import header_fields
+
+        dialect = spoken(planner.wording(self.run.spec))
+        return dialect, header_fields(dialect, self.run.credentials, self.run.spec.header)
+
     def one_request_s(self) -> float:
         """How long a short request takes, alone. EndpointError if it does not work."""
         from loadgen import probe
 
         spec, began_s = self.run.spec, time.monotonic()
-        with kept_secret(self.key):
-            probe.check(
+        dialect, fields = self._speaker()
+        with kept_secret(self.run.credentials.secrets):
+            checked = probe.check(
                 self.run.where,
-                spec.api,
+                dialect,
                 self.model,
-                self.key,
+                fields,
                 ignore_eos=spec.ignore_eos,
+                images=self.run.images(),
                 connect_timeout_s=spec.connect_timeout_s,
             )
+        if not checked.takes_stream_options:
+            self.run.change(usage="none")
+            self.console.print("The endpoint refuses stream_options, so it is not asked for usage (--usage none).")
         return time.monotonic() - began_s
+
+    def find_model(self) -> None:
+        """Settle the model: the one that was asked for, else the first that the endpoint lists. EndpointError if it
+        lists none."""
+        from loadgen import probe
+
+        spec = self.run.spec
+        if spec.model is None:
+            dialect, fields = self._speaker()
+            with kept_secret(self.run.credentials.secrets):
+                model = probe.find_model(self.run.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s)
+            self.run.change(model=model)
+        self.model = self.run.spec.model or ""
+
+    def find_api(self) -> None:
+        """Settle the API where the URL leaves it open and the endpoint says it."""
+        from loadgen import probe
+
+        spec = self.run.spec
+        dialect, fields = self._speaker()
+        with kept_secret(self.run.credentials.secrets):
+            api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
+        if api != spec.api:
+            self.run.change(api=api)
 
     def stage(self, number: int, progress: "Progress", judge: "Judge | None" = None) -> "Outcome":
         """Run a stage."""
@@ -116,27 +154,24 @@ def prepared(
     out: Path | None,
     console: "Console",
     *,
-    key: str | None,
     no_check: bool,
     resume: dict[str, Any] | None = None,
     wants_baseline: bool = False,
     watching: Watching | None = None,
 ) -> Job:
     """A job whose endpoint has answered one request; its directory is there. What cannot be done is refused before that."""
-    from loadgen import probe, run
+    from loadgen import planner, run
+    from loadgen.cli.options import credentials
+    from loadgen.dialects import AUTO
 
+    was_auto = spec.api == AUTO
+    spec = planner.resolved(spec)
     run_dir = out or run.default_directory(datetime.datetime.now())
-    job = Job(
-        run.Run(spec, run_dir, key=key, resumed=resume),
-        spec.model or "",
-        key,
-        console,
-        resumed=resume is not None,
-        watching=watching or Watching(),
-    )
-    if not job.model:
-        with kept_secret(key):
-            job.model = probe.find_model(job.run.where, spec.api, key, connect_timeout_s=spec.connect_timeout_s)
+    made = run.Run(spec, run_dir, credentials=credentials(spec), resumed=resume)
+    job = Job(made, spec.model or "", console, resumed=resume is not None, watching=watching or Watching())
+    job.find_model()
+    if was_auto and not no_check:
+        job.find_api()
     if not no_check:
         taken_s = job.one_request_s()
         if wants_baseline:  # the first one paid for what is loaded on demand
@@ -158,7 +193,7 @@ def make_load(
         with (
             job.run.started(job.model, **facts),
             Progress(job.run.stages, job.console) as progress,
-            job.watching.of_run(job.run, job.model, job.key, progress.say),
+            job.watching.of_run(job.run, job.model, progress.say),
             interruptible(job.run.interrupt, progress),
         ):
             host.step_back()  # the workers have been started: this process only watches from here on
@@ -265,12 +300,14 @@ def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterato
 
 
 @contextmanager
-def kept_secret(key: str | None) -> Iterator[None]:
-    """Blot out the key in an EndpointError: servers like to quote it."""
+def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
+    """Blot out keys in an EndpointError: servers like to quote them."""
     try:
         yield
     except EndpointError as error:
-        words = str(error).replace(key, "***") if key else str(error)
+        words = str(error)
+        for secret in secrets:
+            words = words.replace(secret, "***")
         raise EndpointError(
             error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
         ) from None

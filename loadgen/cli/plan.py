@@ -30,12 +30,12 @@ def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> 
     from loadgen import host, planner, run
     from loadgen.forecast import Expected, forecast
 
-    spec = spec_of(flags)
+    spec = planner.resolved(spec_of(flags))
     planned = planner.schedules(spec)
     workers = len(run.cores(spec, planned))
     plans = [planner.worker_stages(spec, planned, worker, workers, run.most_connections()) for worker in range(workers)]
     where = planner.target(spec)
-    pool = planner.pool(spec, spec.model or "model", planner.head(where, None))
+    pool = planner.pool(spec, spec.model or "model", planner.head(spec, where))
     told = forecast(spec, planned, plans, pool, Expected(expect_ttft / NS_PER_S, expect_tpot / NS_PER_S))
     stages = planner.stages(spec, planned)
     first_s = [

@@ -14,7 +14,8 @@ SUSPECT_STATUS = 3
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of the table.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
-def command(run_dir: Path, as_json: bool, strict: bool) -> None:
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the work.")
+def command(run_dir: Path, as_json: bool, strict: bool, jobs: int) -> None:
     """Recompute the results of RUN from its capture, rewrite its summary.json and histograms.hlog, and show them.
 
     Works on a run that is still going on, or was killed: it shows what has been written.
@@ -28,7 +29,7 @@ def command(run_dir: Path, as_json: bool, strict: bool) -> None:
     from loadgen.schema import CaptureError
 
     try:
-        analysis = analyse(run_dir)
+        analysis = analyse(run_dir, jobs)
     except CaptureError as error:
         raise UsageError(str(error)) from None
     try:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from loadgen.cli.job import SUSPECT_STATUS, analysed, concluded, every_stage, make_load, prepared
-from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.watching import watch_options, watching_of
 
 
@@ -19,21 +19,15 @@ from loadgen.cli.watching import watch_options, watching_of
 def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> None:
     """Load an endpoint and report TTFT, TPOT and throughput at each level of load.
 
-    The key, if the endpoint wants one, is taken from OPENAI_API_KEY.
+    The key, if the endpoint wants one, is taken from OPENAI_API_KEY, or the variable of the API's own (ANTHROPIC_API_KEY,
+    AZURE_OPENAI_API_KEY, GEMINI_API_KEY, DATABRICKS_TOKEN).
 
     Ctrl-C once ends the stage, drains and reports what there is; twice stops at once.
     """
     from rich.console import Console
 
     watching, spec = watching_of(flags), spec_of(flags)
-    job = prepared(
-        spec,
-        out,
-        Console(),
-        key=api_key(),
-        no_check=no_check,
-        wants_baseline=spec.cooldown_s > 0 and not no_check,
-        watching=watching,
-    )
+    wants_baseline = spec.cooldown_s > 0 and not no_check
+    job = prepared(spec, out, Console(), no_check=no_check, wants_baseline=wants_baseline, watching=watching)
     make_load(job, every_stage, command="run")
     concluded(job, analysed(job.run.run_dir), strict=strict)

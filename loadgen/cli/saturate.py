@@ -9,7 +9,7 @@ import click
 
 from loadgen.cli.durations import DurationType
 from loadgen.cli.job import SUSPECT_STATUS, Job, analysed, backlog_judge, concluded, make_load, prepared
-from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.watching import watch_options, watching_of
 from loadgen.errors import UsageError
 
@@ -94,9 +94,7 @@ def command(
     # A load among the flags puts the stages of a spec file out of force.
     watching = watching_of(flags)
     spec = searched(spec_of(flags | {mode: "1"}))
-    job = prepared(
-        replace(spec, stages=()), out, Console(), key=api_key(), no_check=False, wants_baseline=True, watching=watching
-    )
+    job = prepared(replace(spec, stages=()), out, Console(), no_check=False, wants_baseline=True, watching=watching)
     saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
     told = conclusion(job)
     concluded(job, analysed(job.run.run_dir), strict=False)

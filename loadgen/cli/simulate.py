@@ -66,9 +66,10 @@ def _faults_help() -> str:
 @click.option(
     "--truth", type=click.Path(dir_okay=False, path_type=Path), help="Write the truth log (Arrow IPC stream) here."
 )
+@click.option("--flush", type=DurationType(NS_PER_S // 1000), default="1s", help="How often the truth log is written.")
 @click.option("--seed", type=int, default=0, help="Same seed and same arrivals, same lengths, jitter, faults and cuts.")
 @click.option("--cpu", type=click.IntRange(min=0), help="Pin the server to this CPU.")
-@click.option("--api-key-env", metavar="NAME", help="Ask for the bearer token in this environment variable.")
+@click.option("--api-key-env", metavar="NAME", help="Ask for the key in this environment variable.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Serve https with this certificate chain (PEM).")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="The key to it (PEM).")
 @click.option(
@@ -109,6 +110,19 @@ def _faults_help() -> str:
 )
 @click.option("--tokens-per-event", type=COUNT, default=1, help="Tokens a step and event.")
 @click.option(
+    "--draft-acceptance",
+    type=SHARE,
+    default=1.0,
+    help="Speculative decoding: chance of each token of a step behind its first; those behind a refused one are lost.",
+)
+@click.option(
+    "--prefix-cache",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="TOKENS",
+    help="Remember so many prompt tokens, in blocks of 16: a prefix seen before skips prefill. 0: none.",
+)
+@click.option(
     "--role-event",
     type=click.Choice(["first", "early", "none"]),
     default="first",
@@ -119,7 +133,41 @@ def _faults_help() -> str:
     "--reasoning-tokens",
     type=click.IntRange(min=0),
     default=0,
-    help="So many tokens first go out as reasoning_content.",
+    help="So many tokens first are reasoning, where the API has a place for it and the request wants it.",
+)
+@click.option(
+    "--reasoning-field",
+    type=click.Choice(["reasoning_content", "reasoning"]),
+    default="reasoning_content",
+    help="What OpenAI chat calls it (newer vLLM: reasoning).",
+)
+@click.option(
+    "--tool-call-share",
+    type=SHARE,
+    help="Share of the answers that call a tool, offered or not.  [default: all that were offered one]",
+)
+@click.option("--refusal-share", type=SHARE, default=0.0, help="Share of the answers that are refusals.")
+@click.option("--image-tokens", type=click.IntRange(min=0), default=256, help="Prompt tokens of an image.")
+@click.option(
+    "--template-tokens", type=click.IntRange(min=0), default=0, help="Prompt tokens that the template adds a message."
+)
+@click.option("--max-model-len", type=COUNT, default=1 << 20, help="Longest prompt and answer together.")
+@click.option("--no-stream-options", is_flag=True, help="Refuse stream_options, as some gateways do, with status 400.")
+@click.option(
+    "--cumulative",
+    type=click.Choice(["default", "on", "off"]),
+    default="default",
+    help="Events of SGLang's /generate (default: on) and Triton (default: off) repeat the text so far.",
+)
+@click.option(
+    "--databricks-task",
+    type=click.Choice(["chat", "completions", "embeddings"]),
+    default="chat",
+    help="What GET /api/2.0/serving-endpoints/NAME says that the endpoint does.",
+)
+@click.option("--metrics", type=click.Choice(["vllm", "sglang"]), default="vllm", help="Whose names /metrics uses.")
+@click.option(
+    "--kv-cache-tokens", type=COUNT, help="What its cache usage is a share of.  [default: 4096 x --max-running]"
 )
 @click.option(
     "--text", type=click.Choice(["plain", "unicode"]), default="plain", help="unicode: letters of two to four bytes."
@@ -141,9 +189,10 @@ def _faults_help() -> str:
     "--stop-on-eof", is_flag=True, hidden=True, help="Stop when stdin ends: with the process that started it."
 )
 def command(**given: Any) -> None:
-    """Serve an OpenAI-compatible endpoint whose true times are known.
+    """Serve an endpoint whose true times are known, in the words of a dozen APIs at once.
 
-    It models an engine with continuous batching, and writes down when each token was really sent.
+    It models an engine with continuous batching, and writes down when each token was really sent: OpenAI (chat,
+    completions, responses, embeddings), Azure, Anthropic, Databricks, SGLang, TGI, Triton, Ollama, llama.cpp, Gemini.
     """
     engine = EngineParameters(
         ttft_ns=given["ttft"],
@@ -155,6 +204,8 @@ def command(**given: Any) -> None:
         tokens_per_event=given["tokens_per_event"],
         lock_step=given["mode"] == "lock-step",
         jitter=given["jitter"],
+        acceptance=given["draft_acceptance"],
+        prefix_cache_tokens=given["prefix_cache"],
     )
     if given["capacity"] is not None:
         input_tokens, output_tokens = given["capacity"]
@@ -170,7 +221,7 @@ def command(**given: Any) -> None:
 def _serve(engine: EngineParameters, given: dict[str, Any]) -> None:
     from loadgen.simulator import server
     from loadgen.simulator.ask import Rules
-    from loadgen.simulator.encode import Style
+    from loadgen.simulator.wording import Style
 
     settings = server.Settings(
         engine=engine,
@@ -179,14 +230,27 @@ def _serve(engine: EngineParameters, given: dict[str, Any]) -> None:
             framing=given["framing"],
             role_event=given["role_event"],
             tokens_per_event=engine.tokens_per_event,
-            reasoning_tokens=given["reasoning_tokens"],
+            reasoning_field=given["reasoning_field"],
+            cumulative=given["cumulative"],
             padding_bytes=given["padding"],
             text=given["text"],
             crlf=given["crlf"],
             comments=given["comments"],
             created_s=server.wall_clock_s(),
         ),
-        rules=Rules(given["model"], given["output_tokens"], given["eos_probability"]),
+        rules=Rules(
+            given["model"],
+            given["output_tokens"],
+            given["eos_probability"],
+            reasoning_tokens=given["reasoning_tokens"],
+            tool_call_share=given["tool_call_share"],
+            refusal_share=given["refusal_share"],
+            image_tokens=given["image_tokens"],
+            template_tokens=given["template_tokens"],
+            max_model_len=given["max_model_len"],
+            stream_options=not given["no_stream_options"],
+            task=f"llm/v1/{given['databricks_task']}",
+        ),
         host=given["host"],
         port=given["port"],
         seed=given["seed"],
@@ -197,6 +261,9 @@ def _serve(engine: EngineParameters, given: dict[str, Any]) -> None:
         stall_ns=given["stall"],
         split_writes=given["split_writes"],
         tls=_tls(given["tls_cert"], given["tls_key"]),
+        metrics=given["metrics"],
+        flush_ns=given["flush"],
+        kv_cache_tokens=given["kv_cache_tokens"] or 4096 * engine.max_running,
     )
     if given["cpu"] is not None:
         _pin(given["cpu"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.cli.job import SUSPECT_STATUS, Job, analysed, concluded, every_stage, make_load, prepared
-from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.watching import Watching, watch_options, watching_of
 from loadgen.errors import UsageError
 
@@ -70,7 +70,7 @@ def command(
                 raise UsageError("--parallel, --concurrency: these are the same; give one of the two")
             flags["concurrency"] = parallel
         spec = with_warm_up(spec_of(flags, DEFAULTS), check_requests)
-        job = prepared(spec, out, console, key=api_key(), no_check=no_check, wants_baseline=True, watching=watching)
+        job = prepared(spec, out, console, no_check=no_check, wants_baseline=True, watching=watching)
     sweep(job)
     concluded(job, analysed(job.run.run_dir), strict=strict)
 
@@ -134,7 +134,6 @@ def resumed(
         spec,
         run_dir,
         console,
-        key=api_key(),
         no_check=no_check,
         resume={name: facts[name] for name in ("run_id", "started_at")} | {"parts": parts, "stages": stages},
         wants_baseline=True,

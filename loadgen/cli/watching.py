@@ -61,7 +61,7 @@ class Watching:
     _scraper: "Scraper | None" = None
 
     @contextmanager
-    def of_run(self, run: "Run", model: str, key: str | None, say: Callable[[str], None]) -> Iterator[None]:
+    def of_run(self, run: "Run", model: str, say: Callable[[str], None]) -> Iterator[None]:
         """While the workers of `run` are there."""
         with ExitStack() as stack:
             if self.exporter is not None:
@@ -74,9 +74,7 @@ class Watching:
             if self.scrape:
                 from loadgen.scrape.process import Scraper
 
-                self._scraper = stack.enter_context(
-                    Scraper(run.scrape_plan(self.scrape, self.scrape_every_ns, key), say)
-                )
+                self._scraper = stack.enter_context(Scraper(run.scrape_plan(self.scrape, self.scrape_every_ns), say))
             yield
 
     def look(self, now: "StageNow", entry: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """What is asked of an endpoint and what it answered, in terms that all dialects share."""
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import orjson
 
@@ -24,6 +25,18 @@ class Ask:
     """What stands before everything; "" for nothing."""
     history: tuple[tuple[str, str], ...] = ()
     """The turns before: (what was said, what was answered)."""
+    token_ids: tuple[int, ...] = ()
+    """The prompt as ids, in the place of `prompt`."""
+    images: tuple[str, ...] = ()
+    """data: or http URLs, in the last thing that the user says."""
+    messages: tuple[dict[str, Any], ...] = ()
+    """A whole conversation as OpenAI's chat API has it, in the place of system, history, prompt and images."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """As OpenAI's chat API has them."""
+    inputs: int = 1
+    """The prompt is sent as so many, of about equal length."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that are merged into the body last; see dialect.merged."""
 
 
 class Answer:
@@ -35,10 +48,14 @@ class Answer:
         "end_seen",
         "error_words",
         "finish_reason",
+        "grown",
+        "is_cumulative",
         "output_tokens",
         "prompt_tokens",
         "reasoning_tokens",
         "response_id",
+        "text_before",
+        "undecided",
     )
 
     def __init__(self) -> None:
@@ -52,6 +69,12 @@ class Answer:
         self.cached_tokens: int | None = None
         self.cumulative_tokens: int | None = None
         """Output tokens up to and with the event read last, where the event says so itself."""
+        self.is_cumulative = False
+        """Whether each event repeats the text before it, as far as can be told by now."""
+        self.undecided = False
+        """Whether it cannot be told yet: then every event has to be read."""
+        self.text_before = ""  # of the event before, where a dialect has to compare
+        self.grown = 0  # how often in a row an event began with the text of the one before it
 
 
 def count(value: object) -> int | None:
@@ -72,14 +95,16 @@ MAX_WORDS: Final = 4000
 def words_of_error(body: bytes) -> str:
     """The server's own words in an error body of any of the usual shapes, else the body itself; at most MAX_WORDS.
 
-    OpenAI and most others: {"error": {"message"}}; TGI, Ollama: {"error": "..."}; Databricks: {"message"}; FastAPI:
-    {"detail"}.
+    OpenAI and most others: {"error": {"message"}}; Gemini: the same, at times in a list; TGI, Triton, Ollama: {"error":
+    "..."}; Databricks: {"message"}; FastAPI: {"detail"}.
     """
     try:
         message = orjson.loads(body)
     except ValueError:
         message = None
     words: object = None
+    if isinstance(message, list) and len(message) == 1:  # Gemini, where no event stream was asked for
+        message = message[0]
     if isinstance(message, dict):
         error = message.get("error")
         if isinstance(error, dict):

@@ -4,23 +4,20 @@ An event whose text is "" may stand for a real token (a special token, half of a
 in it that a user could see: it is no output; the usage counts its token.
 """
 
-import re
 from typing import Any, Final
 
 import orjson
 
 from loadgen.dialects.answer import CONTENT, NOTHING, Answer, Ask
-from loadgen.dialects.openai import choice_of, frame
+from loadgen.dialects.conversation import plain_text
+from loadgen.dialects.dialect import Dialect
+from loadgen.dialects.openai import MODELS, VARYING, choice_of, frame
 
-PATH: Final = "/completions"
-TEXT_MARK: Final = re.compile(rb'"text"\s*:\s*"')
 
-
-def body(ask: Ask) -> dict[str, Any]:
+def write(ask: Ask, *, names_model: bool = True) -> dict[str, Any]:
     """The request's JSON."""
-    before = [ask.system] if ask.system else []
-    before += [said + answered for said, answered in ask.history]
-    return {"prompt": "\n\n".join([*before, ask.prompt]), **frame(ask)}
+    prompt = list(ask.token_ids) if ask.token_ids else plain_text(ask)
+    return {"prompt": prompt, **frame(ask, names_model=names_model)}
 
 
 def text(payload: bytes) -> str:
@@ -33,3 +30,18 @@ def read(payload: bytes, answer: Answer) -> int:
     """What one event carried; raises as choice_of does."""
     choice = choice_of(payload, answer)
     return CONTENT if choice is not None and choice.get("text") else NOTHING
+
+
+DIALECT: Final = Dialect(
+    name="completions",
+    route="/completions",
+    root="/v1",
+    whole=r"(?<!/chat)/completions$",
+    write=write,
+    read=read,
+    text=text,
+    texts=("text",),
+    varying=VARYING,
+    takes=frozenset({"ignore_eos", "token_ids", "messages", "usage", "return_token_ids"}),
+    listing=MODELS,
+)

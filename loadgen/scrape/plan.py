@@ -10,8 +10,8 @@ class Source:
     url: str = field(repr=False)
     shown: str
     """The URL as files and messages have it, without its query."""
-    key: str | None = field(default=None, repr=False)
-    """Only for pages of the endpoint that the key is for."""
+    fields: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Headers with the key; only for pages of the endpoint that it is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class ScrapePlan:
     """Where it may run; None: wherever the kernel likes."""
     tls_ca: str | None = None
     insecure: bool = False
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What must not appear in words."""
     saying_fd: int = -1
     """Where the process says what is wrong with a source: a line of JSON {"source", "words"} each."""
 

@@ -152,8 +152,7 @@ class Sampler:
 
     async def _fetch(self, source: int) -> tuple[int, bytes]:
         where = self._plan.sources[source]
-        headers = {"Authorization": f"Bearer {where.key}"} if where.key else {}
-        async with self._session.get(where.url, headers=headers, allow_redirects=False) as response:
+        async with self._session.get(where.url, headers=dict(where.fields), allow_redirects=False) as response:
             if response.status != 200:
                 raise ScrapeError(f"status {response.status}", response.status)
             if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -171,8 +170,8 @@ class Sampler:
         if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
             return f"cannot connect: {os.strerror(error.os_error.errno).lower()}"
         words = " ".join((str(error) or type(error).__name__).split())
-        for secret in (self._plan.sources[source].key, self._plan.sources[source].url):
-            words = words.replace(secret, "***") if secret else words
+        for secret in (*self._plan.secrets, self._plan.sources[source].url):
+            words = words.replace(secret, "***")
         return "".join(char if char.isprintable() else "?" for char in words)[:MOST_WORDS]
 
     def _say(self, source: int, words: str) -> None:

@@ -1,43 +1,86 @@
-"""What a request asks for: the JSON body of a completions request, checked, or the refusal of it.
+"""What a request asks for, in terms that all dialects share, and the refusal of it.
 
 Prompt tokens are counted by a plain rule: a string counts its words (runs of characters that are no white space), a
-list of token ids its ids; of chat messages the contents count, and nothing else (no role, no template).
+list of token ids its ids, an image so many tokens as the rules say; of chat messages the contents count, and so many
+tokens a message as the rules say for the template (none, unless told otherwise).
 """
 
 import json
-import math
-import random
+import zlib
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
-DIALECTS: Final = {"/v1/chat/completions": "chat", "/v1/completions": "completions"}
+LONGEST_CONTEXT: Final = 1 << 20
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the server serves. `default_output_tokens` is for a request that names no limit; `eos_share` the chance,
-    token by token, that the model ends its answer there (never where `ignore_eos` is asked for)."""
+    """What the server serves and what the model does.
+
+    `default_output_tokens` is for a request that names no limit; `eos_share` the chance, token by token, that the model
+    ends its answer there (never where `ignore_eos` is asked for). `reasoning_tokens`: so many tokens at the beginning of
+    an answer are reasoning, where the dialect has a place for it. `tool_call_share`: the share of the answers that call
+    a tool; None: all that were offered one. `task` is what the Databricks endpoint says of itself.
+    """
 
     model: str = "sim"
     default_output_tokens: int = 128
     eos_share: float = 0.0
+    reasoning_tokens: int = 0
+    tool_call_share: float | None = None
+    refusal_share: float = 0.0
+    image_tokens: int = 256
+    template_tokens: int = 0
+    max_model_len: int = LONGEST_CONTEXT
+    stream_options: bool = True
+    task: str = "llm/v1/chat"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A valid request. `finish_reason` is "length" where the limit ends the answer, else "stop"."""
+class Call(NamedTuple):
+    """An HTTP request, read whole. `fields` holds the header fields that somebody here looks at, in lower case;
+    `names` what the path named."""
 
-    dialect: str
+    method: str
+    path: str
+    query: str = ""
+    version: str = "1.1"
+    fields: Mapping[str, str] = NOTHING
+    names: Mapping[str, str] = NOTHING
+    body: bytes = b""
+    keep_alive: bool = True
+    too_long: bool = False
+    read_ns: int = 0
+
+
+class Wants(NamedTuple):
+    """A valid request. `prompt` is its tokens, of which two are the same if they are equal.
+
+    limit: most output tokens; None if the request names none. least: no answer stops before so many. reasoning: "shown",
+    "hidden" (spent and counted, never sent) or "none". tools: the names that are offered. must_call: the answer has to
+    be a call. salt: prompts of different salts share no prefix. own: what only the dialect's wording needs to know.
+    """
+
     stream: bool
-    prompt_tokens: int
-    output_tokens: int
-    finish_reason: str
-    include_usage: bool
-    continuous_usage: bool
+    prompt: list[Hashable]
+    limit: int | None = None
+    least: int = 0
+    ignore_eos: bool = False
+    reasoning: str = "none"
+    tools: tuple[str, ...] = ()
+    may_call: bool = False
+    must_call: bool = False
+    may_refuse: bool = False
+    salt: str = ""
+    cacheable: bool = True
+    embeds: bool = False
+    own: Mapping[str, Any] = NOTHING
 
 
 class Refusal(Exception):
-    """The request is answered with an error: status and OpenAI's four fields."""
+    """The request is answered with an error: status and OpenAI's four fields; each dialect puts it into its own shape."""
 
     def __init__(
         self,
@@ -51,89 +94,93 @@ class Refusal(Exception):
         self.status, self.message, self.kind, self.code, self.param = status, message, kind, code, param
 
 
-def _wrong(param: str, message: str) -> Refusal:
+def wrong(param: str, message: str) -> Refusal:
+    """A field of the body does not hold."""
     return Refusal(400, message, param=param)
 
 
-def read_ask(dialect: str, body: bytes, rules: Rules, draws: random.Random) -> Ask:
-    """Check the body of a request to `dialect` ("chat" or "completions"); Refusal if it does not hold."""
+def json_object(body: bytes) -> dict[str, Any]:
+    """The body as a dict; Refusal if it is none."""
     try:
-        wants = json.loads(body)
-    except ValueError as error:  # UnicodeDecodeError is one too
+        said = json.loads(body)
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one of the first
         raise Refusal(400, f"We could not parse the JSON body of your request: {error}") from None
-    if not isinstance(wants, dict):
+    if not isinstance(said, dict):
         raise Refusal(400, "The body of the request must be a JSON object.")
-    model = wants.get("model")
-    if not isinstance(model, str):
-        raise _wrong("model", "you must provide a model parameter")
-    if model != rules.model:
-        message = f"The model `{model}` does not exist; this endpoint serves `{rules.model}`."
+    return said
+
+
+def check_model(given: object, rules: Rules) -> None:
+    """Refusal if `given` is no model's name (400) or another model's (404)."""
+    if not isinstance(given, str):
+        raise wrong("model", "you must provide a model parameter")
+    if given != rules.model:
+        message = f"The model `{given}` does not exist; this endpoint serves `{rules.model}`."
         raise Refusal(404, message, code="model_not_found", param="model")
-    prompt_tokens = _chat_tokens(wants) if dialect == "chat" else _prompt_tokens(wants)
-    if wants.get("n", 1) not in (1, None):
-        raise _wrong("n", "n must be 1 here.")
-    stream = wants.get("stream") or False
-    if not isinstance(stream, bool):
-        raise _wrong("stream", "stream must be true or false.")
-    options = wants.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise _wrong("stream_options", "stream_options must be an object.")
-    if options and not stream:
-        raise _wrong("stream_options", "stream_options is only allowed when stream is true.")
-    include_usage = options.get("include_usage") is True
-    output_tokens, finish_reason = _output(wants, rules, draws)
-    return Ask(
-        dialect,
-        stream,
-        prompt_tokens,
-        output_tokens,
-        finish_reason,
-        include_usage,
-        include_usage and options.get("continuous_usage_stats") is True,
-    )
 
 
-def _chat_tokens(wants: dict[str, Any]) -> int:
-    messages = wants.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise _wrong("messages", "messages must be a list of at least one message.")
-    count = 0
-    for message in messages:
-        content = message.get("content") if isinstance(message, dict) else 0
-        if isinstance(content, str):
-            count += len(content.split())
-        elif isinstance(content, list):
-            parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-            count += sum(len(text.split()) for text in parts if isinstance(text, str))
-        elif content is not None:
-            raise _wrong("messages", "a message must be an object whose content is a string or a list of parts.")
-    return count
+def flag(wants: Mapping[str, Any], name: str, *, default: bool = False) -> bool:
+    """A true or false of the body; absent and null are the default."""
+    value = wants.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise wrong(name, f"{name} must be true or false.")
+    return value
 
 
-def _prompt_tokens(wants: dict[str, Any]) -> int:
-    prompt = wants.get("prompt")
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
-        prompt = prompt[0]
-    if isinstance(prompt, str):
-        return len(prompt.split())
-    if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
-        return len(prompt)
-    raise _wrong("prompt", "prompt must be one string or one list of token ids.")
+def whole(wants: Mapping[str, Any], name: str, *, least: int = 1) -> int | None:
+    """A whole number of the body; None where it is absent or null."""
+    value = wants.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or value < least:
+        raise wrong(name, f"{name} must be a whole number of at least {least}.")
+    return value
 
 
-def _output(wants: dict[str, Any], rules: Rules, draws: random.Random) -> tuple[int, str]:
-    limit = rules.default_output_tokens
-    for name in ("max_tokens", "max_completion_tokens"):
-        value = wants.get(name)
-        if value is not None:
-            if type(value) is not int or value < 1:
-                raise _wrong(name, f"{name} must be a whole number of at least 1.")
-            limit = value
-    if rules.eos_share == 0 or wants.get("ignore_eos") is True:
-        return limit, "length"
-    # Geometric: the number of the token behind which the answer ends.
-    ends_at = 1 if rules.eos_share == 1 else 1 + int(math.log(1 - draws.random()) / math.log(1 - rules.eos_share))
-    least = wants.get("min_tokens") or 0
-    if type(least) is int:
-        ends_at = max(ends_at, least)
-    return (ends_at, "stop") if ends_at < limit else (limit, "length")
+def mapping(wants: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An object of the body; empty where it is absent or null."""
+    value = wants.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise wrong(name, f"{name} must be an object.")
+    return value
+
+
+def objects(wants: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """A list of objects of the body; empty where it is absent or null."""
+    value = wants.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise wrong(name, f"{name} must be a list of objects.")
+    return value
+
+
+def text_or_ids(value: object, name: str) -> list[Hashable]:
+    """The tokens of one prompt: a string, or a list of token ids; either may stand alone in a list."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+        value = value[0]
+    if isinstance(value, str):
+        return list(value.split())
+    if isinstance(value, list) and value and all(type(token) is int for token in value):
+        return list(value)
+    raise wrong(name, f"{name} must be one string or one list of token ids.")
+
+
+def image(source: object, rules: Rules) -> list[Hashable]:
+    """The tokens of an image; the same image has the same ones."""
+    digest = zlib.crc32(repr(source).encode())
+    return [f"image {digest:08x}"] * rules.image_tokens
+
+
+def template(rules: Rules) -> list[Hashable]:
+    """What the chat template adds to a message."""
+    return ["template"] * rules.template_tokens
+
+
+def words_of(parts: Iterable[object]) -> list[Hashable]:
+    """The words of those parts that are strings."""
+    return [word for part in parts if isinstance(part, str) for word in part.split()]

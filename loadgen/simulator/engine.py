@@ -8,14 +8,17 @@ The model
 
         ready = max(admission, the prefill before it is through) + prompt_tokens / prefill_tokens_per_s + ttft
 
+    where the tokens of a prefix that the cache holds (`prefix_cache`) do not count.
+
     Lock step: one step follows the other as long as a sequence is running, and lasts
 
         step = (step_ns + step_per_running_ns x running) x jitter       running: counted when the step begins
 
     At its end, the tick, every sequence that is ready gets one event of `tokens_per_event` tokens (the last one may
-    hold fewer), its first event included; slots that come free are given to the queue at the tick. An idle engine
-    begins with a tick at the moment that its first sequence is ready, so that a lone request's first token comes
-    exactly prefill + ttft after it was admitted.
+    hold fewer), its first event included; with an `acceptance` below 1 it gets one token, and each of the further ones
+    as long as none before it was refused, which is what speculative decoding does with its draft. Slots that come free
+    are given to the queue at the tick. An idle engine begins with a tick at the moment that its first sequence is ready,
+    so that a lone request's first token comes exactly prefill + ttft after it was admitted.
 
     Independent: each sequence gets its first event when it is ready and each further one a step of its own later,
     with the same formula, counted when the gap begins.
@@ -38,6 +41,7 @@ from enum import Enum
 from typing import Final, Generic, TypeVar
 
 from loadgen.clock import NS_PER_S
+from loadgen.simulator.prefix_cache import PrefixCache
 
 # Below this the timer alone would eat the core that the engine runs on.
 LEAST_STEP_NS: Final = 10_000
@@ -94,7 +98,8 @@ def jitter(text: str) -> Jitter:
 
 @dataclass(frozen=True, slots=True)
 class EngineParameters:
-    """`prefill_tokens_per_s` 0 means that prefill takes no time; `max_queued` None that the queue has no end."""
+    """`prefill_tokens_per_s` 0 means that prefill takes no time; `max_queued` None that the queue has no end;
+    `prefix_cache_tokens` 0 that no prompt is remembered. `acceptance` is the chance of each drafted token."""
 
     ttft_ns: int = 0
     prefill_tokens_per_s: int = 0
@@ -105,6 +110,15 @@ class EngineParameters:
     tokens_per_event: int = 1
     lock_step: bool = True
     jitter: Jitter = Jitter()
+    acceptance: float = 1.0
+    prefix_cache_tokens: int = 0
+
+    @property
+    def mean_tokens_per_step(self) -> float:
+        """Of a step that ends no answer: 1 + a + a^2 + ... of the draft."""
+        if self.acceptance == 1:
+            return self.tokens_per_event
+        return (1 - self.acceptance**self.tokens_per_event) / (1 - self.acceptance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +134,18 @@ class Capacity:
 def capacity(p: EngineParameters, input_tokens: int, output_tokens: int) -> Capacity:
     """The saturation point for requests of `input_tokens` and `output_tokens` (at least 1) each.
 
-    With S = step + step_per_running x max_running, E = ceil(output / tokens_per_event) events and
+    With S = step + step_per_running x max_running, E = ceil(output / mean tokens of a step) events and
     H = input / prefill_tokens_per_s + ttft, a slot serves one request in
 
         lock step:    max(1, ceil(H / S)) + E - 1 steps of S   (admitted on a tick, first event on a later one)
         independent:  H + (E - 1) x S
 
     and the engine max_running in that time, unless prefill is slower: prefill_tokens_per_s / input. It is exact where
-    requests do not wait for each other's prefill and lock step has no jitter, otherwise the bound that is neared
-    from below.
+    requests do not wait for each other's prefill, lock step has no jitter and every drafted token is accepted, otherwise
+    the bound that is neared from below. Prompts are taken to be new to the prefix cache.
     """
     step_ns = p.step_ns + p.step_per_running_ns * p.max_running
-    events = math.ceil(output_tokens / p.tokens_per_event)
+    events = math.ceil(output_tokens / p.mean_tokens_per_step)
     hold_ns = p.ttft_ns + _prefill_ns(p, input_tokens)
     first_ns = max(1, -(-hold_ns // step_ns)) * step_ns if p.lock_step else hold_ns
     turn_ns = first_ns + (events - 1) * step_ns
@@ -159,11 +173,23 @@ class State(Enum):
 class Sequence:
     """One request as the engine sees it; the server hangs its sockets on a subclass."""
 
-    __slots__ = ("admitted_ns", "arrived_ns", "output_tokens", "prompt_tokens", "ready_ns", "state", "tokens_done")
+    __slots__ = (
+        "admitted_ns",
+        "arrived_ns",
+        "blocks",
+        "cached_tokens",
+        "output_tokens",
+        "prompt_tokens",
+        "ready_ns",
+        "state",
+        "tokens_done",
+    )
 
-    def __init__(self, prompt_tokens: int, output_tokens: int) -> None:
+    def __init__(self, prompt_tokens: int, output_tokens: int, blocks: list[int] | None = None) -> None:
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
+        self.blocks = blocks  # of the prompt; None where the prefix cache has nothing to do with it
+        self.cached_tokens = 0
         self.tokens_done = 0
         self.state = State.NEW
         self.arrived_ns = 0
@@ -186,11 +212,14 @@ class Engine(Generic[S]):
     """
 
     def __init__(self, parameters: EngineParameters, seed: int) -> None:
-        self._p = parameters
+        self.parameters = parameters
         self._draws = random.Random(f"engine {seed}")
         self.running = 0
         self.queued = 0
         self.slips = 0
+        self.prefix_cache = PrefixCache(parameters.prefix_cache_tokens) if parameters.prefix_cache_tokens else None
+        # A stream of draws of its own: the times stay as they are when a draft is refused.
+        self._draft_draws = random.Random(f"draft {seed}")
         self._queue: deque[S] = deque()
         self._prefill_free_ns = 0
         # Lock step: in the order of ready_ns, which is the order of admission.
@@ -208,7 +237,7 @@ class Engine(Generic[S]):
     @property
     def next_due_ns(self) -> int | None:
         """When `advance` has something to do next; None while nothing runs. Ask again after every other call."""
-        if self._p.lock_step:
+        if self.parameters.lock_step:
             return self._tick_ns
         line, heap = self._line, self._heap
         if line and heap:
@@ -218,10 +247,12 @@ class Engine(Generic[S]):
     def submit(self, sequence: S, now_ns: int) -> None:
         """Take a sequence in: it is admitted at once or queued. QueueFull when the queue has no room."""
         sequence.arrived_ns = now_ns
-        if self.running < self._p.max_running:  # then nobody waits: a slot that comes free is given away at once
+        if (
+            self.running < self.parameters.max_running
+        ):  # then nobody waits: a slot that comes free is given away at once
             self._admit(sequence, now_ns)
             return
-        if self._p.max_queued is not None and self.queued >= self._p.max_queued:
+        if self.parameters.max_queued is not None and self.queued >= self.parameters.max_queued:
             raise QueueFull
         sequence.state = State.QUEUED
         self.queued += 1
@@ -244,7 +275,7 @@ class Engine(Generic[S]):
 
         A sequence whose `state` is ENDED got its last event. In lock step one call is at most one tick.
         """
-        return self._tick(now_ns) if self._p.lock_step else self._due(now_ns)
+        return self._tick(now_ns) if self.parameters.lock_step else self._due(now_ns)
 
     def _tick(self, now_ns: int) -> list[S]:
         tick_ns = self._tick_ns
@@ -260,9 +291,10 @@ class Engine(Generic[S]):
             if sequence.state is State.PREFILL:
                 sequence.state = State.DECODE
                 served.append(sequence)
-        tokens, finished = self._p.tokens_per_event, 0
+        tokens, finished = self.parameters.tokens_per_event, 0
+        certain = self.parameters.acceptance == 1
         for sequence in served:
-            done = sequence.tokens_done + tokens
+            done = sequence.tokens_done + (tokens if certain else self._accepted())
             if done >= sequence.output_tokens:
                 done = sequence.output_tokens
                 sequence.state = State.ENDED
@@ -276,7 +308,8 @@ class Engine(Generic[S]):
         return served
 
     def _due(self, now_ns: int) -> list[S]:
-        line, heap, tokens = self._line, self._heap, self._p.tokens_per_event
+        line, heap, tokens = self._line, self._heap, self.parameters.tokens_per_event
+        certain = self.parameters.acceptance == 1
         served: list[S] = []
         while True:
             from_line = bool(line) and not (heap and heap[0] < line[0])
@@ -292,7 +325,7 @@ class Engine(Generic[S]):
             if sequence.state is State.ENDED:  # cancelled
                 continue
             served.append(sequence)
-            done = sequence.tokens_done + tokens
+            done = sequence.tokens_done + (tokens if certain else self._accepted())
             if done < sequence.output_tokens:
                 sequence.state = State.DECODE
                 sequence.tokens_done = done
@@ -311,7 +344,7 @@ class Engine(Generic[S]):
             self._line.append((due_ns, self._entries, sequence))
 
     def _after(self, due_ns: int, now_ns: int) -> int:
-        p = self._p
+        p = self.parameters
         step_ns = p.step_ns + p.step_per_running_ns * self.running
         if p.jitter.kind != "none":
             step_ns = max(LEAST_STEP_NS, round(step_ns * p.jitter.factor(self._draws)))
@@ -320,8 +353,15 @@ class Engine(Generic[S]):
         self.slips += 1
         return now_ns + step_ns
 
+    def _accepted(self) -> int:
+        """The tokens of a step: one that is sure, and those of the draft before the first that is refused."""
+        count, draws, acceptance = 1, self._draft_draws, self.parameters.acceptance
+        while count < self.parameters.tokens_per_event and draws.random() < acceptance:
+            count += 1
+        return count
+
     def _fill_slots(self, now_ns: int) -> None:
-        while self._queue and self.running < self._p.max_running:
+        while self._queue and self.running < self.parameters.max_running:
             sequence = self._queue.popleft()
             if sequence.state is State.QUEUED:
                 self.queued -= 1
@@ -332,11 +372,14 @@ class Engine(Generic[S]):
         now_ns = max(now_ns, sequence.arrived_ns)
         sequence.state = State.PREFILL
         sequence.admitted_ns = now_ns
-        through_ns = max(now_ns, self._prefill_free_ns) + _prefill_ns(self._p, sequence.prompt_tokens)
+        if self.prefix_cache is not None and sequence.blocks is not None:
+            sequence.cached_tokens = self.prefix_cache.take(sequence.blocks, sequence.prompt_tokens)
+        new_tokens = sequence.prompt_tokens - sequence.cached_tokens
+        through_ns = max(now_ns, self._prefill_free_ns) + _prefill_ns(self.parameters, new_tokens)
         self._prefill_free_ns = through_ns
-        sequence.ready_ns = through_ns + self._p.ttft_ns
+        sequence.ready_ns = through_ns + self.parameters.ttft_ns
         self.running += 1
-        if not self._p.lock_step:
+        if not self.parameters.lock_step:
             # A first event is no step; in the line it would send all that are due before it to the heap.
             self._entries += 1
             heapq.heappush(self._heap, (sequence.ready_ns, self._entries, sequence))

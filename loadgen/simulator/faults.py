@@ -17,8 +17,8 @@ FAULTS: Final = {
     # Ends after half of the output events (of a JSON response: of its bytes).
     "reset-mid-stream": "the connection is reset (RST)",
     "truncate": "the connection is closed (FIN) before the end of the body",
-    "missing-end": "the body ends in order, but before the finish event and [DONE]",
-    "error-event": "an error event in the stream, then [DONE]",
+    "missing-end": "the body ends in order, but before the finish event and the API's sign of the end",
+    "error-event": "an error event in the stream, which then ends as the API ends it",
     # Connections.
     "close-after-response": "`Connection: close`, and the server closes",
     "close-idle": "the connection is announced as kept alive, and closed right after the response",

@@ -35,6 +35,11 @@ class Served:
     _process: "subprocess.Popen[str]" = field(repr=False)
     _errors: IO[str] = field(repr=False)
 
+    @property
+    def root(self) -> str:
+        """The address without the path of OpenAI's API, which other APIs begin at."""
+        return self.url.removesuffix("/v1")
+
     def stop(self) -> str:
         """End it in order (SIGTERM) and return its summary line; RunError if it failed. More calls do nothing."""
         said = _stop(self._process)

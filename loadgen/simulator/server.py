@@ -1,16 +1,7 @@
-"""The sockets: uvloop protocols that parse requests with httptools, and one engine that all of them share.
+"""The server: connections, and one engine that all of them share.
 
-What must hold
-    The truth log's time of a token is taken just before the system call that sends it. A transport's write() would put
-    the bytes off to the end of the loop's turn, which at 1,000 streams on one tick is milliseconds later. So the bytes
-    are written to the transport's descriptor directly while the transport has nothing of its own to send, and through
-    it when the kernel did not take everything.
-    That is safe as long as nobody writes after connection_lost: uvloop closes the descriptor after that call, never before.
-
-    Between two polls of the loop lies one tick, or SLICE_NS of them where they are shorter; a tick that falls due while
-    a burst of requests is read is sent between two of them.
-
-    No reference cycle outlives a response or a connection: the collector is off the hot path (see `serve`).
+Between two polls of the loop lies one tick, or SLICE_NS of them where they are shorter; a tick that falls due while a
+burst of requests is read is sent between two of them.
 """
 
 import asyncio
@@ -20,34 +11,27 @@ import os
 import random
 import resource
 import signal
-import socket
 import ssl
-import struct
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-import httptools
-
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.errors import RunError
-from loadgen.simulator import encode
-from loadgen.simulator.ask import DIALECTS, Refusal, Rules, read_ask
-from loadgen.simulator.encode import Style
-from loadgen.simulator.engine import Engine, EngineParameters, QueueFull
-from loadgen.simulator.faults import FAULTS, OF_JSON_TOO, REFUSAL_STATUS
+from loadgen.simulator.answer import Draws
+from loadgen.simulator.ask import Rules
+from loadgen.simulator.connection import Connection
+from loadgen.simulator.engine import Engine, EngineParameters
+from loadgen.simulator.exposition import Tally
 from loadgen.simulator.stream import Reply
 from loadgen.simulator.ticker import timer
-from loadgen.simulator.tls import TlsSession
-from loadgen.simulator.truth import Row, TruthLog
+from loadgen.simulator.truth import TruthLog
+from loadgen.simulator.wording import Style
 
 BACKLOG: Final = 8192
-BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
-FLUSH_S: Final = 1.0
 
 # Requests are read between two slices; a slice is long enough for tens of events. Not a knob.
 SLICE_NS: Final = 1_000_000
@@ -56,15 +40,11 @@ SLICE_NS: Final = 1_000_000
 # event. So it rests between two slices: no event is later for it than this, and the log has the true time. Not a knob.
 REST_NS: Final = 100_000
 
-_write = os.write
-TCP_CONGESTION: Final = getattr(socket, "TCP_CONGESTION", -1)  # Linux has it
-_LINGER_NONE: Final = struct.pack("ii", 1, 0)
-JSON: Final = "application/json"
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that a server is told; `api_key` None means that no key is asked for."""
+    """Everything that a server is told; `api_key` None means that no key is asked for. `metrics` is the preset of /metrics
+    ("vllm" or "sglang"), `kv_cache_tokens` what its usage is a share of."""
 
     engine: EngineParameters
     style: Style
@@ -79,6 +59,9 @@ class Settings:
     stall_ns: int = 10 * NS_PER_S
     split_writes: bool = False
     tls: ssl.SSLContext | None = None
+    metrics: str = "vllm"
+    kv_cache_tokens: int = 1 << 20
+    flush_ns: int = NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +82,11 @@ class Server:
         self.loop = loop
         self.engine: Engine[Reply] = Engine(settings.engine, settings.seed)
         self.log = TruthLog(settings.truth)
+        self.tally = Tally()
         self.connections: set[Connection] = set()
         self.connections_made = 0
         # Each purpose has a stream of its own, so that switching one option on does not change the others' draws.
-        self.output_draws = random.Random(f"output {settings.seed}")
+        self.draws = Draws.of(settings.seed)
         self.fault_draws = random.Random(f"fault {settings.seed}")
         self.id_draws = random.Random(f"id {settings.seed}")
         self.cut_draws = random.Random(f"cut {settings.seed}")
@@ -144,282 +128,6 @@ class Server:
         self._timer.arm(due_ns)
 
 
-class Connection(asyncio.Protocol):
-    """One client: reads requests, answers them one after the other."""
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        server.connections_made += 1
-        self.number = server.connections_made
-        self.open = False
-        self.deferred_writes = 0
-        # Open, without TLS, and the kernel took everything so far: `send` needs to look at nothing else.
-        self._direct = False
-        self._reply: Reply | None = None
-        self._waiting: deque[tuple[str, str, str, bytes, bool, str, int]] = deque()
-        self._parser = httptools.HttpRequestParser(self)
-        context = server.settings.tls
-        self._tls = TlsSession(context) if context is not None else None
-        self._closing = False
-        self._read_ns = 0
-        self.on_message_begin()
-
-    # What asyncio calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._socket = self._transport.get_extra_info("socket")
-        self._fd: int = self._socket.fileno()
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(OSError):  # a host whose default paces (BBR) would send later than the log says
-            self._socket.setsockopt(socket.IPPROTO_TCP, TCP_CONGESTION, b"reno")
-        self.server.connections.add(self)
-        self.open = True
-        self._direct = self._tls is None
-
-    def data_received(self, data: bytes) -> None:
-        self._read_ns = monotonic_ns()
-        if self._tls is not None:
-            try:
-                data = self._tls.received(data)
-            except ssl.SSLError:
-                self._hand_over(self._tls.to_send())  # the alert that says why
-                self._transport.close()
-                return
-            self._hand_over(self._tls.to_send())
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # no upgrade is offered: the request was answered as it stands
-        except httptools.HttpParserError as error:
-            if self.open and not self._closing:
-                self.refuse(Refusal(400, f"The bytes are no HTTP/1.x request: {error}"), keep_alive=False)
-        # A thousand requests at once take the loop 50 ms to read; a tick must not wait for all of them.
-        due_ns = self.server.engine.next_due_ns
-        if due_ns is not None and due_ns <= self._read_ns:
-            self.server.send_due()
-
-    def connection_lost(self, _: Exception | None) -> None:
-        self.open = self._direct = False
-        self.server.connections.discard(self)
-        self._waiting.clear()
-        del self._parser  # it holds this object, and this object holds it
-        self._end_reply("client-closed")
-
-    # What httptools calls
-
-    def on_message_begin(self) -> None:
-        self._url = b""
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._expects_continue = False
-        self._authorization = ""
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"expect":
-            self._expects_continue = value.lower() == b"100-continue"
-        elif name == b"authorization":
-            self._authorization = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        if self._expects_continue and self._parser.get_http_version() != "1.0":
-            self.send(encode.CONTINUE)
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        if self._body_bytes <= BODY_LIMIT_BYTES:
-            self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        if self._closing:
-            return
-        request = (
-            self._parser.get_method().decode("latin-1"),
-            self._url.partition(b"?")[0].decode("latin-1"),
-            self._parser.get_http_version(),
-            b"".join(self._body),
-            self._parser.should_keep_alive(),
-            self._authorization,
-            self._read_ns,
-        )
-        self._body = []
-        if self._reply is not None:  # sent before the answer to the one before it: it waits
-            self._waiting.append(request)
-        else:
-            self._answer(*request)
-
-    # Answers
-
-    def _answer(
-        self, method: str, path: str, version: str, body: bytes, keep_alive: bool, authorization: str, read_ns: int
-    ) -> None:
-        settings = self.server.settings
-        keep_alive = keep_alive and settings.style.framing != "close"
-        known = {"/health": "GET", "/v1/models": "GET", **dict.fromkeys(DIALECTS, "POST")}
-        try:
-            if path not in known:
-                raise Refusal(404, f"Unknown path {path}; served are {', '.join(known)}.")
-            if method != known[path]:
-                raise Refusal(405, f"{path} takes {known[path]}, not {method}.")
-            if settings.api_key is not None and path != "/health" and authorization != f"Bearer {settings.api_key}":
-                raise Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
-        except Refusal as refusal:
-            self.refuse(
-                refusal, keep_alive=keep_alive, allow=known.get(path), logged=read_ns if path in DIALECTS else None
-            )
-            return
-        if path == "/health":
-            self.send_whole(200, JSON, b"{}", keep_alive)
-        elif path == "/v1/models":
-            self.send_whole(200, JSON, encode.models_body(settings.style), keep_alive)
-        else:
-            self._complete(DIALECTS[path], version, body, keep_alive, read_ns)
-
-    def _complete(self, dialect: str, version: str, body: bytes, keep_alive: bool, read_ns: int) -> None:
-        server = self.server
-        settings = server.settings
-        fault = server.maybe_fault()
-        try:
-            if self._body_bytes > BODY_LIMIT_BYTES:
-                raise Refusal(413, f"A request may have {BODY_LIMIT_BYTES} bytes.")
-            ask = read_ask(dialect, body, settings.rules, server.output_draws)
-            if fault in REFUSAL_STATUS:
-                raise Refusal(REFUSAL_STATUS[fault], f"{FAULTS[fault]} (asked for by --fault)", "fault", fault)
-        except Refusal as refusal:
-            done = fault if refusal.code == fault else None
-            self.refuse(refusal, keep_alive=keep_alive, logged=read_ns, fault=done)
-            return
-        if fault == "html":
-            sent_ns = self.send_whole(200, "text/html; charset=utf-8", b"<html><body>Sign in</body></html>", keep_alive)
-            server.log.add(self._row(read_ns, 200, sent_ns, fault))
-            return
-        if not ask.stream and fault not in OF_JSON_TOO:
-            fault = None
-        self._reply = reply = Reply(self, ask, version, keep_alive, fault, read_ns)
-        try:
-            server.submit(reply, read_ns)
-        except QueueFull:
-            self._reply = None
-            busy = Refusal(503, f"{server.engine.queued} requests wait already.", "service_unavailable", "queue_full")
-            self.refuse(busy, keep_alive=keep_alive, logged=read_ns)
-            return
-        reply.accepted()
-
-    def refuse(
-        self,
-        refusal: Refusal,
-        *,
-        keep_alive: bool,
-        allow: str | None = None,
-        logged: int | None = None,
-        fault: str | None = None,
-    ) -> None:
-        """Answer with an error; `logged` is the time at which the request was read, if the truth log is to have it."""
-        fields = []
-        if refusal.status == 405 and allow:
-            fields.append(f"allow: {allow}")
-        if refusal.status == 401:
-            fields.append("www-authenticate: Bearer")
-        if refusal.status in (429, 503):
-            fields.append("retry-after: 1")
-        body = encode.error_body(refusal.message, refusal.kind, refusal.code, refusal.param)
-        sent_ns = self.send_whole(refusal.status, JSON, body, keep_alive, *fields)
-        if logged is not None:
-            self.server.log.add(self._row(logged, refusal.status, sent_ns, fault))
-
-    def _row(self, read_ns: int, status: int, sent_ns: int, fault: str | None) -> Row:
-        return Row(read_ns, self.number, status, first_byte_ns=sent_ns, last_byte_ns=sent_ns, fault=fault)
-
-    def send_whole(self, status: int, content_type: str, body: bytes, keep_alive: bool, *fields: str) -> int:
-        connection = f"connection: {'keep-alive' if keep_alive else 'close'}"
-        sent_ns = self.send(encode.whole(status, content_type, body, connection, *fields))
-        if not keep_alive:
-            self.close()
-        return sent_ns
-
-    # Bytes out
-
-    def send(self, data: bytes) -> int:
-        """Hand `data` to the kernel now; returns the time just before. On a dead connection it does nothing."""
-        if not self._direct:
-            return self._send_indirectly(data)
-        now_ns = monotonic_ns()
-        try:
-            taken_bytes = _write(self._fd, data)
-        except BlockingIOError:
-            taken_bytes = 0
-        except OSError:  # the client is gone; connection_lost tells the rest
-            self._direct = self.open = False
-            self._transport.abort()
-            return now_ns
-        if taken_bytes != len(data):
-            self._direct = False
-            self.deferred_writes += 1
-            self._transport.write(data[taken_bytes:])
-        return now_ns
-
-    def _send_indirectly(self, data: bytes) -> int:
-        if self.open and self._tls is not None:
-            data = self._tls.encrypted(data)
-        return self._hand_over(data)
-
-    def _hand_over(self, data: bytes) -> int:
-        """`send` of bytes that are encrypted already, or of a connection that has something to send still."""
-        if not self.open or not data:
-            return monotonic_ns()
-        if self._transport.get_write_buffer_size():  # the order must stay
-            self.deferred_writes += 1
-            self._transport.write(data)
-            return monotonic_ns()
-        self._direct = True
-        sent_ns = self.send(data)
-        self._direct = self._direct and self._tls is None
-        return sent_ns
-
-    # Ends
-
-    def finished(self, keep_alive: bool) -> None:
-        """The reply has sent its last byte and logged itself."""
-        self._reply = None
-        if not keep_alive:
-            self.close()
-        elif self._waiting and self.open:
-            self._answer(*self._waiting.popleft())
-
-    def close(self) -> None:
-        """FIN once everything is sent."""
-        self._closing = True
-        if self.open:
-            if self._tls is not None:
-                self._hand_over(self._tls.goodbye())
-            self._transport.close()
-
-    def cut(self, *, reset: bool) -> None:
-        """End in the middle: RST, or FIN without TLS's goodbye."""
-        self._closing = True
-        self._reply = None
-        if self.open:
-            if reset:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
-                self._transport.abort()
-            else:
-                self._transport.close()
-
-    def stop(self) -> None:
-        """The server ends."""
-        self._end_reply("stopped")
-        self.close()
-
-    def _end_reply(self, ended: str) -> None:
-        reply, self._reply = self._reply, None
-        if reply is not None:
-            reply.broken_off(ended)
-
-
 async def serve(settings: Settings, ready: Callable[[str], None], stop_on_eof: int | None = None) -> Served:
     """Serve until SIGINT or SIGTERM, or until the descriptor `stop_on_eof` reaches its end.
 
@@ -444,7 +152,7 @@ async def serve(settings: Settings, ready: Callable[[str], None], stop_on_eof: i
     gc.disable()
     began_ns = monotonic_ns()
     ready(_url(listener, settings))
-    flusher = asyncio.create_task(_flush(server.log))
+    flusher = asyncio.create_task(_flush(server.log, settings.flush_ns / NS_PER_S))
     try:
         await _first(stop, flusher)
     finally:
@@ -460,9 +168,9 @@ def _stop_at_end(descriptor: int, stop: asyncio.Event) -> None:
         stop.set()
 
 
-async def _flush(log: TruthLog) -> None:
+async def _flush(log: TruthLog, every_s: float) -> None:
     while True:
-        await asyncio.sleep(FLUSH_S)
+        await asyncio.sleep(every_s)
         log.flush()
         gc.collect(0)  # an error's traceback may make a cycle; what is young is little
 

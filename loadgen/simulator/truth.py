@@ -1,8 +1,8 @@
 """The truth log: what was really sent, and when, in an Arrow IPC stream file.
 
-One row a request to a completions endpoint, written when it has ended. Points in time are CLOCK_MONOTONIC ns of the
-server's machine. A batch is written at least every second while requests end, so that the file can be read while the
-server works and after it was killed.
+One row a request for a completion or an embedding, written when it has ended. Points in time are CLOCK_MONOTONIC ns of the
+server's machine. A batch is written at least every second (`--flush`) while requests end, so that the file can be read
+while the server works and after it was killed.
 
 The time of a token is taken just before the call that hands its event to the kernel, the event's last byte where it is
 cut over several calls. A client's stamp of it, if right, is never earlier. `deferred_writes` counts the sends of which
@@ -29,8 +29,10 @@ SCHEMA: Final = pa.schema(
         ("first_token_ns", pa.int64()),  # the first of token_ns; null if there is none
         ("last_byte_ns", pa.int64()),  # just before the last send of the response
         ("token_ns", pa.list_(pa.int64())),  # one a token; tokens of one event share its time
-        ("event_ns", pa.list_(pa.int64())),  # one an event that carried output
+        ("event_ns", pa.list_(pa.int64())),  # one an event that carried output; vectors are one, without tokens
+        ("dialect", pa.string()),  # its name in simulator/dialects/; null for a request that was refused
         ("prompt_tokens", pa.int32()),
+        ("cached_tokens", pa.int32()),  # of the prompt, found in the prefix cache; null for a refused request
         ("output_tokens", pa.int32()),  # the tokens sent, which are fewer than planned if the response was cut off
         ("status", pa.int16()),  # null if not even the head was sent
         ("ended", pa.string()),  # one of ENDED
@@ -70,6 +72,8 @@ class Row:
     event_ns: "array[int]" = field(default_factory=lambda: array("q"))
     event_tokens: "list[int] | None" = None
     """Tokens in each event; None where each carries one."""
+    dialect: str | None = None
+    cached_tokens: int | None = None
 
 
 _PLAIN: Final = (
@@ -78,7 +82,9 @@ _PLAIN: Final = (
     "admitted_ns",
     "first_byte_ns",
     "last_byte_ns",
+    "dialect",
     "prompt_tokens",
+    "cached_tokens",
     "status",
     "ended",
     "fault",

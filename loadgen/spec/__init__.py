@@ -14,7 +14,7 @@ from loadgen.durations import MOST_NS
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
 
-APIS: Final = ("chat", "completions")
+USAGES: Final = ("final", "continuous", "none")
 TRANSPORTS: Final = ("auto", "kernel", "aiohttp")
 HISTORIES: Final = ("real", "recorded")
 SLO_METRICS: Final = ("ttft", "tpot", "itl", "e2e")
@@ -106,6 +106,25 @@ class Spec:
     url: str
     model: str | None
     api: str
+    """A dialect's name, or "auto" until the URL has been looked at."""
+    api_key_env: str | None
+    """The environment variable that holds the key; None: the API's own."""
+    api_key_file: str | None
+    header: tuple[tuple[str, str], ...]
+    header_env: tuple[tuple[str, str], ...]
+    """(header, the environment variable that holds its value)."""
+    usage: str
+    return_token_ids: bool
+    max_tokens_field: str | None
+    inputs: int
+    """Of one request: its prompt is sent as so many."""
+    tools: tuple[dict[str, Any], ...]
+    image: tuple[str, ...]
+    """WIDTHxHEIGHT, files and URLs."""
+    body_template: Any
+    """JSON; None: the API's own body."""
+    extra_body: dict[str, Any]
+    body_field: dict[str, Any]
     stages: tuple[StageSpec, ...]
     input_tokens: int
     output_tokens: int
@@ -178,6 +197,10 @@ def spec_of_json(values: dict[str, Any]) -> Spec:
             "think": None if values["think"] is None else parse_distribution(values["think"], "duration"),
             "cancel": None if values["cancel"] is None else parse_cancel(values["cancel"]),
             "cpus": None if values["cpus"] is None else tuple(values["cpus"]),
+            "header": tuple((name, value) for name, value in values["header"]),
+            "header_env": tuple((name, value) for name, value in values["header_env"]),
+            "tools": tuple(values["tools"]),
+            "image": tuple(values["image"]),
         }
     )
 

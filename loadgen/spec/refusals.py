@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from loadgen.errors import UsageError
 from loadgen.schedule.profile import Profile
 from loadgen.spec import (
-    APIS,
     HISTORIES,
     MOST_CONCURRENCY,
     MOST_INPUT_TOKENS,
@@ -21,6 +20,7 @@ from loadgen.spec import (
     MOST_TURNS,
     TIMED_ARRIVALS,
     TRANSPORTS,
+    USAGES,
     Spec,
     StageSpec,
     most_turns,
@@ -35,7 +35,7 @@ def flag(*names: str, stage: int | None = None) -> str:
 def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
     """The same spec, if it can be run. UsageError names the first field that cannot, by `called(*names, stage=...)`."""
     parts = check_url(called("url"), spec.url, keyless=True)
-    _among(called("api"), spec.api, APIS)
+    _among(called("usage"), spec.usage, USAGES)
     _among(called("transport"), spec.transport, TRANSPORTS)
     _among(called("history"), spec.history, HISTORIES)
     if not spec.stages:
@@ -47,6 +47,7 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         _check_stage(spec, stage, lambda *names, number=number: called(*names, stage=number))
     _within(called("input_tokens"), spec.input_tokens, MOST_INPUT_TOKENS)
     _within(called("output_tokens"), spec.output_tokens, MOST_OUTPUT_TOKENS)
+    _within(called("inputs"), spec.inputs, spec.input_tokens)
     _within(called("prefix_tokens"), spec.prefix_tokens, MOST_INPUT_TOKENS, least=0)
     _within(called("retry"), spec.retries, MOST_RETRIES, least=0)
     if spec.turns is None and spec.history != "real":
@@ -78,6 +79,12 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         _check_certificates(called("tls_ca"), spec.tls_ca)
     if spec.model is not None:
         _check_model(called("model"), spec.model)
+    if spec.api_key_env is not None and spec.api_key_file is not None:
+        raise UsageError(f"{called('api_key_env', 'api_key_file')}: give one of the two, there is one key")
+    if spec.max_tokens_field is not None and not all(spec.max_tokens_field.split(".")):
+        raise UsageError(f"{called('max_tokens_field')}: {spec.max_tokens_field!r} is no name of a field")
+    if spec.image and spec.turns is not None:
+        raise UsageError(f"{called('image')}: the turns of a session repeat texts alone; leave out --turns")
     return spec
 
 

@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loadgen.spec import APIS, HISTORIES, TRANSPORTS
+from loadgen.spec import HISTORIES, TRANSPORTS, USAGES
+from loadgen.spec.body import (
+    read_body_fields,
+    read_extra_body,
+    read_header_variables,
+    read_headers,
+    read_images,
+    read_template,
+    read_tools,
+)
 from loadgen.spec.notation import (
     one_of,
     read_arrivals,
@@ -37,6 +46,10 @@ class Setting:
     default: str | bool | None = None
     """As it would be written; None where there is none, or where it depends on others."""
     metavar: str | None = None
+    empty: Any = None
+    """What a Spec has where there is no default."""
+    many: bool = False
+    """The flag may be given several times: it is read as a list of texts."""
     of_stage: bool = False
     """May stand in a [[stage]] too."""
     field: str = ""
@@ -49,7 +62,7 @@ class Setting:
     @property
     def default_value(self) -> Any:
         """What a Spec has where nobody says anything."""
-        return None if self.default is None else self.read(self.default)
+        return self.empty if self.default is None else self.read(self.default)
 
     @property
     def is_switch(self) -> bool:
@@ -74,7 +87,90 @@ SETTINGS: Final = {
             "Base URL (http://host:8000, https://host/v1) or whole path. [env: OPENAI_BASE_URL]",
         ),
         Setting("model", read_text, "Model name; default: the first one that the endpoint lists."),
-        _choice("api", APIS, help="What the endpoint speaks."),
+        Setting(
+            "api",
+            read_text,
+            "What the endpoint speaks: chat, completions, responses, messages (Anthropic), azure, databricks, gemini, "
+            "vertex, sglang, tgi, triton, ollama, ollama-generate, llamacpp, embeddings, or that of a package; auto goes "
+            "by the URL.",
+            "auto",
+            "NAME",
+        ),
+        Setting(
+            "api_key_env",
+            read_text,
+            "The environment variable that holds the key (default: the API's own).",
+            metavar="NAME",
+        ),
+        Setting("api_key_file", read_text, "A file that holds the key; - for standard input.", metavar="FILE"),
+        Setting(
+            "header",
+            read_headers,
+            "A header for every request, 'Name: value'; no secrets here. May be given several times.",
+            metavar="HEADER",
+            many=True,
+            empty=(),
+        ),
+        Setting(
+            "header_env",
+            read_header_variables,
+            "A header whose value is in an environment variable, 'Name=VARIABLE'. May be given several times.",
+            metavar="HEADER",
+            many=True,
+            empty=(),
+        ),
+        _choice(
+            "usage",
+            USAGES,
+            help="When the server is asked for its count of tokens: at the end, in every event (vLLM, SGLang), never.",
+        ),
+        Setting(
+            "return_token_ids", read_switch, "Ask for the ids of each event's tokens (vLLM), and count them.", False
+        ),
+        Setting(
+            "max_tokens_field",
+            read_text,
+            "What the API calls its limit on output tokens, as in max_completion_tokens.",
+            metavar="NAME",
+        ),
+        Setting("inputs", read_whole, "Embeddings: the prompt is sent as so many inputs in one request.", "1", "N"),
+        Setting(
+            "tools",
+            read_tools,
+            "Tools offered in every request: a JSON list as OpenAI has it.",
+            metavar="FILE",
+            empty=(),
+        ),
+        Setting(
+            "image",
+            read_images,
+            "An image in every prompt: 512x512 (made up), 3@512x512 for three, a file or a URL. May be given several times.",
+            metavar="SIZE|FILE|URL",
+            many=True,
+            empty=(),
+        ),
+        Setting(
+            "body_template",
+            read_template,
+            "The whole body, as JSON with {prompt} or {messages}, {model}, {output_tokens}, {system} in its texts.",
+            metavar="FILE",
+        ),
+        Setting(
+            "extra_body",
+            read_extra_body,
+            "JSON merged into every body; null takes a field out.",
+            metavar="JSON",
+            empty={},
+        ),
+        Setting(
+            "body_field",
+            read_body_fields,
+            "A field of every body, as in top_p=0.9 or chat_template_kwargs.enable_thinking=false. May be given several "
+            "times.",
+            metavar="NAME=VALUE",
+            many=True,
+            empty={},
+        ),
         Setting("name", read_text, of_stage=True),
         Setting(
             "concurrency",

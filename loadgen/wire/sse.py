@@ -5,27 +5,19 @@ blank line ends an event; a line that starts with a colon is a comment; several 
 after the colon is dropped; a leading BOM is dropped. One departure, because real servers do it: at the end of the
 stream an unterminated event is handed out too, and the dialect decides whether it is whole.
 
-Nearly every stream is `data: ...` LF LF and nothing else, so that shape is taken apart by bytes.split; any other block
-goes through the rules line by line. Both ways give the same events (a property test holds them together).
+Nearly every stream is `data: ...` and a blank line, or that behind an `event: ...`, and nothing else: those shapes are
+taken apart by bytes.split; any other block goes through the rules line by line. Both ways give the same events (a
+property test holds them together).
 """
 
 import re
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Final
+
+from loadgen.wire.events import Events
 
 BOM: Final = b"\xef\xbb\xbf"
 _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
-
-
-class Events(NamedTuple):
-    """Events cut from a buffer."""
-
-    payloads: list[bytes]
-    """The data of each event, fields joined; an event without data is left out."""
-    ends: list[int]
-    """For each payload the offset in the buffer just behind the blank line that completed it."""
-    consumed: int
-    """Bytes of the buffer that are done with; the rest belongs to an event that is not whole yet."""
 
 
 def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) -> Events:
@@ -37,28 +29,28 @@ def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) 
     payloads: list[bytes] = []
     ends: list[int] = []
     position = len(BOM) if at_start and buffer.startswith(BOM) else 0
-    if b"\r" in buffer:
+    has_returns = b"\r" in buffer
+    if has_returns and not buffer.count(b"\r") == buffer.count(b"\n") == buffer.count(b"\r\n"):
         consumed = _split_by_lines(buffer, position, payloads, ends)
     else:
-        blocks = (buffer[position:] if position else buffer).split(b"\n\n")
+        line_end = b"\r\n" if has_returns else b"\n"
+        blocks = (buffer[position:] if position else buffer).split(line_end * 2)
         rest = blocks.pop()
         consumed = len(buffer) - len(rest)
-        payloads = [block.removeprefix(b"data: ") for block in blocks]
-        joined = b"".join(payloads)
-        # Every block has lost its `data: ` and its two line feeds, and none is left in between: one plain line each.
-        if len(joined) == consumed - position - 8 * len(blocks) and b"\n" not in joined:
-            ends = list(accumulate([len(block) + 2 for block in blocks], initial=position))
+        border_bytes = 2 * len(line_end)
+        if (plain := _plain_data(blocks, consumed - position - border_bytes * len(blocks))) is not None:
+            payloads = plain
+            ends = list(accumulate([len(block) + border_bytes for block in blocks], initial=position))
             del ends[0]
         else:
-            payloads = []
             for block in blocks:
-                position += len(block) + 2
-                if (payload := _data_of(block.split(b"\n"))) is not None:
+                position += len(block) + border_bytes
+                if (payload := _data_of(block.split(line_end))) is not None:
                     payloads.append(payload)
                     ends.append(position)
-        # A third line feed is a blank line of its own: leave it out of what is kept.
-        if rest == b"\n":
-            consumed += 1
+        # A third line end is a blank line of its own: leave it out of what is kept.
+        if rest == line_end:
+            consumed += len(line_end)
     if final and consumed < len(buffer):
         payload = _data_of(re.split(rb"\r\n|\r|\n", buffer[consumed:]))
         if payload is not None:
@@ -66,6 +58,31 @@ def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) 
             ends.append(len(buffer))
         consumed = len(buffer)
     return Events(payloads, ends, consumed)
+
+
+def _plain_data(blocks: list[bytes], n_bytes: int) -> list[bytes] | None:
+    """The data of blocks (of `n_bytes` together) that are all of one plain shape, else None: a single data line, behind an
+    event line or not."""
+    if not blocks:
+        return []
+    first = blocks[0]
+    if first.startswith(b"event:"):
+        parts = [block.partition(b"\ndata: ") for block in blocks]
+        payloads = [payload for _, _, payload in parts]
+        names = b"".join([name for name, _, _ in parts])
+        n_named = sum(name.startswith(b"event:") for name, _, _ in parts)
+        # With CRLF the return of the event line stays with its name.
+        is_plain = names.count(b"event:") == n_named == len(blocks) and b"\n" not in names and all(payloads)
+        return payloads if is_plain and b"\n" not in b"".join(payloads) else None
+    prefix = b"data: " if first.startswith(b"data: ") else b"data:"
+    payloads = [block.removeprefix(prefix) for block in blocks]
+    joined = b"".join(payloads)
+    # Every block has lost its prefix, and none has a line end left (a CR comes before a LF here): one plain line each.
+    if len(joined) != n_bytes - len(prefix) * len(blocks) or b"\n" in joined:
+        return None
+    if len(prefix) == 5 and any(payload.startswith(b" ") for payload in payloads):  # there the space is not the data's
+        return None
+    return payloads
 
 
 def _split_by_lines(buffer: bytes, position: int, payloads: list[bytes], ends: list[int]) -> int:

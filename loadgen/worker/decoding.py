@@ -5,22 +5,19 @@ by the dialect in one go, and each event's stamp is found through the read that 
 whole segment. A response that is still running is handed over in segments too, so memory stays bounded.
 """
 
-import re
 from collections import deque
 from collections.abc import Callable
-from types import ModuleType
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.dialects.answer import CONTENT, NOTHING, Answer, words_of_error
-from loadgen.wire.sse import split_events
+from loadgen.dialects.answer import CONTENT, NOTHING, count, words_of_error
+from loadgen.dialects.dialect import MALFORMED, NOT_EVENTS, WANTED, Dialect
+from loadgen.wire import SPLITTERS
 from loadgen.worker.exchange import MAX_WORDS_BYTES, Exchange, Segment
+from loadgen.worker.likeness import Alike, Frame, marks_of, text_of
 from loadgen.worker.stamps import StampClock
-
-NOT_EVENTS: Final = ("application/json", "text/html")
-"""Content types that are certainly no event stream; a missing or odd one gets the benefit of the doubt."""
 
 UNKNOWN: Final = -1
 """In `cumulative`: the event did not say how many tokens there are so far."""
@@ -29,22 +26,20 @@ UNKNOWN: Final = -1
 # only come on top of parsing.
 FRAMES_TRIED: Final = 8
 
-# What a dialect may raise on an event that is none of its own.
-MALFORMED: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError)
-
 
 class Decoder:
     """Decodes exchanges in the order in which their segments came, and hands the ended ones to `on_decoded`."""
 
     def __init__(
         self,
-        dialect: ModuleType,
+        dialect: Dialect,
         clock: StampClock,
         on_decoded: Callable[[Exchange], None],
     ) -> None:
-        self._read: Callable[[bytes, Answer], int] = dialect.read
-        self._text: Callable[[bytes], str] = dialect.text
-        self._text_mark: re.Pattern[bytes] = dialect.TEXT_MARK
+        self._dialect = dialect
+        self._read, self._text = dialect.read, dialect.text
+        self._marks = marks_of(dialect)
+        self._split = SPLITTERS[dialect.framing]
         self._clock = clock
         self._on_decoded = on_decoded
         self._waiting: deque[Exchange] = deque()
@@ -69,7 +64,7 @@ class Decoder:
             if exchange.decode_failure:
                 exchange.error, exchange.words = "decode-failed", exchange.decode_failure
             else:
-                judge(exchange)
+                judge(exchange, self._dialect)
             self._on_decoded(exchange)
         return bool(self._waiting)
 
@@ -98,13 +93,13 @@ class Decoder:
         else:
             stamp_ns = np.array([exchange.last_byte_ns or 0], np.int64)
         parts = segment.parts
-        if not is_event_stream(exchange):
+        if not may_be_events(exchange, self._dialect):
             if len(exchange.other_body) < MAX_WORDS_BYTES:
                 exchange.other_body = (exchange.other_body + b"".join(parts))[:MAX_WORDS_BYTES]
             return
         rest = exchange.rest
         body = rest + b"".join(parts)
-        events = split_events(body, at_start=not exchange.started, final=is_last)
+        events = self._split(body, at_start=not exchange.started, final=is_last)
         exchange.started = exchange.started or events.consumed > 0
         exchange.rest = body[events.consumed :]
         if not events.payloads:
@@ -130,20 +125,65 @@ class Decoder:
             if (frame := exchange.frame) is None:
                 self._read_one(exchange, payloads, done, kinds, so_far)
                 done += 1
-                continue
-            for i in _unlike(payloads[done:], *frame):
-                self._read_one(exchange, payloads, done + i, kinds, so_far)
-                if exchange.frame is not frame:
-                    done += i + 1
-                    break
             else:
-                break
+                done = self._read_alike(exchange, frame, payloads, done, kinds, so_far)
         output = kinds >= CONTENT
         exchange.kinds += kinds[output].tobytes()
         exchange.cumulative.frombytes(so_far[output].tobytes())
         if exchange.texts is not None:
-            exchange.texts += [str(self._text(payloads[i])) for i in np.flatnonzero(kinds == CONTENT)]
+            said = np.flatnonzero(kinds == CONTENT)
+            # Where each event repeats what was said before, the last one says it all.
+            exchange.texts += [self._said(payloads[i]) for i in (said[-1:] if exchange.answer.is_cumulative else said)]
         return output
+
+    def _said(self, payload: bytes) -> str:
+        try:
+            return str(self._text(payload))
+        except MALFORMED:  # output of some kind, but no text
+            return ""
+
+    def _read_alike(
+        self,
+        exchange: Exchange,
+        frame: Frame,
+        payloads: list[bytes],
+        done: int,
+        kinds: npt.NDArray[np.int8],
+        so_far: npt.NDArray[np.int64],
+    ) -> int:
+        """Go on behind `done` events, parsing those alone that are unlike the frame, until there is another frame.
+
+        Gives how many are done then.
+        """
+        alike = frame.compare(payloads[done:], exchange.text_before)
+        kinds[done:] = frame.kind
+        if alike.so_far is not None:
+            so_far[done:] = alike.so_far
+        n_alike = len(payloads) - done
+        like_before = done
+        for i in alike.unlike:
+            if done + i > like_before:
+                self._catch_up(exchange, frame, alike, i - 1)
+            so_far[done + i] = UNKNOWN
+            self._read_one(exchange, payloads, done + i, kinds, so_far)
+            like_before = done + i + 1
+            if exchange.frame is not frame:
+                return done + i + 1
+        if like_before < len(payloads):
+            self._catch_up(exchange, frame, alike, n_alike - 1)
+            if frame.cumulative:
+                exchange.text_before = alike.texts[-1]
+        return len(payloads)
+
+    def _catch_up(self, exchange: Exchange, frame: Frame, alike: Alike, i: int) -> None:
+        """Let the answer know what event i said, which was not parsed."""
+        answer = exchange.answer
+        if alike.so_far is not None:
+            answer.cumulative_tokens = int(alike.so_far[i])
+            if frame.totals:
+                answer.output_tokens = count(answer.cumulative_tokens)
+        if frame.cumulative:
+            answer.text_before = text_of(alike.texts[i])
 
     def _read_one(
         self,
@@ -154,6 +194,7 @@ class Decoder:
         so_far: npt.NDArray[np.int64],
     ) -> None:
         payload, answer = payloads[i], exchange.answer
+        exchange.text_before = None
         try:
             kinds[i] = kind = self._read(payload, answer)
         except MALFORMED:
@@ -164,72 +205,32 @@ class Decoder:
             return
         if answer.cumulative_tokens is not None:
             so_far[i] = answer.cumulative_tokens
-        elif kind == CONTENT and exchange.frames_tried < FRAMES_TRIED:
+        if kind >= CONTENT and exchange.frames_tried < FRAMES_TRIED and not answer.undecided:
             exchange.frames_tried += 1
-            exchange.frame = self._frame_of(payload) or exchange.frame
-
-    def _frame_of(self, payload: bytes) -> tuple[bytes, bytes] | None:
-        """What stands before and behind the output's text in an event, if that can be told for certain.
-
-        Nearly all events of a response differ in that text alone. One with the same bytes around another plain JSON string
-        says the same but for the text, so it need not be parsed: comparing takes a tenth of the time. It is certain if
-        the event, read with another text in that place, carries output, and read with none, carries nothing.
-        """
-        found = self._text_mark.search(payload)
-        if found is None:
-            return None
-        start = found.end()
-        stop = payload.find(b'"', start)
-        before, behind = payload[:start], payload[stop:]
-        try:
-            with_text = self._read(before + b"x" + behind, Answer())
-            without = self._read(before + behind, Answer())
-        except MALFORMED:
-            return None
-        return (before, behind) if with_text == CONTENT and without == NOTHING else None
+            found = Frame.of(payload, kind, answer, self._dialect, self._marks)
+            if found is not None:
+                frame, exchange.text_before = found
+                if frame != exchange.frame:
+                    exchange.frame = frame
 
 
-def _unlike(payloads: list[bytes], before: bytes, behind: bytes) -> list[int]:
-    """Which of the payloads are anything but `before` + a plain JSON string, not empty + `behind`; ascending."""
-    texts = [payload.removeprefix(before).removesuffix(behind) for payload in payloads]
-    text_bytes = np.fromiter(map(len, texts), np.int64, len(texts))
-    all_bytes = np.fromiter(map(len, payloads), np.int64, len(payloads))
-    like = (all_bytes - text_bytes == len(before) + len(behind)) & (text_bytes > 0)
-    unlike = np.flatnonzero(~like)
-    texts_alone = texts if not unlike.size else [texts[i] for i in np.flatnonzero(like)]
-    if not _is_plain(b" ".join(texts_alone)):  # a space between, or two halves of a character would pass as whole
-        unlike = np.union1d(unlike, [i for i, text in enumerate(texts) if not _is_plain(text)])
-    return [int(i) for i in unlike]
-
-
-def _is_plain(text: bytes) -> bool:
-    """Whether a JSON string of these bytes holds just them: no quote, no escape, no broken UTF-8."""
-    if b'"' in text or b"\\" in text:
-        return False
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def is_event_stream(exchange: Exchange) -> bool:
-    """Whether the body is worth reading as server-sent events."""
+def may_be_events(exchange: Exchange, dialect: Dialect) -> bool:
+    """Whether the body is worth reading as the events that were asked for."""
     return (
         200 <= exchange.status < 300
-        and exchange.content_type not in NOT_EVENTS
+        and exchange.content_type not in NOT_EVENTS[dialect.framing]
         and exchange.content_encoding in ("", "identity")
     )
 
 
-def judge(exchange: Exchange) -> None:
+def judge(exchange: Exchange, dialect: Dialect) -> None:
     """Set `error` and `words` of an exchange whose events have all been read: None only where all is well.
 
-    Success takes a 2xx status, no error event, an end sign or a finish reason, and output; [DONE] alone proves
-    nothing, since vLLM and SGLang send it behind an error event too.
+    Success takes a 2xx status, no error event, an end sign or a finish reason (where the API has them), and output; [DONE]
+    alone proves nothing, since vLLM and SGLang send it behind an error event too.
     """
     answer = exchange.answer
-    finished = answer.end_seen or answer.finish_reason is not None
+    finished = answer.end_seen or answer.finish_reason is not None or dialect.ends_with_response
     # llama-cpp-python says [DONE] to a stream that it breaks off, too: on a broken connection only a finish reason counts.
     if exchange.error == "truncated" and (answer.finish_reason is not None or exchange.status >= 300):
         exchange.error = None  # all that matters was here before the connection broke
@@ -238,10 +239,11 @@ def judge(exchange: Exchange) -> None:
     if not 200 <= exchange.status < 300:
         exchange.error = f"http-{exchange.status}"
         exchange.words = words_of_error(exchange.other_body)
-    elif not is_event_stream(exchange):
+    elif not may_be_events(exchange, dialect):
         exchange.error = "not-a-stream"
         what = exchange.content_encoding or exchange.content_type
-        exchange.words = f"answered {what} instead of an event stream: {words_of_error(exchange.other_body)}"
+        wanted = WANTED[dialect.framing]
+        exchange.words = f"answered {what} instead of {wanted}: {words_of_error(exchange.other_body)}"
     elif answer.error_words is not None:
         exchange.error, exchange.words = "server-error", answer.error_words
     elif exchange.bad_event:
@@ -250,6 +252,8 @@ def judge(exchange: Exchange) -> None:
         exchange.error, exchange.words = "truncated", "the stream ended without its end sign"
     elif not exchange.kinds:
         exchange.error, exchange.words = "empty", "a complete response without any output"
+    elif exchange.texts and answer.is_cumulative:
+        del exchange.texts[:-1]
 
 
 def event_tokens(exchange: Exchange) -> list[int] | None:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from loadgen.worker.likeness import Frame
     from loadgen.worker.users import User
 
 # The whole body of an error is read off the wire; this much of it is kept for the server's words.
@@ -78,6 +79,7 @@ class Exchange:
         "started",
         "status",
         "superseded",
+        "text_before",
         "texts",
         "turn",
         "unstamped",
@@ -129,7 +131,8 @@ class Exchange:
         self.started = False
         self.answer = Answer()
         self.rest = b""
-        self.frame: tuple[bytes, bytes] | None = None  # see Decoder._frame_of
+        self.frame: Frame | None = None
+        self.text_before: bytes | None = None  # the JSON text of the event before, where a frame has to compare
         self.frames_tried = 0
         self.other_body = b""
         self.event_ns: list[npt.NDArray[np.int64]] = []
@@ -143,3 +146,7 @@ class Exchange:
         self.max_lag_ns = 0
         self.n_reads = 0
         self.unstamped = 0
+
+    def body(self) -> bytes:
+        """What there is of the body and has not been decoded."""
+        return b"".join(part for segment in self.segments for part in segment.parts)

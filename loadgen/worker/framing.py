@@ -68,6 +68,7 @@ class FramedSlots(ABC, Generic[C]):
         self._loop = asyncio.get_running_loop()
         self._connections: list[C] = []  # by slot
         self._segment_bytes = MAX_SEGMENT_BYTES
+        self.event_lines = 2
         self.reads = 0
         self.reopened = 0
         self.on_end: Callable[[Exchange], None] = lambda _: None
@@ -255,13 +256,13 @@ class FramedSlots(ABC, Generic[C]):
             self.on_segment(exchange)
 
     def _leave_after_tokens(self, connection: C, exchange: Exchange) -> None:
-        # An event has two line ends at least: where there are not enough of them, nothing need be decoded, once the first
-        # output has shown that events do not say how many tokens they bring.
+        # An event has a number of line ends at least: where there are not enough of them, nothing need be decoded, once
+        # the first output has shown that events do not say how many tokens they bring.
         parts = connection.reader.parts
         exchange.line_ends += sum(part.count(b"\n") for part in parts[exchange.counted_parts :])
         exchange.counted_parts = len(parts)
         says_tokens = not exchange.kinds or exchange.answer.cumulative_tokens is not None
-        if exchange.line_ends < 2 * exchange.leave_tokens and not says_tokens:
+        if exchange.line_ends < self.event_lines * exchange.leave_tokens and not says_tokens:
             return
         self._hand_over(connection, exchange)
         if self.decode_now(exchange) >= exchange.leave_tokens:

@@ -18,7 +18,8 @@ import uvloop
 
 from loadgen import board as b
 from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
-from loadgen.dialects import DIALECTS
+from loadgen.dialects import spoken
+from loadgen.dialects.dialect import EVENT_LINES
 from loadgen.host import raise_descriptor_limit
 from loadgen.plan import OpenLoad, StagePlan, WorkerPlan
 from loadgen.worker.capture import CaptureWriter
@@ -53,13 +54,15 @@ class Worker:
         self._at = self._board.at(plan.worker, 0)
         self._clock = StampClock()
         self._pacer = Pacer()
-        self._decoder = Decoder(DIALECTS[plan.dialect], self._clock, self._decoded)
+        dialect = spoken(plan.wording)
+        self._decoder = Decoder(dialect, self._clock, self._decoded)
         self._transport = make_transport(plan, self._pacer)
+        self._transport.event_lines = EVENT_LINES[dialect.framing]
         self._transport.on_segment = self._decoder.on_segment
         self._chores = Chores(self._decoder, self._pacer, gives_way=self._transport.stamp_source == "kernel")
         self._transport.decode_one = self._chores.do_one
         self._transport.decode_now = self._decoder.decode_now
-        self._maker = RequestMaker(plan.pool, DIALECTS[plan.dialect])
+        self._maker = RequestMaker(plan.pool, dialect)
         self._capture = CaptureWriter(
             plan.capture_path,
             plan.worker,

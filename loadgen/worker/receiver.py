@@ -31,9 +31,10 @@ LARGE_READ_BYTES: Final = 16 * 1024
 LARGE_MEAN_BYTES: Final = 384
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 32
 
-# The end of an event and of the chunk around it. A chunked body never ends so (its last bytes are CR LF CR LF), so what
-# ends so need not be framed at once, and framing several reads together is cheaper than framing each.
-MORE_TO_COME: Final = b"\n\n\r\n"
+# The end of an event, or of a line of JSON, and of the chunk around it. A chunked body never ends so (its last bytes
+# are a zero, or a trailer, and CR LF CR LF), so what ends so need not be framed at once, and framing several reads
+# together is cheaper than framing each.
+MORE_TO_COME: Final = (b"\n\n\r\n", b"}\n\r\n", b"\n\r\n\r\n")
 MANY_READS: Final = 16
 
 READABLE: Final = select.EPOLLIN

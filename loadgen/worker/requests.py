@@ -1,12 +1,12 @@
 """The bytes of each request: one concatenation between the decision to send and the send."""
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Final
 
 import orjson
 
 from loadgen.dialects.answer import Ask
+from loadgen.dialects.dialect import Dialect
 from loadgen.plan import PromptPool
 
 # An odd number shuffles 0..2^k-1 (multiplication modulo 2^k is then a permutation); 2^64 / golden ratio, made odd,
@@ -20,7 +20,7 @@ STAGE_SHIFT: Final = 32
 class RequestMaker:
     """Makes the request with an id; the same id, seed and pool give the same bytes in any worker."""
 
-    def __init__(self, pool: PromptPool, dialect: ModuleType) -> None:
+    def __init__(self, pool: PromptPool, dialect: Dialect) -> None:
         self._head = pool.head
         self._talk = pool.talk
         self._body = dialect.body

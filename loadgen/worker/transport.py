@@ -15,6 +15,9 @@ class Transport(Protocol):
     reopened: int
     """Kept-alive connections found closed by the server, and opened anew."""
 
+    event_lines: int
+    """Line ends that an event has at least."""
+
     on_end: Callable[[Exchange], None]
     """Called once for each submitted exchange, when `ended` is set; may submit the next at once."""
     on_segment: Callable[[Exchange], None]

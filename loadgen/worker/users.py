@@ -10,6 +10,7 @@ thinks. Its due time counts from the answer's last byte: what the client needs i
 import datetime
 import email.utils
 import math
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -25,6 +26,9 @@ from loadgen.worker.transport import Transport
 
 REFUSALS: Final = (429, 503)
 """The statuses that ask to come again later."""
+
+RETRY_IN_BODY: Final = re.compile(rb'"retry_after"\s*:\s*"?([0-9]{1,9})\b')
+"""Databricks says it in the body: {"error": {"retry_after": 15}}."""
 
 # Where the server does not say when to come again: 1 s, doubled with each refusal, spread by a half to either side.
 FIRST_WAIT_NS: Final = NS_PER_S
@@ -197,7 +201,10 @@ class Users:
 
     def _wait_ns(self, exchange: Exchange) -> int:
         """Until the next attempt: as the server says, else longer each time."""
-        asked_ns = retry_after_ns(exchange.retry_after, time.time())
+        said = exchange.retry_after
+        if not said and (found := RETRY_IN_BODY.search(exchange.body())) is not None:
+            said = found[1].decode()
+        asked_ns = retry_after_ns(said, time.time())
         if asked_ns is not None:
             return asked_ns
         doubled_ns = FIRST_WAIT_NS << min(exchange.retries, MOST_DOUBLINGS)

@@ -7,12 +7,18 @@ from hypothesis import strategies as st
 from strategies import often
 
 from analysis.bootstrap import (
+    FEWEST,
+    Interval,
+    around,
     block_bootstrap,
+    block_weights,
     design_effect,
     difference,
+    drift_factor,
     mean_of_repeats,
     quantile_intervals,
     student_t,
+    widened,
     wilson,
 )
 
@@ -100,3 +106,29 @@ def test_a_quantile_lies_between_its_order_statistics():
 )  # fmt: skip
 def test_students_t_is_the_tables(freedom, confidence, point):
     assert student_t(freedom, confidence) == pytest.approx(point, rel=0.03)
+
+
+def test_weights_of_rows_draw_as_many_rows_as_there_are_and_neighbours_together():
+    weights = block_weights(40, draws=200)
+    assert weights.shape == (200, 40)
+    assert (weights.sum(axis=1) == 40).all()
+    assert weights.mean() == 1
+    alike = np.mean([np.corrcoef(row[:-1], row[1:])[0, 1] for row in weights])
+    assert alike > 0.3  # blocks of two
+
+
+def test_blocks_that_drift_ask_for_a_wider_interval_and_independent_ones_for_none():
+    rng = np.random.default_rng(4)
+    ones = np.ones(40)
+    steady = np.mean([drift_factor(rng.normal(10, 1, 40), ones) for _ in range(100)])
+    drifting = np.mean([drift_factor(np.cumsum(rng.normal(0, 1, 40)), ones) for _ in range(100)])
+    assert 1 <= steady < 1.4
+    assert drifting > 2
+    assert drift_factor(ones, ones) == 1
+    assert drift_factor(ones, np.repeat([1.0, 0.0], [2 * FEWEST - 2, 42 - 2 * FEWEST])) == 1
+    assert widened(Interval(5.0, 4.0, 7.0), 2.0) == (5.0, 3.0, 9.0)
+
+
+def test_resamples_that_are_mostly_no_numbers_give_no_interval():
+    assert around(1.0, np.array([np.nan] * 20 + [1.0] * 80)) is None
+    assert around(1.0, np.array([np.nan] * 5 + [1.0] * 95)) == (1.0, 1.0, 1.0)

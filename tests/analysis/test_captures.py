@@ -140,6 +140,29 @@ def test_a_large_batch_is_taken_in_pieces_that_add_up(tmp_path, monkeypatch):
     assert sum(len(rows) for rows in parts) == 300
 
 
+def test_small_batches_that_follow_each_other_are_taken_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(captures, "EVENTS_AT_ONCE", 100)
+    words = [None, "http-500", None, "cancelled", "empty"]
+    rows = [
+        row(
+            START_NS + k,
+            range(START_NS, START_NS + k % 7),
+            stage=k // 40,
+            error=words[k % 5],
+            event_tokens=[2] * (k % 7),
+        )
+        for k in range(80)
+    ]
+    write_run(tmp_path, rows, [stage_plan(0), stage_plan(1)], batch_rows=3)
+    parts = list(stage_rows(open_run(tmp_path).captures[0]))
+    assert [stage for stage, _ in parts] == sorted(stage for stage, _ in parts)
+    assert max(len(part.event_ns) for _, part in parts) <= 100
+    assert len(parts) < 10
+    assert [t for _, part in parts for t in part.sent_ns.tolist()] == [one["sent_ns"] for one in rows]
+    assert [word for _, part in parts for word in part.error.to_pylist()] == [one["error"] for one in rows]
+    assert [n for _, part in parts for n in part.events.tolist()] == [len(one["event_ns"]) for one in rows]
+
+
 def test_a_request_larger_than_a_piece_is_not_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(captures, "EVENTS_AT_ONCE", 4)
     rows = [row(START_NS, []), row(START_NS, range(START_NS, START_NS + 9)), row(START_NS, [START_NS])]

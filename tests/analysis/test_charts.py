@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import often
 
-from analysis.charts import Point, draw, nice_ceiling, throughput_latency, throughput_per_user
+from analysis.charts import Point, draw, nice_ceiling, overlaid, throughput_latency, throughput_per_user
 
 sizes = st.floats(0.01, 1e7)
 
@@ -12,7 +12,7 @@ sizes = st.floats(0.01, 1e7)
 @given(st.lists(st.tuples(sizes, sizes), min_size=2, max_size=12), st.booleans(), st.integers(60, 120))
 def test_no_line_of_a_picture_is_wider_than_asked_for(pairs, ascii_only, width):
     points = [Point(x, y, str(index)) for index, (x, y) in enumerate(pairs)]
-    picture = draw(points, "output tokens/s", "E2E p50, ms", width, 12, ascii_only)
+    picture = draw([points], "output tokens/s", "E2E p50, ms", width, 12, ascii_only)
     assert max(map(len, picture.splitlines())) <= width
     assert len(picture.splitlines()) == 12 + 4
     assert not ascii_only or picture.isascii()
@@ -20,7 +20,7 @@ def test_no_line_of_a_picture_is_wider_than_asked_for(pairs, ascii_only, width):
 
 def test_points_stand_where_they_belong_with_their_load_beside_them():
     picture = draw(
-        [Point(10, 100, "1"), Point(20, 200, "2"), Point(40, 200, "8")], "y", "x, ms", 60, 11, ascii_only=True
+        [[Point(10, 100, "1"), Point(20, 200, "2"), Point(40, 200, "8")]], "y", "x, ms", 60, 11, ascii_only=True
     )
     rows = picture.splitlines()[1:12]
     marked = [(row, column) for row, line in enumerate(rows) for column, char in enumerate(line) if char == "*"]
@@ -32,8 +32,8 @@ def test_points_stand_where_they_belong_with_their_load_beside_them():
 
 
 def test_axes_have_units_and_a_wide_range_is_logarithmic():
-    narrow = draw([Point(10, 1, ""), Point(100, 2, "")], "output tokens/s", "E2E p50, ms", 80, 10)
-    wide = draw([Point(10, 1, ""), Point(1_000, 2, "")], "output tokens/s", "E2E p50, ms", 80, 10)
+    narrow = draw([[Point(10, 1, ""), Point(100, 2, "")]], "output tokens/s", "E2E p50, ms", 80, 10)
+    wide = draw([[Point(10, 1, ""), Point(1_000, 2, "")]], "output tokens/s", "E2E p50, ms", 80, 10)
     assert "output tokens/s" in narrow
     assert "E2E p50, ms" in narrow
     assert "log scale" in wide
@@ -83,6 +83,18 @@ def test_the_picture_of_a_sweep_names_each_load():
     picture = throughput_latency([point(1, 10.0, 100.0), point(64, 30.0, 900.0), point(None, 50.0, 950.0)])
     assert "64" in picture
     assert picture.count("●") == 3
+
+
+def test_runs_that_are_overlaid_share_their_axes_and_have_marks_of_their_own():
+    fast = [point(1, 10.0, 100.0), point(64, 30.0, 900.0)]
+    slow = [point(1, 20.0, 50.0), point(64, 90.0, 450.0)]
+    picture = overlaid([fast, slow])
+    assert (picture.count("●"), picture.count("○")) == (2, 2)
+    assert "1,000" in picture  # the top of the faster one
+    assert overlaid([fast[:1], slow]) is not None
+    assert overlaid([fast[:1], slow[:1]]) is None
+    assert overlaid([[], []]) is None
+    assert overlaid([fast, slow], ascii_only=True).count("o") >= 2
 
 
 def test_what_a_user_gets_stands_against_what_all_get():

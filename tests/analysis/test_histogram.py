@@ -8,6 +8,7 @@ from strategies import latencies_ns, often
 
 from analysis.histogram import (
     CEILING_NS,
+    EXACT_UP_TO,
     HIGHEST_NS,
     Histogram,
     LogLine,
@@ -67,12 +68,51 @@ def test_histograms_that_differ_in_one_count_are_not_equal():
     assert Histogram() != 0
 
 
+PERCENTS = [0.01, 1, 50, 90, 95, 99, 99.9, 99.99, 100]
+
+
 @often
-@given(latencies_ns, st.sampled_from([0.01, 1, 50, 90, 95, 99, 99.9, 99.99, 100]))
-def test_a_percentile_is_never_below_the_exact_nearest_rank_and_at_most_a_thousandth_above(values, percentile):
+@given(latencies_ns, st.sampled_from(PERCENTS))
+def test_a_percentile_of_a_small_sample_is_the_exact_nearest_rank(values, percentile):
     exact = int(np.percentile(array(values), percentile, method="inverted_cdf"))
-    (found,) = percentiles(filled(array(values)), [percentile])
-    assert exact <= found <= exact * 1.001
+    assert percentiles(filled(array(values)), [percentile]) == [exact]
+    parts = [filled(array(values[::2])), filled(array(values[1::2]))]
+    assert percentiles(merge(parts), [percentile]) == [exact]
+
+
+@often
+@given(latencies_ns, st.sampled_from(PERCENTS))
+def test_a_percentile_of_counts_is_never_below_the_exact_one_and_at_most_a_thousandth_above(values, percentile):
+    exact = int(np.percentile(array(values), percentile, method="inverted_cdf"))
+    histogram = filled(array(values))
+    histogram.pieces = None  # as of a sample that is too large to keep
+    (found,) = percentiles(histogram, [percentile])
+    assert exact <= found <= exact * (1 + 1 / 1024)
+
+
+@pytest.mark.parametrize("draw", ["lognormal", "gamma", "ticks"])
+def test_percentiles_of_a_million_values_are_within_a_thousandth_of_numpys(draw):
+    rng = np.random.default_rng(5)
+    values = {
+        "lognormal": lambda: rng.lognormal(17, 0.5, 1_000_000),
+        "gamma": lambda: rng.gamma(2, 8e6, 1_000_000),
+        "ticks": lambda: 20e6 * rng.integers(1, 4, 1_000_000) + rng.integers(0, 300_000, 1_000_000),
+    }[draw]().astype(np.int64)
+    wanted = [50, 90, 95, 99, 99.9, 99.99]
+    assert percentiles(filled(values), wanted) == pytest.approx(np.percentile(values, wanted).tolist(), rel=0.001)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_values_are_kept_up_to_a_number_and_the_way_to_it_makes_no_difference(order):
+    values = np.arange(EXACT_UP_TO, dtype=np.int64) * 1_000
+    parts = [filled(values[:100]), filled(values[100:])][::order]
+    at_most = merge(parts)
+    assert sorted(at_most.values_ns.tolist()) == values.tolist()
+    one_more = merge([at_most, filled(array([7]))][::order])
+    assert one_more.values_ns is None
+    assert merge([one_more, Histogram()]).values_ns is None
+    fill(at_most, array([7]))
+    assert at_most.values_ns is None
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from synthetic import MS, START_NS, S
 
 from analysis.rates import (
     MOST_BINS_BESIDE,
+    TOKEN,
     add_tokens,
     by_bin,
     concurrency,
     in_flight_means,
+    parts_within,
     timeline_of,
-    tokens_within,
 )
 from analysis.window import Window
 
@@ -102,5 +103,6 @@ def test_short_stages_have_bins_of_100_ms_and_a_hung_request_does_not_stretch_th
 def test_tokens_within_a_window_are_half_open(offsets):
     stamps = START_NS + np.array(offsets, np.int64)
     small = Window(START_NS, START_NS + 20, START_NS, START_NS, "")
-    assert tokens_within(small, stamps, None) == sum(0 <= offset < 20 for offset in offsets)
-    assert tokens_within(small, stamps, np.full(len(stamps), 0.5)) == sum(0 <= offset < 20 for offset in offsets) / 2
+    inside = sum(0 <= offset < 20 for offset in offsets)
+    assert parts_within(small, stamps, None) == inside * TOKEN
+    assert parts_within(small, stamps, np.full(len(stamps), 0.5)) == inside * TOKEN / 2

@@ -51,7 +51,7 @@ def same(told: dict[str, Any] | None, values: list[int]) -> bool:
     assert told["max"] == pytest.approx(max(values) / 1e6, abs=1e-6)
     assert told["mean"] == pytest.approx(sum(values) / len(values) / 1e6, abs=1e-6)
     for name, percentile in summary.PERCENTILES.items():
-        assert told[name] == pytest.approx(reference.nearest_rank(values, percentile) / 1e6, rel=0.001, abs=1e-6)
+        assert told[name] == pytest.approx(reference.nearest_rank(values, percentile) / 1e6, rel=1e-12, abs=1e-6)
     return True
 
 

@@ -65,8 +65,28 @@ USERS = {
         "--concurrency",
         "limit is",
     ),
-    "an unknown API": (["--api", "images"], "--api", "'chat', 'completions'"),
-    "the path of another API": (["--url", f"{NOWHERE}/v1/completions"], "--api", "give --api completions"),
+    "an unknown API": (["--api", "images"], "--api", "allowed is auto, chat, completions, responses"),
+    "the path of another API": (
+        ["--url", f"{NOWHERE}/v1/completions", "--api", "chat"],
+        "--api",
+        "give --api completions",
+    ),
+    "a secret on the command line": (["--header", "Authorization: x"], "--header", "give --header-env"),
+    "a header that is none": (["--header", "x"], "--header", "allowed is 'Name: value'"),
+    "a variable that is not set": (["--header-env", "X-A=NOT_SET_HERE"], "--header-env", "is not set"),
+    "a key that is nowhere": (["--api-key-file", "/no/such"], "--api-key-file", "No such file or directory"),
+    "a body that is no JSON": (["--extra-body", "{"], "--extra-body", "this is no JSON"),
+    "a field without a value": (["--body-field", "x"], "--body-field", "allowed is NAME=VALUE"),
+    "a template that is not there": (["--body-template", "/no/such"], "--body-template", "No such file or directory"),
+    "tools that are none": (["--tools", "/dev/null"], "--tools", "is no JSON"),
+    "an image that is none": (["--image", "/dev/null"], "--image", "is no image that models take"),
+    "an image that the API cannot take": (["--api", "tgi", "--image", "8x8"], "--image", "the tgi API takes no images"),
+    "an end that the API cannot ignore": (["--api", "gemini", "--ignore-eos"], "--ignore-eos", "the gemini API"),
+    "a Databricks endpoint of no workspace": (
+        ["--databricks-endpoint", "e"],
+        "--databricks-endpoint",
+        "allowed is https://",
+    ),
     "an unknown transport": (["--transport", "udp"], "--transport", "'kernel'"),
     "an unknown option": (["--rps", "3"], "--rps", "No such option"),
     "an unknown objective": (["--slo", "speed=1s"], "--slo", "ttft, tpot, itl, e2e"),
@@ -98,9 +118,10 @@ USERS = {
 def test_what_the_user_got_wrong_is_one_sentence_and_status_2(which, tmp_path, monkeypatch, capsys):
     # In this process: the way is the installed command's, but for its start.
     arguments, field, words = USERS[which]
-    url = [] if which == "no URL" or "--url" in arguments else ["--url", NOWHERE]
+    url = [] if which == "no URL" or {"--url", "--databricks-endpoint"} & set(arguments) else ["--url", NOWHERE]
     monkeypatch.setattr("sys.argv", ["loadgen", "run", "--out", str(tmp_path / "run"), *url, *arguments])
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.delenv("DATABRICKS_HOST", raising=False)
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr()

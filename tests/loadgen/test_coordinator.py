@@ -19,6 +19,7 @@ from loadgen import coordinator as under_test
 from loadgen import host, planner
 from loadgen.board import Board
 from loadgen.coordinator import Coordinator, Outcome, StageNow, Watcher
+from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError
 from loadgen.plan import StagePlan
 from loadgen.simulator.process import serve
@@ -79,7 +80,7 @@ def coordinating(
             planned,
             where=planner.target(asked),
             model="sim",
-            key=key,
+            credentials=Credentials(key),
             transport="kernel",
             cores=host.usable_cores()[:workers],
             run_id="r",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from loadgen import planner
 from loadgen.dialects import DIALECTS
+from loadgen.dialects.credentials import Credentials
 from loadgen.errors import UsageError
 from loadgen.plan import UsersPlan
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
@@ -17,7 +18,7 @@ KEY = "sk-0123456789-secret"
 
 
 def where(url: str, api: str = "chat") -> tuple[str, int, bool, str]:
-    target = planner.target(spec(url=url, api=api))
+    target = planner.target(planner.resolved(spec(url=url, api=api)))
     return target.host, target.port, target.tls, target.path
 
 
@@ -48,8 +49,10 @@ def test_a_url_is_a_base_or_the_whole_path(url, host, port, tls, path):
 @pytest.mark.parametrize(("api", "other"), [("chat", "completions"), ("completions", "chat")])
 def test_the_whole_path_of_another_api_is_refused(api, other):
     path = {"chat": "/chat/completions", "completions": "/completions"}[other]
-    with pytest.raises(UsageError, match=rf"^--api: {api} does not go .* in {path}; give --api {other}$"):
-        planner.target(spec(url=f"http://h/v1{path}", api=api))
+    with pytest.raises(
+        UsageError, match=rf"^--api: {api} does not go .* ends as that of {other} does; give --api {other}$"
+    ):
+        planner.resolved(spec(url=f"http://h/v1{path}", api=api))
 
 
 @given(total=st.integers(0, 10**6), workers=st.integers(1, 64))
@@ -164,7 +167,7 @@ def plans_of(asked, workers: int, key: str | None = None):
         planner.schedules(asked),
         where=planner.target(asked),
         model="sim",
-        key=key,
+        credentials=Credentials(key),
         transport="kernel",
         cores=[None] * workers,
         run_id="r",
@@ -203,7 +206,7 @@ def test_a_request_is_whole_http_and_says_what_was_asked_for(
 ):
     asked = spec(api=api, input_tokens=input_tokens, output_tokens=output_tokens, ignore_eos=ignore_eos, seed=seed)
     target = planner.target(asked)
-    maker = RequestMaker(planner.pool(asked, model, planner.head(target, KEY)), DIALECTS[api])
+    maker = RequestMaker(planner.pool(asked, model, planner.head(asked, target, Credentials(KEY))), DIALECTS[api])
     line, fields, body = parsed(maker.request(number))
     assert line == f"POST {target.path} HTTP/1.1"
     assert fields["host"] == "127.0.0.1:8000"
@@ -233,7 +236,7 @@ def test_a_request_is_whole_http_and_says_what_was_asked_for(
     ],
 )
 def test_the_host_field_leaves_out_the_schemes_own_port(url, host):
-    assert parsed(planner.head(planner.target(spec(url=url)), None) + b"\r\n\r\n")[1]["host"] == host
+    assert parsed(planner.head(spec(url=url), planner.target(spec(url=url))) + b"\r\n\r\n")[1]["host"] == host
 
 
 def test_no_two_prompts_of_a_run_begin_alike():
@@ -280,7 +283,7 @@ def test_a_proxys_password_is_not_shown_either():
 @pytest.mark.parametrize("key", ["kéy", "two\nlines", "sk-1\r", "sk\x00", "sk\t1"])
 def test_a_key_that_http_cannot_send_is_refused_without_being_shown(key):
     with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
-        planner.head(planner.target(spec()), key)
+        planner.head(spec(), planner.target(spec()), Credentials(key))
     assert key not in str(caught.value)
 
 
@@ -335,3 +338,83 @@ def test_a_load_over_time_and_users_that_think_are_told():
     (stage,) = told(rate=(2.0,), requests=None, sessions=6, turns="3", think="1s")
     assert stage["load"]["unit"] == "session"
     assert stage["sessions"] == 6
+
+
+# headers
+
+WITH_KEY = Credentials("sk-1")
+
+
+def head_fields(asked, credentials: Credentials = WITH_KEY) -> dict[str, str]:
+    return parsed(planner.head(asked, planner.target(asked), credentials) + b"\r\n\r\n")[1]
+
+
+@pytest.mark.parametrize(
+    ("api", "accept"),
+    [("chat", "text/event-stream"), ("ollama", "application/x-ndjson"), ("embeddings", "application/json")],
+)
+def test_what_is_accepted_is_what_the_api_sends(api, accept):
+    fields = head_fields(spec(api=api))
+    assert (fields["accept"], fields["accept-encoding"]) == (accept, "identity")
+
+
+def test_the_users_headers_come_last_and_replace_those_of_the_same_name():
+    asked = spec(header=(("accept", "x/y"), ("X-Trace", "7"), ("Host", "other")))
+    secret = Credentials("sk-1", (("authorization", "Basic abc"),))
+    fields = head_fields(asked, secret)
+    assert (fields["accept"], fields["x-trace"], fields["host"], fields["authorization"]) == (
+        "x/y", "7", "other", "Basic abc",
+    )  # fmt: skip
+
+
+def test_each_api_has_its_key_in_its_own_header():
+    assert head_fields(spec(api="messages"))["x-api-key"] == "sk-1"
+    assert head_fields(spec(api="messages"))["anthropic-version"] == "2023-06-01"
+    assert head_fields(spec(api="azure"))["api-key"] == "sk-1"
+    assert "authorization" not in head_fields(spec(api="gemini"))
+
+
+def test_secret_headers_are_blotted_out_and_written_nowhere():
+    asked = spec(header_env=(("X-Key", "GATEWAY"),))
+    (plan,) = plans_of(asked, 1)
+    assert plan.metadata["spec"]["header_env"] == [("X-Key", "GATEWAY")]
+    credentials = Credentials("sk-1", (("X-Key", "the gateway's own"),))
+    plans = planner.worker_plans(
+        asked,
+        planner.schedules(asked),
+        where=planner.target(asked),
+        model="m",
+        credentials=credentials,
+        transport="kernel",
+        cores=[None],
+        run_id="r",
+        host={"name": "h", "kernel": "k", "clock_source": "tsc"},
+        capture_paths=["/tmp/x"],
+        board_fd=0,
+    )
+    assert plans[0].secrets == ("the gateway's own", "sk-1")
+    assert "gateway's" not in repr(plans) + json.dumps(plans[0].metadata)
+    assert b"X-Key: the gateway's own" in plans[0].pool.head
+
+
+def test_images_differ_from_body_to_body_and_are_the_same_for_a_seed():
+    def images(seed: int) -> list[str]:
+        pool = planner.pool(spec(image=("40x30", "https://h/a.png"), seed=seed), "m", b"")
+        bodies = [json.loads(before + after)["messages"][0]["content"] for before, after in pool.bodies[:5]]
+        assert {len(content) for content in bodies} == {3}
+        assert {content[2]["image_url"]["url"] for content in bodies} == {"https://h/a.png"}
+        return [content[1]["image_url"]["url"] for content in bodies]
+
+    assert len(set(images(1))) == 5
+    assert images(1) == images(1) != images(2)
+
+
+@pytest.mark.parametrize("api", list(DIALECTS))
+def test_every_api_can_carry_the_load(api):
+    asked = planner.resolved(spec(api=api, url="http://127.0.0.1:8000"))
+    maker = RequestMaker(plans_of(asked, 1)[0].pool, DIALECTS[api])
+    bodies = {maker.request(number).partition(b"\r\n\r\n")[2] for number in range(600)}
+    assert len(bodies) == 600, "no two are alike"
+    assert all(json.loads(body) for body in list(bodies)[:5])
+    (stage,) = planner.stages(asked, planner.schedules(asked))
+    assert ("inputs_per_request" in stage) == api.endswith("embeddings")

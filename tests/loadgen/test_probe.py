@@ -6,12 +6,27 @@ import ssl
 import pytest
 from asked import spec
 from canned import GOOD, STREAM, canned, refused_port, response, unreachable
+from streams import CASES
 
 from loadgen import planner, probe
+from loadgen.dialects import DIALECTS
+from loadgen.dialects.credentials import Credentials, header_fields
 from loadgen.errors import ERROR_CLASSES, EndpointError
 from loadgen.simulator.process import serve
 
 KEY = "sk-0123456789-secret"
+
+
+def fields(api: str, key: str | None):
+    return header_fields(DIALECTS[api], Credentials(key))
+
+
+def check(where, api: str, model: str, key: str | None, **options):
+    return probe.check(where, DIALECTS[api], model, fields(api, key), **options)
+
+
+def find_model(where, api: str, key: str | None) -> str:
+    return probe.find_model(where, DIALECTS[api], fields(api, key))
 
 
 def target(url: str, api: str = "chat", **changes):
@@ -21,7 +36,7 @@ def target(url: str, api: str = "chat", **changes):
 def refusal(url: str, model: str = "sim", key: str | None = KEY, api: str = "chat", **changes) -> tuple[str, str]:
     """(error class, sentence) of the check."""
     with pytest.raises(EndpointError) as caught:
-        probe.check(target(url, api, **changes), api, model, key, ignore_eos=False, connect_timeout_s=0.3)
+        check(target(url, api, **changes), api, model, key, ignore_eos=False, connect_timeout_s=0.3)
     words = str(caught.value)
     assert len(words.splitlines()) == 1
     kind = caught.value.error_class
@@ -39,18 +54,18 @@ def served():
 @pytest.mark.parametrize("api", ["chat", "completions"])
 @pytest.mark.parametrize("ignore_eos", [False, True])
 def test_a_good_endpoint_passes(served, api, ignore_eos):
-    probe.check(target(served.url, api), api, "sim", KEY, ignore_eos=ignore_eos)
+    check(target(served.url, api), api, "sim", KEY, ignore_eos=ignore_eos)
 
 
 @pytest.mark.parametrize("api", ["chat", "completions"])
 def test_the_first_model_that_is_listed_is_found(served, api):
     where = target(served.url, api)
-    assert probe.find_model(where, api, KEY) == "sim"
+    assert find_model(where, api, KEY) == "sim"
 
 
 def test_the_one_request_is_small_and_asks_as_the_load_will():
     with canned(response(GOOD)) as server:
-        probe.check(target(f"{server.url}?x=1"), "chat", "m", KEY, ignore_eos=True)
+        check(target(f"{server.url}?x=1"), "chat", "m", KEY, ignore_eos=True)
     (request,) = server.requests
     head, _, body = request.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /v1/chat/completions?x=1 HTTP/1.1\r\n")
@@ -107,8 +122,8 @@ def test_a_missing_or_wrong_key(key, monkeypatch):
     monkeypatch.setenv("THE_KEY", KEY)
     with serve("--api-key-env", "THE_KEY") as locked:
         kind, words = refusal(locked.url, key=key)
-        probe.check(target(locked.url), "chat", "sim", KEY, ignore_eos=False)
-        assert probe.find_model(target(locked.url), "chat", KEY) == "sim"
+        check(target(locked.url), "chat", "sim", KEY, ignore_eos=False)
+        assert find_model(target(locked.url), "chat", KEY) == "sim"
     assert kind == "http-401"
     assert "is OPENAI_API_KEY set to a key of this endpoint?" in words
     assert "sk-wrong" not in words
@@ -163,7 +178,7 @@ def test_an_answer_that_is_none(which):
 def test_a_stream_of_an_odd_type_is_read_for_what_it_is():
     for kind in ("", "application/octet-stream", "text/plain"):
         with canned(response(GOOD, kind)) as server:
-            probe.check(target(server.url), "chat", "m", None, ignore_eos=False)
+            check(target(server.url), "chat", "m", None, ignore_eos=False)
 
 
 def test_a_flood_is_not_read_to_its_end():
@@ -172,7 +187,7 @@ def test_a_flood_is_not_read_to_its_end():
         return response(event * (4 * probe.MAX_BODY_BYTES // len(event)), STREAM)
 
     with canned(flood) as server:
-        probe.check(target(server.url), "chat", "m", None, ignore_eos=False)
+        check(target(server.url), "chat", "m", None, ignore_eos=False)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +195,7 @@ def test_a_flood_is_not_read_to_its_end():
 )
 def test_an_endpoint_that_lists_no_model(body):
     with canned(response(body, "application/json")) as server, pytest.raises(EndpointError) as caught:
-        probe.find_model(target(server.url), "chat", KEY)
+        find_model(target(server.url), "chat", KEY)
     assert caught.value.error_class == "no-model"
     assert str(caught.value).startswith(f"--model: not given, and {server.url}/models lists none (status 200: ")
 
@@ -198,8 +213,8 @@ def test_a_certificate_that_nobody_trusts(server_tls, certificate):
         assert kind == "tls-certificate"
         assert words.startswith("the certificate of 127.0.0.1 is not trusted: ")
         assert "--tls-ca FILE names one to trust" in words
-        probe.check(target(server.url, tls_ca=str(certificate[0])), "chat", "m", KEY, ignore_eos=False)
-        probe.check(target(server.url, insecure=True), "chat", "m", KEY, ignore_eos=False)
+        check(target(server.url, tls_ca=str(certificate[0])), "chat", "m", KEY, ignore_eos=False)
+        check(target(server.url, insecure=True), "chat", "m", KEY, ignore_eos=False)
 
 
 def test_https_where_http_is_spoken(served):
@@ -213,3 +228,157 @@ def test_http_where_https_is_spoken(server_tls):
         kind, words = refusal(server.url.replace("https://", "http://"))
     assert kind == "bad-http"
     assert "broke off" in words
+
+
+# what else the one request tells
+
+
+def wants(request: bytes) -> dict:
+    body: dict = json.loads(request.partition(b"\r\n\r\n")[2])
+    return body
+
+
+def picky(request: bytes) -> bytes:
+    """As Bedrock's models behind a gateway are: 400 for a field that they do not know."""
+    if "stream_options" in wants(request):
+        return response(b'{"message":"stream_options is not supported"}', "application/json", "400 Bad Request")
+    return response(GOOD)
+
+
+def test_an_endpoint_that_refuses_stream_options_is_asked_without_them():
+    with canned(picky) as server:
+        checked = check(target(server.url), "chat", "m", KEY, ignore_eos=False)
+    assert not checked.takes_stream_options
+    assert ["stream_options" in wants(request) for request in server.requests] == [True, False]
+    with canned(response(GOOD)) as server:
+        assert check(target(server.url), "chat", "m", KEY, ignore_eos=False).takes_stream_options
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "api", "asked"),
+    [("400 Bad Request", "chat", 2), ("422 No", "chat", 2), ("401 No", "chat", 1), ("404 No", "chat", 1),
+     ("429 No", "chat", 1), ("500 No", "chat", 1), ("400 Bad Request", "messages", 1)],
+)  # fmt: skip
+def test_what_stream_options_are_no_reason_for_is_not_tried_again(status, api, asked):
+    with canned(response(b'{"error":"the first words"}', "application/json", status)) as server:
+        kind, words = refusal(server.url, api=api)
+        assert len(server.requests) == asked
+    assert kind == f"http-{status[:3]}"
+    assert "the first words" in words
+
+
+def test_the_name_of_the_limit_on_tokens_is_suggested_where_the_server_wants_another():
+    words = b'{"error":{"message":"Unsupported parameter: use max_completion_tokens instead."}}'
+    with canned(response(words, "application/json", "400 Bad Request")) as server:
+        assert refusal(server.url)[1].endswith("(give --max-tokens-field max_completion_tokens)")
+
+
+def test_a_model_that_thinks_in_secret_shows_by_its_count_that_it_works():
+    cut = (
+        b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
+        b'data: {"choices":[],"usage":{"completion_tokens":8}}\n\ndata: [DONE]\n\n'
+    )
+    with canned(response(cut)) as server:
+        checked = check(target(server.url), "chat", "m", KEY, ignore_eos=False)
+    assert checked.answer.output_tokens == 8
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name.endswith("normal")])
+def test_every_api_is_checked_with_its_own_words(case):
+    told = CASES[case]
+    with canned(response(told.body, told.content_type)) as server:
+        where = target(server.url.removesuffix("/v1"), told.api)
+        checked = check(where, told.api, "m", KEY, ignore_eos=False)
+    assert checked.answer.output_tokens == told.counts[1]
+    (request,) = server.requests
+    assert wants(request) | {"stream": True} != {"stream": True}
+    assert request.split(b" ")[1].decode() == where.path
+
+
+@pytest.mark.parametrize(
+    ("api", "field"),
+    [
+        ("chat", "Authorization: Bearer"),
+        ("messages", "x-api-key:"),
+        ("azure", "api-key:"),
+        ("gemini", "x-goog-api-key:"),
+        ("vertex", "Authorization: Bearer"),
+        ("databricks", "Authorization: Bearer"),
+        ("databricks-messages", "Authorization: Bearer"),
+    ],
+)
+def test_every_api_has_a_header_of_its_own_for_the_key(api, field):
+    with canned(response(b"", "", "401 Unauthorized")) as server:
+        where = target(server.url.removesuffix("/v1"), api)
+        with pytest.raises(EndpointError) as caught:
+            check(where, api, "m", KEY, ignore_eos=False)
+    assert f"\r\n{field} {KEY}\r\n".encode() in server.requests[0]
+    assert server.requests[0].count(KEY.encode()) == 1
+    variables = " or ".join(DIALECTS[api].key_variables)
+    assert str(caught.value).endswith(f"(is {variables} set to a key of this endpoint?)")
+    if api.endswith("messages"):
+        assert b"\r\nanthropic-version: 2023-06-01\r\n" in server.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("api", "listed", "line", "model"),
+    [
+        ("chat", {"data": [{"id": "a"}, {"id": "b"}]}, "GET /v1/models", "a"),
+        ("messages", {"data": [{"id": "claude"}]}, "GET /v1/models", "claude"),
+        ("ollama", {"models": [{"name": "l:1b"}]}, "GET /api/tags", "l:1b"),
+        ("ollama-generate", {"models": [{"name": "l:1b"}]}, "GET /api/tags", "l:1b"),
+        ("tgi", {"model_id": "org/m"}, "GET /info", "org/m"),
+        ("sglang", {"data": [{"id": "q"}]}, "GET /v1/models", "q"),
+        ("llamacpp", {"data": [{"id": "q.gguf"}]}, "GET /v1/models", "q.gguf"),
+        ("triton", [{"name": "postprocessing"}, {"name": "ensemble"}], "POST /v2/repository/index", "ensemble"),
+        ("gemini", {"models": [{"name": "models/e", "supportedGenerationMethods": ["embedContent"]},
+                               {"name": "models/g"}]}, "GET /v1beta/models", "g"),
+        ("embeddings", {"data": [{"id": "e"}]}, "GET /v1/models", "e"),
+    ],
+)  # fmt: skip
+def test_the_models_are_listed_as_each_api_lists_them(api, listed, line, model):
+    with canned(response(json.dumps(listed).encode(), "application/json")) as server:
+        where = target(server.url.removesuffix("/v1"), api, model=None)
+        assert find_model(where, api, KEY) == model
+    assert server.requests[0].startswith(f"{line} HTTP/1.1\r\n".encode())
+
+
+@pytest.mark.parametrize("api", ["sglang", "tgi", "llamacpp"])
+def test_an_api_that_needs_no_model_is_measured_without_one(api):
+    with canned(response(b"no", "", "404 Not Found")) as server:
+        assert find_model(target(server.url, api, model=None), api, KEY) == probe.NAMELESS
+
+
+def test_an_api_that_lists_no_models_wants_one():
+    with pytest.raises(EndpointError, match=r"^--model: not given, and the azure API lists none$"):
+        find_model(target("http://127.0.0.1:9", "azure", model=None), "azure", KEY)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "api"),
+    [
+        ("200 OK", b'{"name":"e","task":"llm/v1/completions"}', "databricks-completions"),
+        ("200 OK", b'{"name":"e","task":"llm/v1/chat"}', "databricks"),
+        ("200 OK", b'{"name":"e","task":"something/new"}', "databricks"),
+        ("200 OK", b'{"name":"e"}', "databricks"),
+        ("200 OK", b"[1]", "databricks"),
+        ("403 Forbidden", b'{"message":"no"}', "databricks"),
+    ],
+)
+def test_an_endpoint_of_databricks_says_by_its_task_what_it_speaks(status, body, api):
+    with canned(response(body, "application/json", status)) as server:
+        where = target(server.url.removesuffix("/v1"), "databricks", model="my e")
+        assert probe.find_api(where, DIALECTS["databricks"], "my e", fields("databricks", KEY)) == api
+    assert server.requests[0].startswith(b"GET /api/2.0/serving-endpoints/my%20e HTTP/1.1\r\n")
+
+
+def test_an_endpoint_whose_url_says_it_all_is_not_asked():
+    where = target("http://127.0.0.1:9", "chat")
+    assert probe.find_api(where, DIALECTS["chat"], "m") == "chat"
+
+
+def test_the_images_of_the_load_are_tried_too():
+    with canned(response(GOOD)) as server:
+        check(target(server.url), "chat", "m", KEY, ignore_eos=False, images=("data:image/png;base64,AA",))
+    assert wants(server.requests[0])["messages"][0]["content"][1]["image_url"] == {"url": "data:image/png;base64,AA"}

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen import host, planner, run
+from loadgen.dialects.credentials import NOBODY, Credentials
 from loadgen.errors import RunError, UsageError
 from loadgen.run import Run, check_descriptors, check_directory, choose_cores, choose_transport, create_directory
 
@@ -172,7 +173,9 @@ def test_a_run_without_a_name_is_called_by_its_time():
 
 def test_run_json_says_what_was_asked_where_and_how_it_ended_and_not_the_key(tmp_path):
     key = "sk-very-secret"
-    job = Run(spec(model=None, proxy="http://user:pass-word@127.0.0.1:9", workers=1), tmp_path, key=key)
+    job = Run(
+        spec(model=None, proxy="http://user:pass-word@127.0.0.1:9", workers=1), tmp_path, credentials=Credentials(key)
+    )
     assert not list(tmp_path.iterdir())
     create_directory(tmp_path)
     with job.started("sim"):
@@ -206,15 +209,15 @@ def test_a_run_that_this_machine_cannot_make_is_refused_before_anything_is_calle
         ({"url": "http://127.0.0.1/v1/completions"}, "--api"),
     ):
         with pytest.raises(UsageError, match=f"^{field}:"):
-            Run(spec(**changes), tmp_path / "run", key=None)
+            Run(spec(**changes), tmp_path / "run", credentials=NOBODY)
     with pytest.raises(UsageError, match=r"^OPENAI_API_KEY"):
-        Run(spec(), tmp_path / "run", key="line\nbreak")
+        Run(spec(), tmp_path / "run", credentials=Credentials("line\nbreak"))
     with pytest.raises(UsageError, match=r"^--out"):
-        Run(spec(), Path("/proc/self/status/run"), key=None)
+        Run(spec(), Path("/proc/self/status/run"), credentials=NOBODY)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_json_that_cannot_be_written_is_told_by_its_path(tmp_path):
-    job = Run(spec(workers=1), tmp_path / "run", key=None)
+    job = Run(spec(workers=1), tmp_path / "run", credentials=NOBODY)
     with pytest.raises(RunError, match=r"run\.json cannot be written: No such file or directory"), job.started("sim"):
         pass

@@ -1,10 +1,12 @@
+import io
 import json
 
 import click
 import pytest
+from asked import spec as spec_with
 from click.testing import CliRunner
 
-from loadgen.cli.options import api_key, load_options, spec_of
+from loadgen.cli.options import credentials, load_options, spec_of
 from loadgen.distribution import parse_distribution
 from loadgen.errors import UsageError
 from loadgen.schedule.arrivals import parse_process
@@ -13,6 +15,7 @@ from loadgen.spec import Spec, StageSpec, parse_cancel
 from loadgen.spec.settings import SETTINGS
 
 URL = "http://127.0.0.1:8000"
+TOOL = {"type": "function", "function": {"name": "f"}}
 
 
 @click.command()
@@ -51,7 +54,7 @@ def stage(*arguments: str) -> StageSpec:
 
 def test_a_url_is_enough():
     spec = asked("--url", URL)
-    assert (spec.url, spec.model, spec.api) == (URL, None, "chat")
+    assert (spec.url, spec.model, spec.api) == (URL, None, "auto")
     assert spec.stages == (
         StageSpec(
             name=None,
@@ -76,7 +79,9 @@ def test_a_url_is_enough():
     assert spec.timeout_s > spec.first_byte_timeout_s > spec.connect_timeout_s > 0
 
 
-def test_every_flag_arrives_where_it_belongs(certificate):
+def test_every_flag_arrives_where_it_belongs(certificate, tmp_path):
+    (tmp_path / "tools.json").write_text(json.dumps([TOOL]))
+    (tmp_path / "body.json").write_text('{"p": "{prompt}"}')
     spec = asked(
         *("--url", "https://h/v1", "--model", "m", "--api", "completions", "--rate", "1, 8,1..9@1m"),
         *("--arrivals", "gamma:2", "--duration", "2m", "--ramp-up", "1s", "--warmup", "500ms", "--drain", "0"),
@@ -85,12 +90,30 @@ def test_every_flag_arrives_where_it_belongs(certificate):
         *("--cancel", "30%@exp:3s", "--retry", "3", "--ignore-eos", "--seed", "5", "--workers", "2", "--cpus", "0-1"),
         *("--transport", "aiohttp", "--tls-ca", str(certificate[0]), "--proxy", "http://p:1", "--no-spin"),
         *("--connect-timeout", "1s", "--first-byte-timeout", "2s", "--idle-timeout", "3s", "--timeout", "4s"),
-        *("--cooldown", "5s", "--early-stop", "--slo", "ttft=1s"),
+        *("--slo", "ttft=1s", "--api-key-env", "MINE", "--header", "X-A: b", "--header", "X-C:d: e"),
+        *("--header-env", "X-Key=GATEWAY", "--usage", "continuous", "--return-token-ids"),
+        *("--max-tokens-field", "limit", "--inputs", "3", "--tools", str(tmp_path / "tools.json")),
+        *("--body-template", str(tmp_path / "body.json")),
+        *("--extra-body", '{"top_p": 0.5}', "--body-field", "a.b=true", "--body-field", "a.c=word"),
+        *("--cooldown", "5s", "--early-stop"),
     )
     assert spec == Spec(
         url="https://h/v1",
         model="m",
         api="completions",
+        api_key_env="MINE",
+        api_key_file=None,
+        header=(("X-A", "b"), ("X-C", "d: e")),
+        header_env=(("X-Key", "GATEWAY"),),
+        usage="continuous",
+        return_token_ids=True,
+        max_tokens_field="limit",
+        inputs=3,
+        tools=(TOOL,),
+        image=(),
+        body_template={"p": "{prompt}"},
+        extra_body={"top_p": 0.5},
+        body_field={"a": {"b": True, "c": "word"}},
         stages=tuple(
             StageSpec(
                 name=None,
@@ -302,15 +325,89 @@ def test_the_url_may_come_from_the_environment_and_the_flag_wins():
         asked(OPENAI_BASE_URL="env")
 
 
-def test_the_key_comes_from_the_environment_alone(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
-    assert api_key() == "sk-1"
-    monkeypatch.setenv("OPENAI_API_KEY", "")
-    assert api_key() is None
-    monkeypatch.delenv("OPENAI_API_KEY")
-    assert api_key() is None
+KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY", "DATABRICKS_TOKEN")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Set these variables, and none of those that keys come from."""
+
+    def set_to(**variables: str) -> None:
+        for name in KEYS:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    set_to()
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("api", "variables", "key"),
+    [
+        ("chat", {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "other"}, "sk-1"),
+        ("chat", {"OPENAI_API_KEY": ""}, None),
+        ("chat", {}, None),
+        ("messages", {"OPENAI_API_KEY": "other", "ANTHROPIC_API_KEY": "sk-2"}, "sk-2"),
+        ("gemini", {"GOOGLE_API_KEY": "g"}, "g"),
+        ("gemini", {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": "better"}, "better"),
+        ("databricks", {"DATABRICKS_TOKEN": "dapi", "OPENAI_API_KEY": "other"}, "dapi"),
+        ("databricks-messages", {"ANTHROPIC_API_KEY": "other"}, None),
+    ],
+)
+def test_each_api_has_a_variable_of_its_own_for_the_key(environment, api, variables, key):
+    environment(**variables)
+    assert credentials(spec_with(api=api)).key == key
+
+
+def test_the_key_comes_from_another_variable_or_from_a_file_and_never_from_the_command_line(
+    environment, tmp_path, monkeypatch
+):
+    environment(OPENAI_API_KEY="sk-1", MINE="sk-2")
+    assert credentials(spec_with(api_key_env="MINE")).key == "sk-2"
+    (tmp_path / "key").write_text("  sk-3\n")
+    assert credentials(spec_with(api_key_file=str(tmp_path / "key"))).key == "sk-3"
+    monkeypatch.setattr("sys.stdin", io.StringIO("sk-4\n"))
+    assert credentials(spec_with(api_key_file="-")).key == "sk-4"
     with pytest.raises(click.NoSuchOption):
         asked("--url", URL, "--api-key", "sk-1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"api_key_env": "NOT_SET"}, "--api-key-env: the environment variable NOT_SET is not set"),
+        ({"api_key_file": "/no/such"}, r"--api-key-file: '/no/such' cannot be read \(No such file or directory\)"),
+        ({"api_key_file": "/dev/null"}, "--api-key-file: '/dev/null' holds no key"),
+        ({"api_key_file": __file__}, "holds no key; allowed is a file that holds the key alone"),
+        ({"header_env": (("X-A", "NOT_SET"),)}, "--header-env: the environment variable NOT_SET of X-A is not set"),
+    ],
+)
+def test_a_key_that_is_not_where_it_should_be_is_refused(environment, changes, words):
+    with pytest.raises(UsageError, match=f"^{words}|{words}"):
+        credentials(spec_with(**changes))
+
+
+def test_headers_from_the_environment_are_secrets(environment):
+    environment(OPENAI_API_KEY="sk-1", GATEWAY="a longer secret")
+    held = credentials(spec_with(header_env=(("X-Key", "GATEWAY"),)))
+    assert held.headers == (("X-Key", "a longer secret"),)
+    assert held.secrets == ("a longer secret", "sk-1")
+    assert "secret" not in repr(held)
+    assert "sk-1" not in repr(held)
+
+
+def test_an_endpoint_of_databricks_is_found_by_its_name(environment):
+    def url(host: str) -> str:
+        return asked("--databricks-endpoint", "my endpoint", DATABRICKS_HOST=host).url
+
+    expected = "https://w.cloud.databricks.com/serving-endpoints/my%20endpoint/invocations"
+    assert url("https://w.cloud.databricks.com/") == url("w.cloud.databricks.com") == expected
+    assert url("http://127.0.0.1:8000").startswith("http://127.0.0.1:8000/serving-endpoints/")
+    with pytest.raises(UsageError, match=r"^--databricks-endpoint: DATABRICKS_HOST is not set; allowed is https://"):
+        asked("--databricks-endpoint", "e", DATABRICKS_HOST="")
+    with pytest.raises(UsageError, match=r"^--databricks-endpoint, --url: give one of the two"):
+        asked("--databricks-endpoint", "e", "--url", URL, DATABRICKS_HOST="h")
 
 
 @pytest.mark.parametrize(
@@ -331,7 +428,6 @@ def test_the_key_comes_from_the_environment_alone(monkeypatch):
         ("--requests", "many", "'many' is not a valid integer"),
         ("--requests", "9" * 5000, "is not a valid integer"),
         ("--seed", "9" * 999, "the number is too large"),
-        ("--api", "images", "'images' is not one of 'chat', 'completions'"),
         ("--transport", "udp", "'auto', 'kernel', 'aiohttp'"),
         ("--tls-ca", "/no/such/file", "https"),
         ("--late", "drop", "allowed is send or drop:DURATION, as in drop:50ms"),

@@ -1,13 +1,9 @@
-import contextlib
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from loadgen.dialects import chat
 from loadgen.dialects.answer import CONTENT, NOTHING, REASONING, TOOL, Answer, Ask
-from loadgen.worker.decoding import MALFORMED
 
 
 def chunk(delta: object = None, **fields: object) -> bytes:
@@ -137,15 +133,15 @@ def test_an_error_event_is_kept_in_the_servers_words(payload, words):
 
 
 def test_the_request_asks_for_a_stream_with_usage():
-    body = chat.body(Ask("m", "Say something.", 128, ignore_eos=True))
+    body = chat.DIALECT.body(Ask("m", "Say something.", 128, ignore_eos=True))
     assert body["messages"] == [{"role": "user", "content": "Say something."}]
     assert (body["stream"], body["stream_options"], body["ignore_eos"]) == (True, {"include_usage": True}, True)
-    assert "ignore_eos" not in chat.body(Ask("m", "p", 1, ignore_eos=False))
+    assert "ignore_eos" not in chat.DIALECT.body(Ask("m", "p", 1, ignore_eos=False))
 
 
 def test_what_was_said_before_stands_before_the_prompt():
     ask = Ask("m", "third", 16, False, "Be brief.", (("first", "one"), ("second", "two")))
-    assert [(message["role"], message["content"]) for message in chat.body(ask)["messages"]] == [
+    assert [(message["role"], message["content"]) for message in chat.DIALECT.body(ask)["messages"]] == [
         ("system", "Be brief."),
         ("user", "first"),
         ("assistant", "one"),
@@ -168,59 +164,6 @@ def test_what_was_said_before_stands_before_the_prompt():
 def test_the_text_of_a_content_event(delta, said):
     assert chat.read(chunk(delta), Answer()) == CONTENT
     assert chat.text(chunk(delta)) == said
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "id",
-                    "choices",
-                    "delta",
-                    "usage",
-                    "error",
-                    "content",
-                    "message",
-                    "text",
-                    "finish_reason",
-                    "completion_tokens",
-                    "prompt_tokens",
-                    "prompt_tokens_details",
-                    "completion_tokens_details",
-                    "cached_tokens",
-                    "tool_calls",
-                ]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
-
-
-@given(value=json_values)
-def test_hostile_types_raise_nothing_but_malformed(value):
-    answer = Answer()
-    with contextlib.suppress(MALFORMED):
-        payload = json.dumps(value).encode()
-        kind = chat.read(payload, answer)
-        assert kind in (NOTHING, CONTENT, REASONING, TOOL)
-        if kind == CONTENT:
-            chat.text(payload)
-    for n in counts(answer):
-        assert n is None or 0 <= n < 1 << 31
-    for text in (answer.response_id, answer.finish_reason, answer.error_words):
-        assert text is None or (isinstance(text, str) and len(text) <= 300)
-
-
-@given(payload=st.binary(max_size=40))
-def test_noise_raises_nothing_but_malformed(payload):
-    with contextlib.suppress(MALFORMED):
-        chat.read(payload, Answer())
 
 
 def test_a_bool_is_no_count():

@@ -1,13 +1,9 @@
-import contextlib
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from loadgen.dialects import completions
 from loadgen.dialects.answer import CONTENT, NOTHING, Answer, Ask
-from loadgen.worker.decoding import MALFORMED
 
 
 def chunk(text: object, **fields: object) -> bytes:
@@ -47,36 +43,21 @@ def test_an_error_event_is_kept_in_the_servers_words():
 
 
 def test_the_request_carries_the_plain_prompt():
-    body = completions.body(Ask("m", "Once", 16, ignore_eos=False))
+    body = completions.DIALECT.body(Ask("m", "Once", 16, ignore_eos=False))
     assert (body["prompt"], body["max_tokens"], body["stream"]) == ("Once", 16, True)
 
 
 def test_what_was_said_before_stands_before_the_prompt():
     ask = Ask("m", "third", 16, False, "Be brief.", (("first", " one"), ("second", " two")))
-    assert completions.body(ask)["prompt"] == "Be brief.\n\nfirst one\n\nsecond two\n\nthird"
+    assert completions.DIALECT.body(ask)["prompt"] == "Be brief.\n\nfirst one\n\nsecond two\n\nthird"
 
 
 def test_a_turn_begins_with_the_turn_before_and_its_answer():
     """What a prefix cache has to find."""
-    before = completions.body(Ask("m", "first", 16, False, "Be brief."))["prompt"]
-    after = completions.body(Ask("m", "second", 16, False, "Be brief.", (("first", " one"),)))["prompt"]
+    before = completions.DIALECT.body(Ask("m", "first", 16, False, "Be brief."))["prompt"]
+    after = completions.DIALECT.body(Ask("m", "second", 16, False, "Be brief.", (("first", " one"),)))["prompt"]
     assert after.startswith(before + " one")
 
 
 def test_the_text_of_a_content_event():
     assert completions.text(chunk("Hel")) == "Hel"
-
-
-@given(
-    value=st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["id", "choices", "text", "usage", "error"]), inner, max_size=4)
-        ),
-        max_leaves=12,
-    )
-)
-def test_hostile_types_raise_nothing_but_malformed(value):
-    with contextlib.suppress(MALFORMED):
-        completions.read(json.dumps(value).encode(), Answer())

@@ -272,3 +272,21 @@ def test_a_jitter_that_is_none_is_refused(text):
 
 def test_without_a_limit_capacity_is_infinite():
     assert capacity(EngineParameters(lock_step=False), 0, 1).requests_per_s == math.inf
+
+
+@pytest.mark.parametrize("lock_step", [True, False])
+def test_a_refused_draft_ends_the_tokens_of_a_step(lock_step):
+    parameters = EngineParameters(step_ns=MS, tokens_per_event=4, acceptance=0.5, lock_step=lock_step)
+    engine: Engine[Sequence] = Engine(parameters, 1)
+    sequence = Sequence(0, 4000)
+    engine.submit(sequence, 0)
+    counts = []
+    while sequence.state is not State.ENDED:
+        before = sequence.tokens_done
+        assert engine.next_due_ns is not None
+        engine.advance(engine.next_due_ns)
+        counts.append(sequence.tokens_done - before)
+    assert set(counts) == {1, 2, 3, 4}
+    # 1 + a + a^2 + a^3 tokens a step.
+    assert 4000 / len(counts) == pytest.approx(parameters.mean_tokens_per_step, rel=0.05)
+    assert parameters.mean_tokens_per_step == 1.875

@@ -227,7 +227,8 @@ def test_a_key_is_asked_for_where_one_is_set(connect, monkeypatch):
         assert (refused.status, refused.json["error"]["code"]) == (401, "invalid_api_key")
         assert client.request("GET", "/v1/models").status == 401
         assert client.request("GET", "/health").status == 200
-        assert client.chat(fields={"Authorization": "Bearer wrong"}).status == 401
+        for wrong in ("Bearer wrong", "s3cret", "bearer", "Bearer \xe9"):
+            assert client.chat(fields={"Authorization": wrong}).status == 401
         assert client.chat(fields={"Authorization": "Bearer s3cret"}).status == 200
 
 
@@ -541,3 +542,37 @@ def test_a_reset_by_the_client_is_a_closed_client(connect, until):
         sock.close()
         until(lambda: served.truth().num_rows, "the row")
         assert served.truth()["ended"].to_pylist() == ["client-closed"]
+
+
+def test_the_tokens_of_a_step_are_told_and_logged_as_the_draft_left_them(connect, rows_of):
+    usage = {"include_usage": True, "continuous_usage_stats": True}
+    with serve("--step", "1ms", "--tokens-per-event", "4", "--draft-acceptance", "0.5") as served:
+        got = connect(served).chat(max_tokens=60, stream_options=usage)
+        served.stop()
+        row = rows_of(served.truth())[got.events[0]["id"]]
+    outputs = [event for event in got.events if event["choices"] and event["choices"][0]["delta"].get("content")]
+    counts = [event["usage"]["completion_tokens"] for event in outputs]
+    assert counts[-1] == 60
+    steps = [after - before for before, after in itertools.pairwise([0, *counts])]
+    assert len(set(steps)) > 1
+    assert [len(text.split()) for text in got.texts] == steps
+    assert [row["token_ns"].count(stamp_ns) for stamp_ns in row["event_ns"]] == steps
+
+
+def test_a_prefix_that_is_cached_is_told_and_comes_sooner(connect):
+    text = " ".join(f"word{number}" for number in range(1000))
+    usage = {"include_usage": True}
+    with serve("--prefill-rate", "2000", "--step", "1ms", "--prefix-cache", "10000") as served:
+        client = connect(served)
+        asked = [[{"role": "user", "content": f"{text} {end}"}] for end in ("a", "b")]
+        told = [client.chat(messages=messages, max_tokens=1, stream_options=usage).events[-1] for messages in asked]
+        forgotten = client.request("POST", "/reset_prefix_cache", b"{}")
+        told.append(client.chat(messages=asked[0], max_tokens=1, stream_options=usage).events[-1])
+        served.stop()
+        rows = served.truth().to_pylist()
+    assert forgotten.json == {"success": True}
+    cached = [event["usage"]["prompt_tokens_details"]["cached_tokens"] for event in told]
+    assert cached == [row["cached_tokens"] for row in rows] == [0, 992, 0]
+    waits_ns = [row["first_token_ns"] - row["admitted_ns"] for row in rows]
+    assert waits_ns[0] >= 500_000_000
+    assert 4_500_000 <= waits_ns[1] < waits_ns[0] / 2

@@ -60,8 +60,12 @@ FLAGS = {
     "idle_timeout": "3s",
     "timeout": "4s",
     "slo": "ttft=1s",
+    "api_key_env": "MINE",
+    "usage": "continuous",
+    "max_tokens_field": "limit",
+    "inputs": "2",
 }
-SWITCHES = {"ignore_eos": True, "insecure": True, "spin": False}
+SWITCHES = {"return_token_ids": True, "ignore_eos": True, "insecure": True, "spin": False}
 
 # The same in TOML's own kinds.
 NUMBERS = {
@@ -162,7 +166,11 @@ def test_stages_have_settings_of_their_own_over_those_of_the_file(written):
         (["rate = "], "this is no TOML: Invalid value (at line 3, column 8)"),
         (["model = 3"], "model: 3 is no text; allowed is text in quotation marks"),
         (["ignore_eos = 1"], "ignore_eos: 1 is neither true nor false"),
-        (["api = 'images'"], "api: 'images' is not one of 'chat', 'completions'"),
+        (["usage = 'always'"], "usage: 'always' is not one of 'final', 'continuous', 'none'"),
+        (["header = 'Authorization: x'"], "header: Authorization looks like a secret"),
+        (["extra_body = 3"], "extra_body: this is no JSON object"),
+        (["extra_body = {api_key = 'x'}"], "extra_body: api_key looks like a secret"),
+        (["tools = [{}]"], "tools: these are no tools; allowed is a list of"),
         (["cpus = [1, 'x']"], "cpus: 'x' is not a valid integer"),
         (["slo = {ttft = 5}"], "slo: 'ttft' is no objective; allowed is METRIC[:pNN]=DURATION"),
         (["slo = {ttft = {limit_ms = -5}}"], "slo: the limit of ttft must be above 0"),

@@ -16,6 +16,7 @@ from loadgen.clock import NS_PER_S
 from loadgen.dialects import chat
 from loadgen.distribution import Distribution, parse_distribution
 from loadgen.plan import ClosedLoad, Limits, OpenLoad, PromptPool, StagePlan, Talk, Target, UsersPlan, WorkerPlan
+from loadgen.wording import Wording
 from loadgen.worker import closed_loop, open_loop, pacer, stage, users
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import NEVER, Pacer
@@ -79,7 +80,7 @@ def worker_plan(users_: UsersPlan, worker: int = 0, workers: int = 1, **changes:
         "core": None,
         "transport": "kernel",
         "spin": False,
-        "dialect": "chat",
+        "wording": Wording("chat"),
         "target": Target("127.0.0.1", 9, False, "/"),
         "limits": Limits(*[HOUR_NS] * 4),
         "users": users_,
@@ -233,7 +234,7 @@ class Driven:
         self.says: Callable[[Exchange], str] = lambda exchange: f"answer {exchange.request_id}"
         transport.clock, transport.pacer = clock, self.pacer
         transport.on_segment = self.undecoded.append
-        self.maker = RequestMaker(worker.pool, chat)
+        self.maker = RequestMaker(worker.pool, chat.DIALECT)
         if isinstance(plan.load, ClosedLoad):  # the worker has opened them all before the stage
             while transport.slots < plan.load.slots:
                 transport.add_slot()

@@ -13,6 +13,7 @@ import uvloop
 
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.dialects import chat
+from loadgen.dialects.dialect import EVENT_LINES, Dialect
 from loadgen.errors import ERROR_CLASSES
 from loadgen.plan import Limits, Target
 from loadgen.worker.decoding import Decoder
@@ -169,11 +170,14 @@ class Server:
 class Client:
     """A transport with a decoder behind it; counts what it is told."""
 
-    def __init__(self, transport: str, target: Target, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, transport: str, target: Target, limits: Limits = LIMITS, dialect: Dialect = chat.DIALECT
+    ) -> None:
         self.clock = StampClock()
-        self.decoder = Decoder(chat, self.clock, self._decoded)
+        self.decoder = Decoder(dialect, self.clock, self._decoded)
         self.pacer = Pacer()
         self.transport = TRANSPORTS[transport](target, limits, self.pacer)
+        self.transport.event_lines = EVENT_LINES[dialect.framing]
         self.transport.on_end = self._ended
         self.transport.on_segment = self._segment
         self.transport.decode_one = self.decoder.decode_one
@@ -252,6 +256,7 @@ def play(
     receive_bytes: int = 0,
     slots: int = 1,
     opened: bool = True,
+    dialect: Dialect = chat.DIALECT,
     run: Callable[[Any], None] = uvloop.run,
     **target: Any,
 ) -> None:
@@ -263,7 +268,7 @@ def play(
     async def both() -> None:
         async with (
             Server(*scripts, tls=tls, host=server_host, receive_bytes=receive_bytes) as server,
-            Client(transport, server.target(**target)) as client,
+            Client(transport, server.target(**target), dialect=dialect) as client,
         ):
             if opened:
                 await client.transport.open(slots)
@@ -292,12 +297,12 @@ async def serve_for_ever(peer: Peer) -> None:
         await peer.answer()
 
 
-def outcome(transport: str, *scripts: Script, **options: Any) -> tuple[Exchange, int]:
-    """Ask once: (exchange, reopened connections)."""
+def outcome(transport: str, *scripts: Script, quoted: bool = False, **options: Any) -> tuple[Exchange, int]:
+    """Ask once: (exchange, reopened connections). `quoted`: the texts of the answer are kept."""
     seen: list[tuple[Exchange, int]] = []
 
     async def ask(client: Client, _server: Server) -> None:
-        seen.append((await client.ask(), client.transport.reopened))
+        seen.append((await client.ask(texts=[] if quoted else None), client.transport.reopened))
         error = seen[0][0].error
         assert error is None or error in ERROR_CLASSES or error.startswith("http-")
 

@@ -1,10 +1,10 @@
-import itertools
 import json
 from array import array
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from decoded import cut, ended, stamps
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,41 +28,6 @@ ROLE = delta(role="assistant", content="")
 FINISH = delta("length")
 DONE = b"data: [DONE]\n\n"
 FAILURE = event(error={"message": "out of memory", "code": 500})
-
-
-def ended(
-    *reads: bytes,
-    status: int = 200,
-    content_type: str = "text/event-stream",
-    content_encoding: str = "",
-    error: str | None = None,
-    segment_ends: tuple[int, ...] = (),
-    dialect=chat,
-    quoted: bool = False,
-) -> Exchange:
-    """Decode a response whose body came in these reads, read i at (i + 1) * 1,000 ns; a segment ends behind each of
-    `segment_ends` (numbers of reads), and at the end."""
-    exchange = Exchange(1, 0, 0, b"", 0)
-    exchange.status, exchange.content_type, exchange.content_encoding = status, content_type, content_encoding
-    exchange.texts = [] if quoted else None
-    done: list[Exchange] = []
-    decoder = Decoder(dialect, StampClock(), done.append)
-    borders = [0, *sorted(set(segment_ends)), len(reads)]
-    for first, last in itertools.pairwise(borders):
-        parts = list(reads[first:last])
-        times = array("q", [(i + 1) * 1_000 for i in range(first, last)])
-        segment = Segment(parts, list(range(1, len(parts) + 1)), bytearray(NO_STAMP * len(parts)), times)
-        exchange.segments.append(segment)
-        exchange.ended = last == len(reads)
-        exchange.error = error if exchange.ended else None
-        decoder.on_segment(exchange)
-        assert not decoder.decode_one()
-    assert done == [exchange]
-    return exchange
-
-
-def stamps(exchange: Exchange) -> list[int]:
-    return np.concatenate(exchange.event_ns).tolist() if exchange.event_ns else []
 
 
 # stamps
@@ -102,11 +67,6 @@ STREAM = b"".join(
     ]
 )
 KINDS = [REASONING, CONTENT, CONTENT, CONTENT]
-
-
-def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
-    places = [0, *sorted({min(place, len(stream)) for place in cuts}), len(stream)]
-    return [stream[a:b] for a, b in itertools.pairwise(places) if a < b]
 
 
 @given(
@@ -199,7 +159,7 @@ def test_a_failure_of_our_own_costs_one_request_and_says_so():
     def broken(_payload, _answer):
         raise RuntimeError("our bug")
 
-    dialect = SimpleNamespace(read=broken, text=chat.text, TEXT_MARK=chat.TEXT_MARK)
+    dialect = replace(chat.DIALECT, read=broken)
     exchange = ended(delta(content="a"), DONE, dialect=dialect)
     assert (exchange.error, exchange.words) == ("decode-failed", "RuntimeError: our bug")
 
@@ -210,7 +170,7 @@ def test_a_failure_of_our_own_in_mid_stream_is_not_forgotten_at_its_end():
             raise RuntimeError("our bug")
         return chat.read(payload, answer)
 
-    dialect = SimpleNamespace(read=broken, text=chat.text, TEXT_MARK=chat.TEXT_MARK)
+    dialect = replace(chat.DIALECT, read=broken)
     reads = (delta(content="never"), delta(content="b"), FINISH, DONE)
     exchange = ended(*reads, segment_ends=(1, 2), dialect=dialect)
     assert (exchange.error, exchange.words) == ("decode-failed", "RuntimeError: our bug")
@@ -220,7 +180,7 @@ def test_a_failure_of_our_own_in_mid_stream_is_not_forgotten_at_its_end():
 def test_an_event_that_the_end_completes_is_stamped_by_the_last_read(times, stamp_ns):
     exchange = Exchange(1, 0, 0, b"", 0)
     exchange.status = 200
-    decoder = Decoder(chat, StampClock(), lambda _: None)
+    decoder = Decoder(chat.DIALECT, StampClock(), lambda _: None)
     last = delta("length", content="b").removesuffix(b"\n")
     exchange.segments.append(Segment([delta(content="a"), last], [2], bytearray(NO_STAMP), array("q", [5_000])))
     decoder.on_segment(exchange)
@@ -262,7 +222,7 @@ def test_what_has_come_can_be_decoded_at_once():
     exchange = Exchange(1, 0, 0, b"", 0)
     exchange.status = 200
     done: list[Exchange] = []
-    decoder = Decoder(chat, StampClock(), done.append)
+    decoder = Decoder(chat.DIALECT, StampClock(), done.append)
     seen = []
     a, b = delta(content="a"), delta(content="b")
     for i, data in enumerate([ROLE, a, b[:9], b[9:] + delta(reasoning_content="c"), delta(), FINISH, DONE]):
@@ -283,7 +243,7 @@ def test_what_has_come_can_be_decoded_at_once():
 def test_the_servers_own_count_of_tokens_goes_before_the_events():
     exchange = Exchange(1, 0, 0, b"", 0)
     exchange.status = 200
-    decoder = Decoder(chat, StampClock(), lambda _: None)
+    decoder = Decoder(chat.DIALECT, StampClock(), lambda _: None)
     data = delta(content="abc", usage=usage(5))
     exchange.segments.append(Segment([data], [1], bytearray(NO_STAMP), array("q", [0])))
     assert decoder.decode_now(exchange) == 5
@@ -295,9 +255,7 @@ def test_a_failure_of_our_own_in_the_middle_ends_no_worker():
 
     exchange = Exchange(1, 0, 0, b"", 0)
     exchange.status = 200
-    decoder = Decoder(
-        SimpleNamespace(read=broken, text=chat.text, TEXT_MARK=chat.TEXT_MARK), StampClock(), lambda _: None
-    )
+    decoder = Decoder(replace(chat.DIALECT, read=broken), StampClock(), lambda _: None)
     exchange.segments.append(Segment([delta(content="a")], [1], bytearray(NO_STAMP), array("q", [0])))
     assert decoder.decode_now(exchange) == 0
     exchange.ended = True
@@ -328,7 +286,7 @@ def test_a_refusal_is_an_answer_too():
 @given(
     texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), min_size=1, max_size=40),
     escaped=st.booleans(),
-    dialect=st.sampled_from([chat, completions]),
+    dialect=st.sampled_from([chat.DIALECT, completions.DIALECT]),
     cuts=st.lists(st.integers(0, 3000), max_size=20),
     segment_ends=st.lists(st.integers(1, 19), max_size=3),
 )
@@ -336,7 +294,7 @@ def test_the_answer_is_quoted_to_the_letter(texts, escaped, dialect, cuts, segme
     """Most events are known by their frame and not parsed: the text is the same."""
 
     def chunk(text: str) -> bytes:
-        choice = {"index": 0, "delta": {"content": text}} if dialect is chat else {"index": 0, "text": text}
+        choice = {"index": 0, "delta": {"content": text}} if dialect is chat.DIALECT else {"index": 0, "text": text}
         return b"data: " + json.dumps({"id": "c1", "choices": [choice]}, ensure_ascii=escaped).encode() + b"\n\n"
 
     reads = cut(b"".join(map(chunk, texts)) + DONE, cuts)

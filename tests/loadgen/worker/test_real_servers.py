@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import scripted
 from scripted import TRANSPORTS, Client, Peer, Server, answer_with, outcome, play
 
 from loadgen.dialects import completions
@@ -25,9 +24,8 @@ def test_a_chat_of_llama_cpp_is_40_tokens_without_a_usage(transport):
     assert exchange.response_bytes == len(llama_cpp("chat"))
 
 
-def test_a_completion_of_llama_cpp_is_8_tokens_and_its_last_event_is_none(transport, monkeypatch):
-    monkeypatch.setattr(scripted, "chat", completions)
-    exchange, _ = outcome(transport, answer_with(llama_cpp("completions")))
+def test_a_completion_of_llama_cpp_is_8_tokens_and_its_last_event_is_none(transport):
+    exchange, _ = outcome(transport, answer_with(llama_cpp("completions")), dialect=completions.DIALECT)
     assert (exchange.error, len(exchange.kinds), exchange.answer.finish_reason) == (None, 8, "length")
 
 

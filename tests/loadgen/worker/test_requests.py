@@ -1,11 +1,11 @@
 import json
-from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.dialects import chat, completions
+from loadgen.dialects.dialect import Dialect
 from loadgen.plan import PromptPool, Talk
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
 
@@ -17,7 +17,7 @@ TALK = Talk("m", "Be brief.", 16, True, tuple(f"say {i}" for i in range(5)), ("I
 
 
 def maker(
-    nonce_words: int = 7, seed: int = 0, vocabulary: tuple[bytes, ...] = WORDS, dialect: ModuleType = chat
+    nonce_words: int = 7, seed: int = 0, vocabulary: tuple[bytes, ...] = WORDS, dialect: Dialect = chat.DIALECT
 ) -> RequestMaker:
     return RequestMaker(PromptPool(b"POST / HTTP/1.1", BODIES, vocabulary, nonce_words, seed, TALK), dialect)
 
@@ -65,14 +65,18 @@ TEXTS = st.text(st.characters(codec="utf-8"))
 HISTORIES = st.lists(st.tuples(TEXTS, TEXTS), max_size=4)
 
 
-@given(number=st.integers(0, (1 << 42) - 1), history=HISTORIES, dialect=st.sampled_from([chat, completions]))
+@given(
+    number=st.integers(0, (1 << 42) - 1),
+    history=HISTORIES,
+    dialect=st.sampled_from([chat.DIALECT, completions.DIALECT]),
+)
 def test_a_later_turn_is_whole_and_says_what_its_head_says(number, history, dialect):
     made = maker(dialect=dialect)
     head, _, body = made.turn(number, history).partition(b"\r\n\r\n")
     assert head == b"POST / HTTP/1.1\r\nContent-Length: %d" % len(body)
     asked = json.loads(body)
     assert (asked["model"], asked["max_tokens"], asked["stream"], asked["ignore_eos"]) == ("m", 16, True, True)
-    if dialect is chat:
+    if dialect is chat.DIALECT:
         contents = [message["content"] for message in asked["messages"]]
         assert contents == ["Be brief.", *(text for pair in history for text in pair), made.prompt(number)]
     else:

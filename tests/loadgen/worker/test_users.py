@@ -6,6 +6,7 @@ import itertools
 import json
 import string
 import time
+from array import array
 
 import pytest
 from by_hand import HOUR_NS, ByHand, Driven, closed_plan, drive, open_plan, pool
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from loadgen.clock import NS_PER_MS, NS_PER_S
 from loadgen.distribution import CANCEL_WHEN, CANCEL_WHO, THINK, TURNS, parse_distribution, uniform
 from loadgen.worker import users
-from loadgen.worker.exchange import Exchange
+from loadgen.worker.exchange import Exchange, Segment
 from loadgen.worker.requests import STAGE_SHIFT
+from loadgen.worker.stamps import NO_STAMP
 from loadgen.worker.users import retry_after_ns
 
 many = settings(max_examples=40, deadline=None)
@@ -222,6 +224,20 @@ def test_the_server_says_when_to_come_again(retry_after, wait_ns, monkeypatch):
 
     driven = drive(closed_plan(1, 1), transport, act, retries=1)
     assert [ns for ns, _ in driven.sent()] == [0, wait_ns]
+
+
+@pytest.mark.parametrize("body", [b'{"error":{"code":429,"retry_after":15}}', b'{"error": {"retry_after": "15"}}'])
+def test_a_server_may_say_it_in_the_body(body):
+    transport = ByHand()
+
+    def act(driven: Driven) -> None:
+        segment = Segment([body[:20], body[20:]], [2], bytearray(NO_STAMP), array("q", [0]))
+        transport.end(transport.flying[0], status=429, segments=[segment])
+        driven.run_until(15 * NS_PER_S)
+        transport.end(transport.flying[0])
+
+    driven = drive(closed_plan(1, 1), transport, act, retries=1)
+    assert [ns for ns, _ in driven.sent()] == [0, 15 * NS_PER_S]
 
 
 def test_where_it_does_not_say_the_wait_grows_and_is_not_the_same_for_all():

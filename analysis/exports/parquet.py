@@ -1,0 +1,175 @@
+"""requests.parquet and tokens.parquet.
+
+Three bytes is what a token may cost, and its time and the gap before it are two times the same noise. Two things make that
+fit. Times are rounded to 1 us, a fraction of what a stamp is good for, and gaps as HdrHistogram rounds (but to the nearest:
+at most 1/2048 off, and not at all below 2 us). And both are split by bytes (BYTE_STREAM_SPLIT) before zstd: the noise is in
+the low bytes, and the high ones, which are alike in streams that step together, cost little. Packed as deltas they would
+take half as much again, for one large gap widens the 31 beside it; the columns that count are packed so.
+"""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.captures import Integers, Rows
+from analysis.exports.files import whole
+from analysis.exports.requests import REQUESTS, event_numbers, request_batch
+from analysis.opened import Opened, Piece, of_window, opened
+
+TIME_STEP_BITS: Final = 10
+"""Times in tokens.parquet are multiples of 2**10 = 1,024 ns."""
+
+GAP_BITS: Final = 11
+"""Gaps there have so many significant bits."""
+
+LARGE_BYTES: Final = 1 << 28
+"""A capture of more than this has a file a stage: some 80 million tokens."""
+
+ROW_GROUP: Final = 1 << 20
+"""Tokens a row group: DuckDB gives one to a thread, and reads its statistics to skip it. 30 MB while it is gathered."""
+
+TOKENS: Final = pa.schema(
+    [
+        pa.field("request_id", pa.uint64(), nullable=False),
+        pa.field("stage", pa.uint16(), nullable=False),
+        pa.field("index", pa.uint32(), nullable=False),
+        pa.field("t_ns", pa.int64(), nullable=False),
+        pa.field("gap_ns", pa.int64()),
+        pa.field("tokens", pa.uint16(), nullable=False),
+        pa.field("kind", pa.uint8(), nullable=False),
+        pa.field("measured", pa.bool_(), nullable=False),
+    ]
+)
+
+_TOKEN_ENCODINGS: Final = {
+    "request_id": "DELTA_BINARY_PACKED",
+    "index": "DELTA_BINARY_PACKED",
+    "t_ns": "BYTE_STREAM_SPLIT",
+    "gap_ns": "BYTE_STREAM_SPLIT",
+}
+_WORDS: Final = ("error", "finish_reason")
+
+
+def write(run_dir: Path, out_dir: Path, sample: int) -> list[Path]:
+    """Both files; of a large run, tokens/stage-N.parquet in place of the second."""
+    run = opened(run_dir)
+    large = sum(capture.path.stat().st_size for capture in run.run.captures) > LARGE_BYTES
+    paths = {"requests": out_dir / "requests.parquet"}
+    for stage in run.windows:
+        paths[f"tokens-{stage}"] = out_dir / (f"tokens/stage-{stage}.parquet" if large else "tokens.parquet")
+    if not run.windows:
+        paths["tokens"] = out_dir / "tokens.parquet"
+    facts = _facts(run)
+    with ExitStack() as stack:
+        files: dict[Path, _RowGroups] = {}
+        for name, path in paths.items():
+            if path not in files:
+                part = stack.enter_context(whole(path))
+                schema = REQUESTS if name == "requests" else TOKENS
+                files[path] = stack.enter_context(_RowGroups(part, schema, facts))
+        for piece in run.pieces():
+            files[paths["requests"]].add(request_batch(run, piece))
+            files[paths[f"tokens-{piece.stage}"]].add(token_batch(run, piece))
+    return list(files)
+
+
+def token_batch(run: Opened, piece: Piece) -> pa.RecordBatch:
+    """A row an output event of a piece's requests, as TOKENS."""
+    rows, window = piece.rows, run.windows[piece.stage]
+    index = event_numbers(rows)
+    measured = of_window(window, rows) & rows.completed
+    tokens = np.ones(len(index), np.uint16) if rows.event_tokens is None else _told(rows)
+    kinds = np.zeros(len(index), np.uint8) if rows.event_kind is None else rows.event_kind.astype(np.uint8)
+    request_ids = piece.batch.column("request_id").to_numpy()
+    arrays = [
+        pa.array(np.repeat(request_ids, rows.events), pa.uint64()),
+        pa.array(np.full(len(index), piece.stage, np.uint16)),
+        pa.array(index.astype(np.uint32)),
+        pa.array(rounded_time(rows.event_ns - run.origin_ns)),
+        pa.array(rounded_gap(np.diff(rows.event_ns, prepend=0)), mask=index == 0),
+        pa.array(tokens),
+        pa.array(kinds),
+        pa.array(np.repeat(measured, rows.events)),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=TOKENS)
+
+
+def _told(rows: Rows) -> Any:
+    assert rows.event_tokens is not None
+    return np.where(np.repeat(rows.told_tokens, rows.events), rows.event_tokens, 1).astype(np.uint16)
+
+
+def rounded_time(times_ns: Integers) -> Integers:
+    """The nearest multiple of 1,024 ns."""
+    return ((times_ns + (1 << (TIME_STEP_BITS - 1))) >> TIME_STEP_BITS) << TIME_STEP_BITS
+
+
+def rounded_gap(gaps_ns: Integers) -> Integers:
+    """The nearest number of GAP_BITS significant bits: at most 1/2048 off. Gaps below zero stay as they are."""
+    size = np.frexp(np.maximum(gaps_ns, 1).astype(np.float64))[1].astype(np.int64)
+    shift = np.maximum(size - GAP_BITS, 0)
+    return ((gaps_ns + ((1 << shift) >> 1)) >> shift) << shift
+
+
+class _RowGroups:
+    """A Parquet file that gathers batches until they fill a row group."""
+
+    def __init__(self, path: Path, schema: pa.Schema, facts: dict[str, str]) -> None:
+        is_tokens = schema is TOKENS
+        self._schema = schema.with_metadata(facts)
+        self._writer = pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="zstd",
+            compression_level=9,
+            use_dictionary=["stage", "tokens", "kind"] if is_tokens else list(_WORDS),
+            column_encoding=_TOKEN_ENCODINGS
+            if is_tokens
+            else {
+                field.name: "DELTA_BINARY_PACKED"
+                for field in schema
+                if pa.types.is_integer(field.type) and _packs(field)
+            },
+        )
+        self._gathered: list[pa.RecordBatch] = []
+        self._rows = 0
+
+    def __enter__(self) -> "_RowGroups":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._put()
+        finally:
+            self._writer.close()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._gathered.append(batch)
+        self._rows += batch.num_rows
+        if self._rows >= ROW_GROUP:
+            self._put()
+
+    def _put(self) -> None:
+        gathered, self._gathered, self._rows = self._gathered, [], 0
+        if gathered:
+            table = pa.Table.from_batches(gathered).replace_schema_metadata(self._schema.metadata)
+            self._writer.write_table(table, row_group_size=ROW_GROUP)
+
+
+def _packs(field: pa.Field) -> bool:
+    return bool(
+        field.type.bit_width >= 32
+    )  # narrower ones are stored as 32 bits, and not all writers pack unsigned ones
+
+
+def _facts(run: Opened) -> dict[str, str]:
+    return {
+        "loadgen": str(run.run.facts["loadgen"]),
+        "run_id": str(run.run.facts["run_id"]),
+        "start_monotonic_ns": str(run.origin_ns),
+        "start_unix_ns": str(run.origin_ns + run.realtime_offset_ns),
+    }

@@ -1,0 +1,266 @@
+"""Events that say the same but for their text: known by the bytes around it, not parsed.
+
+Nearly all events of a response differ in their text alone, and in a few values that say nothing of what the event is: a
+sequence number, a time, the count of tokens so far. Such an event is literals with holes between them. One with the
+same literals and a plain value in each hole says what the first one said, so it need not be parsed: comparing takes a
+tenth of the time. It is certain where the first event, read with other values in its holes, says the same, and read
+without a text, carries nothing: `Frame.of` tries that.
+
+Where each event repeats the text before it (`cumulative`), its text has to begin with that of the event before, and the
+check looks at what is new alone: the cost of an event is then that of comparing memory.
+"""
+
+import itertools
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from loadgen.dialects.answer import CONTENT, NOTHING, REASONING, Answer
+from loadgen.dialects.dialect import MALFORMED, Dialect
+
+_NUMBER: Final = rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_NUMBERS: Final = re.compile(rb"%b(?:;%b)*" % (_NUMBER, _NUMBER))
+_WHOLE: Final = rb"(?:0|[1-9][0-9]*)"
+_LIST: Final = rb"%b(?:, ?%b)*" % (_WHOLE, _WHOLE)
+_LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_LIST, _LIST))
+_REST: Final = rb"(?:, ?%b)*" % _WHOLE
+_REST_OF_LISTS: Final = re.compile(rb"%b(?:;%b)*" % (_REST, _REST))
+_COUNTS: Final = re.compile(rb"(?:0|[1-9][0-9]{0,8})(?:;(?:0|[1-9][0-9]{0,8}))*")
+_IN_FORM: Final = {"number": _NUMBERS, "so_far": _COUNTS, "list": _LISTS}
+
+_ESCAPE: Final = re.compile(rb'\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4})')
+_CONTROLS: Final = bytes(range(32))
+
+# Values for the trial of a frame: none of them is what the event had, most likely, and none is a default.
+_TRIAL: Final = {"text": b"x", "string": b"y", "number": b"7", "so_far": b"7", "list": b"7"}
+
+
+class Alike(NamedTuple):
+    """What comparing gave."""
+
+    unlike: list[int]
+    """Which events have to be parsed; ascending."""
+    texts: list[bytes]
+    """The JSON of each event's text; anything for those that are unlike."""
+    so_far: npt.NDArray[np.int64] | None
+    """Tokens up to each event, where the events say it; anything for those that are unlike."""
+
+
+class Frame(NamedTuple):
+    """A kind of event: literals[0], a hole, literals[1], a hole, ..., literals[-1]."""
+
+    literals: tuple[bytes, ...]
+    holes: tuple[str, ...]
+    """Of the names in _TRIAL; one of them is "text"."""
+    kind: int
+    cumulative: bool
+    added: int
+    """What the server counts elsewhere in the event, beside the count in the hole."""
+    totals: bool
+    """Whether the count so far is also the response's total by now."""
+
+    @classmethod
+    def of(
+        cls, payload: bytes, kind: int, answer: Answer, dialect: Dialect, marks: "Marks"
+    ) -> "tuple[Frame, bytes] | None":
+        """(the frame of an event, the JSON of its text), if both can be told for certain. `answer` is behind that event."""
+        if kind not in (CONTENT, REASONING) or marks.text is None:
+            return None
+        varying = [] if marks.varying is None else [
+            (found.start(found.lastgroup), found.end(found.lastgroup), found.lastgroup)
+            for found in marks.varying.finditer(payload)
+            if found.lastgroup is not None
+        ]  # fmt: skip
+        for found in marks.text.finditer(payload):
+            start = found.end()
+            if (stop := _end_of_text(payload, start)) == start:
+                continue
+            spans = sorted([*varying, (start, stop, "text")])
+            if any(one[1] > other[0] for one, other in itertools.pairwise(spans)):
+                continue  # what looked like a key stands inside of a text
+            borders = [0, *(place for span in spans for place in span[:2]), len(payload)]
+            literals = tuple(payload[a:b] for a, b in zip(borders[::2], borders[1::2], strict=True))
+            frame = cls(literals, tuple(span[2] for span in spans), kind, answer.is_cumulative, 0, False)
+            if (tried := frame.tried(dialect.read)) is not None:
+                return tried, payload[start:stop]
+        return None
+
+    def tried(self, read: Callable[[bytes, Answer], int]) -> "Frame | None":
+        """The frame, if an event with other values in its holes says the same and one without a text nothing."""
+        answer = Answer()
+        values = [_TRIAL[hole] for hole in self.holes]
+        empty = [b"" if hole == "text" else value for hole, value in zip(self.holes, values, strict=True)]
+        try:
+            with_text = read(self.filled(values), answer)
+            without = read(self.filled(empty), Answer())
+        except MALFORMED:
+            return None
+        if with_text != self.kind or without != NOTHING:
+            return None
+        if answer.end_seen or answer.finish_reason is not None or answer.error_words is not None:
+            return None  # once is enough
+        so_far = answer.cumulative_tokens
+        if "so_far" not in self.holes:
+            return self if so_far is None else None
+        if so_far is None or so_far < 7:
+            return None
+        return self._replace(added=so_far - 7, totals=answer.output_tokens == so_far)
+
+    def filled(self, values: list[bytes]) -> bytes:
+        """The event with these values in its holes."""
+        pairs = zip(self.literals, [*values, b""], strict=True)
+        return b"".join(piece for pair in pairs for piece in pair)
+
+    def compare(self, payloads: list[bytes], text_before: bytes | None) -> Alike:
+        """Which payloads are unlike this. `text_before`: the JSON text of the event before, None where it is not known."""
+        first, *middles, last = self.literals
+        if not middles and not self.cumulative:
+            return _compare_ends(payloads, first, last)
+        inner = [payload.removeprefix(first).removesuffix(last) for payload in payloads]
+        inner_bytes = np.fromiter(map(len, inner), np.int64, len(inner))
+        all_bytes = np.fromiter(map(len, payloads), np.int64, len(payloads))
+        like = all_bytes - inner_bytes == len(first) + len(last)
+        texts, so_far = inner, None
+        for hole, middle in zip(self.holes, (*middles, None), strict=True):
+            if middle is None:
+                values = inner
+            else:
+                parts = [rest.partition(middle) for rest in inner]
+                like &= np.fromiter([len(part[1]) for part in parts], np.int64, len(parts)) > 0
+                values, inner = [part[0] for part in parts], [part[2] for part in parts]
+            if hole == "text":
+                texts = values
+                like &= np.fromiter(map(len, values), np.int64, len(values)) > 0
+            elif hole == "string":
+                _mark_unlike(like, values, _is_text)
+            elif hole == "list" and self.cumulative:
+                _mark_unlike_where_list_grows(like, values)
+            else:
+                _mark_unlike(like, values, _IN_FORM[hole].fullmatch, b";")
+            if hole == "so_far":
+                so_far = np.array([int(value) if ok else 0 for ok, value in zip(like.tolist(), values, strict=True)])
+                so_far += self.added
+        if self.cumulative:
+            _mark_where_text_does_not_grow(like, texts, text_before)
+        else:
+            _mark_unlike(like, texts, _is_text)
+        return Alike(np.flatnonzero(~like).tolist(), texts, so_far)
+
+
+def _compare_ends(payloads: list[bytes], first: bytes, last: bytes) -> Alike:
+    """Frame.compare where the text is the only hole: nearly all events of most servers."""
+    texts = [payload.removeprefix(first).removesuffix(last) for payload in payloads]
+    text_bytes = np.fromiter(map(len, texts), np.int64, len(texts))
+    all_bytes = np.fromiter(map(len, payloads), np.int64, len(payloads))
+    like = (all_bytes - text_bytes == len(first) + len(last)) & (text_bytes > 0)
+    _mark_unlike(like, texts, _is_text)
+    return Alike(np.flatnonzero(~like).tolist(), texts, None)
+
+
+class Marks(NamedTuple):
+    """What a dialect's declaration comes to: where the holes of its events are."""
+
+    text: re.Pattern[bytes] | None
+    varying: re.Pattern[bytes] | None
+
+
+def marks_of(dialect: Dialect) -> Marks:
+    """The patterns for a dialect's `texts` and `varying`."""
+    varying = dialect.varying
+    forms = [
+        (varying.strings, rb'"(?P<string>[^"\\]*)"'),
+        (varying.numbers, rb"(?P<number>%b)" % _NUMBER),
+        (varying.lists, rb"\[(?P<list>%b)\]" % _LIST),
+        ((varying.so_far,) if varying.so_far else (), rb"(?P<so_far>0|[1-9][0-9]{0,8})(?![0-9.eE])"),
+    ]
+    alternatives = [rb'"(?:%b)"\s*:\s*%b' % (_any_of(keys), form) for keys, form in forms if keys]
+    return Marks(
+        re.compile(rb'"(?:%b)"\s*:\s*"' % _any_of(dialect.texts)) if dialect.texts else None,
+        re.compile(b"|".join(alternatives)) if alternatives else None,
+    )
+
+
+def _any_of(keys: tuple[str, ...]) -> bytes:
+    return b"|".join(re.escape(key.encode()) for key in keys)
+
+
+def _end_of_text(payload: bytes, start: int) -> int:
+    """Where a JSON text that begins at `start` ends: at a quotation mark that no backslash is before, or an even number."""
+    stop = start
+    while (stop := payload.find(b'"', stop)) > 0:
+        behind = payload[start:stop]
+        if (len(behind) - len(behind.rstrip(b"\\"))) % 2 == 0:
+            return stop
+        stop += 1
+    return start
+
+
+def _mark_unlike(
+    like: npt.NDArray[np.bool_], values: list[bytes], is_fine: Callable[[bytes], object], border: bytes = b" "
+) -> None:
+    """Take those out of `like` whose value is not fine; all of them are looked at in one go first."""
+    some = values if like.all() else [values[i] for i in np.flatnonzero(like)]
+    # A border between, or two halves of a character would pass as whole. Of texts it may be a part, of numbers it is none.
+    joined = border.join(some)
+    if some and not (is_fine(joined) and (border == b" " or joined.count(border) == len(some) - 1)):
+        for i in np.flatnonzero(like):
+            like[i] = bool(is_fine(values[i])) and (border == b" " or border not in values[i])
+
+
+def _mark_where_text_does_not_grow(like: npt.NDArray[np.bool_], texts: list[bytes], text_before: bytes | None) -> None:
+    """Take those out of `like` whose text is not that of the event before and more; only what is new is looked at."""
+    of_frame = like.copy()
+    before = [text_before, *texts[:-1]]
+    new = [b[len(a or b"") :] for a, b in zip(before, texts, strict=True)]
+    starts = [a is not None and b.startswith(a) for a, b in zip(before, texts, strict=True)]
+    like &= np.array(starts, bool) & (np.fromiter(map(len, new), np.int64, len(new)) > 0)
+    like[1:] &= of_frame[:-1]  # or the event before has no such text
+    _mark_unlike(like, new, _is_text)
+    _mark_behind_unlike(like, texts, _is_text)
+
+
+def _mark_unlike_where_list_grows(like: npt.NDArray[np.bool_], values: list[bytes]) -> None:
+    """Take those out of `like` that are no lists of whole numbers; where one begins as that before, what is new is
+    looked at."""
+    new = [values[0], *(b[len(a) :] if a and b.startswith(a) else b for a, b in itertools.pairwise(values))]
+    like[0] &= _LISTS.fullmatch(values[0]) is not None
+    is_part = like & np.array([False, *(bool(a) and b.startswith(a) for a, b in itertools.pairwise(values))])
+    _mark_unlike(is_part, new, _REST_OF_LISTS.fullmatch, b";")
+    is_whole = like & ~is_part
+    _mark_unlike(is_whole, values, _LISTS.fullmatch, b";")
+    like &= is_part | is_whole
+    _mark_behind_unlike(like, values, _LISTS.fullmatch)
+
+
+def _mark_behind_unlike(like: npt.NDArray[np.bool_], values: list[bytes], is_fine: Callable[[bytes], object]) -> None:
+    """Look at the whole of what follows an event that has to be parsed: what the two have in common has not been looked
+    at."""
+    if not like.all():
+        for i in range(1, len(values)):
+            if like[i] and not like[i - 1]:
+                like[i] = bool(is_fine(values[i]))
+
+
+def _is_text(text: bytes) -> bool:
+    """Whether this is the inside of a JSON text (or several, with spaces between), whole escapes and whole UTF-8."""
+    if b"\\" in text:
+        text = _ESCAPE.sub(b"", text)
+        if b"\\" in text:
+            return False
+    if b'"' in text or len(text.translate(None, _CONTROLS)) != len(text):
+        return False
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def text_of(raw: bytes) -> str:
+    """The text that JSON like this stands for."""
+    text: str = orjson.loads(b'"%b"' % raw)
+    return text

@@ -1,0 +1,79 @@
+"""What is made of finished runs, with the installed command: files that other tools read, and what differs between two."""
+
+import json
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+from asked import rows, typed
+
+from loadgen.simulator.process import serve
+
+LOAD = (
+    "--model",
+    "sim",
+    "--no-check",
+    "--input-tokens",
+    "16",
+    "--output-tokens",
+    "32",
+    "--warmup",
+    "0",
+    "--workers",
+    "1",
+)
+
+
+def run(folder, step, *load):
+    with serve("--step", step, "--jitter", "normal:0.1") as served:
+        ended = typed("run", "--url", served.url, *LOAD, *load, "--out", folder)
+        assert ended.returncode == 0, ended
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("runs") / "fast", "8ms", "--rate", "60,100", "--duration", "4s")
+
+
+def test_a_real_run_takes_three_bytes_a_token_and_duckdb_finds_its_percentiles(fast):
+    ended = typed("export", fast, "--format", "parquet", "--format", "json-vllm")
+    assert ended.returncode == 0, ended
+    out = fast / "export"
+    assert sorted(ended.stdout.split()) == sorted(str(path) for path in out.iterdir())
+    captured = rows(fast)
+    tokens = pq.read_metadata(out / "tokens.parquet").num_rows
+    assert tokens == sum(len(row["event_ns"]) for row in captured) > 15_000
+    assert pq.read_metadata(out / "requests.parquet").num_rows == len(captured)
+    # An engine in lock step whose steps wander by a tenth; 2 KB of the file are its own tables.
+    assert (out / "tokens.parquet").stat().st_size - 2_000 <= 3 * tokens
+    for stage in json.loads((fast / "summary.json").read_bytes())["stages"]:
+        query = f"select quantile_disc(gap_ns, 0.99) / 1e6 from '{out / 'tokens.parquet'}' where measured and stage = "
+        assert duckdb.sql(query + str(stage["stage"])).fetchall()[0][0] == pytest.approx(
+            stage["itl_ms"]["p99"], rel=0.001
+        )
+        told = json.loads((out / f"stage-{stage['stage']}.vllm.json").read_bytes())
+        assert told["completed"] == stage["requests"]["completed"]
+        assert told["p99_ttft_ms"] == pytest.approx(stage["ttft_ms"]["p99"], rel=0.3)  # linear, not nearest rank
+
+
+def test_a_slower_engine_is_found_out_and_stops_a_release(fast, tmp_path):
+    slow = run(tmp_path / "slow", "10ms", "--rate", "60,100", "--duration", "4s")
+    ended = typed("compare", fast, slow, "--fail-if", "tpot.p50 > +5%", "--junit", tmp_path / "junit.xml")
+    assert ended.returncode == 4, ended
+    assert ended.stderr == ""
+    assert ended.stdout.count("failed   tpot.p50 > +5%") == 2
+    assert '<testsuite name="loadgen compare" tests="2" failures="2"' in (tmp_path / "junit.xml").read_text()
+    told = json.loads(typed("compare", fast, slow, "--json").stdout)
+    for comparison in told["comparisons"]:
+        (tpot,) = [figure for figure in comparison["figures"] if figure["name"] == "tpot.p50"]
+        assert tpot["statement"] == "slower"
+        assert 0.1 < tpot["change"] < 0.5
+
+
+def test_another_workload_is_refused_in_a_sentence(fast, tmp_path):
+    other = run(tmp_path / "other", "8ms", "--rate", "60", "--duration", "1s", "--prefix-tokens", "8")
+    ended = typed("compare", fast, other)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    (sentence,) = ended.stderr.splitlines()
+    assert sentence.startswith("loadgen: fast and other cannot be compared: prefix_tokens differs: 0 and 8")
