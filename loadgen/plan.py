@@ -102,6 +102,17 @@ class UsersPlan:
     """Who leaves does so after so many tokens (unit "count"), or so long after the send ("duration")."""
     retries: int = 0
     """How often a request that was refused (429, 503) is tried again."""
+    trace: "Trace | None" = None
+    """Each request gets a traceparent header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The header traceparent, which goes into a request behind its first line, `at` bytes from its beginning."""
+
+    at: int
+    run_id: bytes
+    """16 hex digits."""
 
 
 @dataclass(frozen=True, slots=True)

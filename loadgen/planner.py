@@ -16,7 +16,7 @@ from loadgen.dialects.answer import Ask
 from loadgen.dialects.credentials import NOBODY, Credentials, header_fields
 from loadgen.dialects.dialect import merged
 from loadgen.errors import UsageError
-from loadgen.plan import ClosedLoad, Limits, OpenLoad, PromptPool, StagePlan, Talk, Target, UsersPlan, WorkerPlan
+from loadgen.plan import ClosedLoad, Limits, OpenLoad, PromptPool, StagePlan, Talk, Target, Trace, UsersPlan, WorkerPlan
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.schema import SCHEMA_VERSION
 from loadgen.spec import Spec, StageSpec, most_turns
@@ -328,7 +328,7 @@ def _open_load(stage: StageSpec, made: Schedule, worker: int, workers: int, most
     )
 
 
-def users(spec: Spec) -> UsersPlan:
+def users(spec: Spec, trace: Trace | None = None) -> UsersPlan:
     """How users behave."""
     return UsersPlan(
         seed=spec.seed,
@@ -339,6 +339,7 @@ def users(spec: Spec) -> UsersPlan:
         cancel_share=spec.cancel.share if spec.cancel is not None else 0.0,
         cancel_after=spec.cancel.after if spec.cancel is not None else None,
         retries=spec.retries,
+        trace=trace,
     )
 
 
@@ -359,7 +360,9 @@ def worker_plans(
     """A plan a worker, without the stages; `cores` and `capture_paths` hold one entry for each."""
     workers = len(cores)
     worded = wording(spec)
-    requests = pool(spec, model, head(spec, where, credentials))
+    head_bytes = head(spec, where, credentials)
+    requests = pool(spec, model, head_bytes)
+    trace = Trace(head_bytes.index(b"\r\n") + 2, run_id.encode()) if spec.traceparent else None
     metadata = {
         "schema": SCHEMA_VERSION,
         "loadgen": __version__,
@@ -382,7 +385,7 @@ def worker_plans(
             wording=worded,
             target=where,
             limits=limits(spec),
-            users=users(spec),
+            users=users(spec, trace),
             pool=requests,
             capture_path=path,
             metadata=metadata,

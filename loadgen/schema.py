@@ -102,6 +102,21 @@ CAPTURE_SCHEMA: Final = pa.schema(
 )
 
 
+# Two odd numbers: each step is a permutation of 0..2^64-1, and so is the whole.
+_SPREAD: Final = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93)
+_64_BITS: Final = (1 << 64) - 1
+
+
+def trace_number(request_id: int) -> int:
+    """What a request of a run is called in traces: 64 bits, never 0, another for each id, spread over all of them.
+
+    The trace id (W3C Trace Context, --traceparent) is run_id followed by its 16 hex digits, which are the span id too.
+    Spread, because samplers that go by the trace id take its last 56 bits for random.
+    """
+    number = (request_id + 1) * _SPREAD[0] & _64_BITS
+    return (number ^ number >> 32) * _SPREAD[1] & _64_BITS
+
+
 class CaptureError(Exception):
     """A capture that cannot be read, or captures that do not belong together; one sentence."""
 

@@ -154,6 +154,8 @@ class Spec:
     early_stop: bool
     slo: dict[str, dict[str, float | None]] | None
     """Per metric of SLO_METRICS: {"percentile": 0..100 or None, "limit_ms"}."""
+    traceparent: bool = False
+    """A W3C Trace Context header with each request."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""

@@ -327,6 +327,13 @@ SETTINGS: Final = {
         _duration("first_byte_timeout", help="Limit on the wait for the first byte.", default="10m"),
         _duration("idle_timeout", help="Limit on silence in a stream.", default="2m"),
         _duration("timeout", help="Limit on a whole response.", default="20m"),
+        Setting(
+            "traceparent",
+            read_switch,
+            "Send a traceparent header (W3C) with each request, so that the server's traces join those of loadgen export "
+            "--format otlp.",
+            False,
+        ),
         Setting("slo", read_slo, "Objectives for goodput, as in ttft=500ms,tpot=50ms (also itl, e2e).", metavar="LIST"),
     )
 }
