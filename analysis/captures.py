@@ -34,6 +34,7 @@ EVENTS_AT_ONCE: Final = 1 << 16
 to the next and memory does not grow with the batch."""
 
 COLUMNS: Final = (
+    "request_id",
     "stage",
     "turn",
     "intended_ns",
@@ -50,6 +51,7 @@ COLUMNS: Final = (
     "prompt_tokens",
     "output_tokens",
     "error",
+    "response_id",
     "retries",
 )
 """The columns that the metrics need; the others are not even decompressed."""
@@ -117,6 +119,7 @@ class Rows:
     Events are flat: request i owns `event_ns[first_event[i] : first_event[i] + events[i]]`.
     """
 
+    request_id: Integers
     turn: Integers  # ABSENT for a request of no session
 
     sent_ns: Integers
@@ -140,6 +143,7 @@ class Rows:
     cancelled: Mask
     dropped: Mask
     error: pa.Array
+    response_id: pa.Array
 
     def __len__(self) -> int:
         return len(self.sent_ns)
@@ -402,6 +406,7 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
     # The last byte's stamp is truer than the moment at which the worker came round to it; a failure may have no last byte.
     ended_ns = np.where(completed & (last_byte_ns != ABSENT), last_byte_ns, _integers(batch.column("ended_ns")))
     return Rows(
+        request_id=batch.column("request_id").to_numpy().view(np.int64),
         turn=_integers(batch.column("turn")),
         sent_ns=_integers(batch.column("sent_ns")),
         intended_ns=_integers(batch.column("intended_ns")),
@@ -426,6 +431,7 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
         cancelled=_is_class(error, CANCELLED),
         dropped=_is_class(error, DROPPED),
         error=error,
+        response_id=batch.column("response_id"),
     )
 
 
@@ -467,7 +473,9 @@ def pick(rows: Rows, wanted: Mask) -> Rows:
         return rows
     events = rows.events[wanted]
     of_wanted = np.repeat(wanted, rows.events)
+    mask = pa.array(wanted)
     return Rows(
+        request_id=rows.request_id[wanted],
         turn=rows.turn[wanted],
         sent_ns=rows.sent_ns[wanted],
         intended_ns=rows.intended_ns[wanted],
@@ -489,7 +497,8 @@ def pick(rows: Rows, wanted: Mask) -> Rows:
         completed=rows.completed[wanted],
         cancelled=rows.cancelled[wanted],
         dropped=rows.dropped[wanted],
-        error=rows.error.filter(pa.array(wanted)),
+        error=rows.error.filter(mask),
+        response_id=rows.response_id.filter(mask),
     )
 
 

@@ -15,7 +15,7 @@ Facts = dict[str, Any]
 
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 
-LATENCIES: Final = ("ttft", "ttft_intended", "tpot", "e2e", "e2e_intended")
+LATENCIES: Final = ("ttft", "ttft_intended", "tpot", "itl", "e2e", "e2e_intended")
 
 RATES: Final = ("output_tokens_per_s", "input_tokens_per_s", "requests_per_s", "goodput_per_s")
 

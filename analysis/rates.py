@@ -34,6 +34,8 @@ class Timeline:
     parts: Integers  # output tokens, in TOKENths
     offered: Integers  # requests by the moment they were due, dropped ones too
     sent: Integers  # requests by the moment they were sent
+    failed: Integers  # requests by the moment they failed
+    lag_max_ns: Integers  # the worst read of the requests that ended in the bin
     finished: Integers  # completed ones by the moment of their last byte
 
     @property
@@ -55,7 +57,7 @@ def timeline_of(window: Window) -> Timeline:
     after = min(-(-(window.end_ns - window.start_ns) // bin_ns) - inside, MOST_BINS_BESIDE)
     bins = max(before + inside + after, 1)
     origin_ns = window.start_ns - before * bin_ns
-    return Timeline(origin_ns, bin_ns, before, inside, *(np.zeros(bins, np.int64) for _ in range(4)))
+    return Timeline(origin_ns, bin_ns, before, inside, *(np.zeros(bins, np.int64) for _ in range(6)))
 
 
 def bins_of(timeline: Timeline, times_ns: Integers) -> Integers:
@@ -80,6 +82,13 @@ def by_bin(timeline: Timeline, times_ns: Integers) -> Integers:
     """How many of these moments lie in each bin; those outside the timeline are dropped."""
     bins = bins_of(timeline, times_ns)
     return np.bincount(bins[(bins >= 0) & (bins < len(timeline.parts))], minlength=len(timeline.parts))
+
+
+def add_lag(timeline: Timeline, ended_ns: Integers, lag_ns: Integers) -> None:
+    """Raises each bin to the worst lag of the requests that ended in it; those outside the timeline are dropped."""
+    bins = bins_of(timeline, ended_ns)
+    known = (bins >= 0) & (bins < len(timeline.parts))
+    np.maximum.at(timeline.lag_max_ns, bins[known], lag_ns[known])
 
 
 def parts_within(window: Window, event_ns: Integers, tokens: NDArray[np.float64] | None) -> int:

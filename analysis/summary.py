@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from analysis import metrics, rates, slo, watches
 from analysis.bootstrap import block_bootstrap, design_effect, quantile_intervals, wilson
 from analysis.captures import ABSENT, Capture, Integers, Run, open_run, part_of
+from analysis.closeups import CloseUp
 from analysis.confidence import MOST_BLOCKS, halves, sample_floor
 from analysis.curves import curve
 from analysis.histogram import Histogram, LogLine, merge, percentiles, write_log
@@ -46,13 +47,26 @@ TOKEN_RULE: Final = (
 )
 
 
+class Details(NamedTuple):
+    """What pictures of a stage are drawn from beside its summary: histograms by name (ttft, itl, ...), and requests."""
+
+    histograms: dict[str, Histogram]
+    sample: list[CloseUp]
+    slowest_ttft: list[CloseUp]
+    slowest_e2e: list[CloseUp]
+
+
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """A run's summary, and the histograms that it was read from, as lines of a log that begins at `log_start_s`."""
+    """A run's summary, and the histograms that it was read from, as lines of a log that begins at `log_start_s`.
+
+    `details` go by the number of the stage.
+    """
 
     summary: dict[str, Any]
     log: list[LogLine]
     log_start_s: float
+    details: dict[int, Details]
 
 
 def report(run_dir: Path, jobs: int = 1) -> dict[str, Any]:
@@ -105,7 +119,8 @@ def analyse(run_dir: Path, jobs: int = 1) -> Analysis:
     summary["verdict"] = verdict(summary)
     first_ns = min((tally.window.begin_ns for tally in tallies.values()), default=0)
     start_s = (first_ns + int(run.captures[0].facts["realtime_offset_ns"])) / NS_PER_S
-    return Analysis(summary, [line for stage in shown for line in _log(stage, shown[stage], first_ns)], start_s)
+    log = [line for stage in shown for line in _log(stage, shown[stage], first_ns)]
+    return Analysis(summary, log, start_s, {stage: _details(tally) for stage, tally in shown.items()})
 
 
 def write(run_dir: Path, analysis: Analysis) -> None:
@@ -309,6 +324,11 @@ def _log(stage: int, tally: StageTally, first_ns: int) -> list[LogLine]:
     for turn, told in sorted(tally.turns.items()):
         named |= {f"ttft_turn_{turn}": told.ttft, f"ttft_intended_turn_{turn}": told.ttft_intended}
     return [LogLine(f"{stage}.{name}", start_s, length_s, one) for name, one in named.items() if one.total]
+
+
+def _details(tally: StageTally) -> Details:
+    kept = tally.kept
+    return Details(_histograms(tally), kept.sample.best(), kept.slowest_ttft.best(), kept.slowest_e2e.best())
 
 
 def _block(histogram: Histogram, ns_per_unit: int, digits: int) -> dict[str, Any] | None:
@@ -528,7 +548,8 @@ def _timeline(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]
     """By bin, from the stage's start to its end; `start_s` counts from the start of the window.
 
     In open loop the requests that fell due in each bin (dropped ones too) and those that were sent: what runs ahead of the
-    other, summed up, is the backlog.
+    other, summed up, is the backlog. `failed` goes by the moment of the failure, `lag_max_us` is the worst read of the
+    requests that ended in the bin.
     """
     line, known = tally.timeline, flow.ttft_ns != ABSENT
     sent_ns, due_ns, ttft_ns = flow.sent_ns[known], flow.due_ns[known], flow.ttft_ns[known]
@@ -540,6 +561,8 @@ def _timeline(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]
         "in_flight": [round(mean, 3) for mean in in_flight.tolist()],
         "offered": line.offered.tolist() if open_loop else None,
         "sent": line.sent.tolist() if open_loop else None,
+        "failed": line.failed.tolist(),
+        "lag_max_us": [round(lag_ns / NS_PER_US, 3) for lag_ns in line.lag_max_ns.tolist()],
         "ttft_p50_ms": _p50_by_bin(line, sent_ns, ttft_ns),
         "ttft_intended_p50_ms": _p50_by_bin(line, due_ns, flow.ttft_due_ns[known]) if open_loop else None,
     }

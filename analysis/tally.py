@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis import histogram, metrics, rates, slo
+from analysis import closeups, histogram, metrics, rates, slo
 from analysis.captures import ABSENT, Integers, Mask, Rows, pick
 from analysis.histogram import Histogram, fill
 from analysis.window import Window
@@ -86,6 +86,7 @@ class StageTally:
     events: int = 0
     coalesced_events: int = 0
     unstamped_requests: int = 0
+    kept: closeups.Kept = field(default_factory=closeups.Kept)
     # Of the requests of the window that were answered or failed, in pieces: due_ns, what INTERVALS names (ABSENT where the
     # request did not complete), and whether each objective was met. Some 50 bytes a request.
     judged_due_ns: list[Integers] = field(default_factory=list)
@@ -126,6 +127,7 @@ def add(tally: StageTally, worker: int, rows: Rows) -> None:
         return
     inside = pick(rows, of_window)
     _add_requests(tally, mine, inside)
+    closeups.add(tally.kept, worker, inside)
     _add_judged(tally, pick(inside, ~inside.cancelled))
     _add_turns(tally, inside)
     if inside.completed.any():
@@ -145,6 +147,8 @@ def _add_tokens(tally: StageTally, mine: WorkerTally, rows: Rows) -> None:
 
 def _add_flow(tally: StageTally, rows: Rows, due_ns: Integers) -> None:
     tally.timeline.sent += rates.by_bin(tally.timeline, rows.sent_ns)
+    tally.timeline.failed += rates.by_bin(tally.timeline, rows.ended_ns[~(rows.completed | rows.cancelled)])
+    rates.add_lag(tally.timeline, rows.ended_ns, rows.max_lag_ns)
     sent_ns = rows.sent_ns.copy()  # a view would keep the whole batch alive
     tally.all_sent_ns.append(sent_ns)
     tally.all_due_ns.append(sent_ns if due_ns is rows.sent_ns else due_ns)
@@ -292,3 +296,6 @@ def absorb(tally: StageTally, other: StageTally) -> None:
     tally.timeline.offered += other.timeline.offered
     tally.timeline.sent += other.timeline.sent
     tally.timeline.finished += other.timeline.finished
+    tally.timeline.failed += other.timeline.failed
+    np.maximum(tally.timeline.lag_max_ns, other.timeline.lag_max_ns, out=tally.timeline.lag_max_ns)
+    closeups.absorb(tally.kept, other.kept)

@@ -115,6 +115,12 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "loadgen.cli": ({"*"}, {"click", "orjson", "rich"}),
     "analysis": ({"loadgen.schema"}, {"hdrh", "numpy", "pyarrow", "rich"}),
+    # What draws comes with the extra `plots`: nobody else in the analysis may need it.
+    "analysis.figures": ({"analysis"}, {"altair", "numpy", "pyarrow", "vl_convert"}),
+    "analysis.page": (
+        {"analysis", "analysis.figures", "loadgen.schema"},
+        {"altair", "jinja2", "markupsafe", "vl_convert"},
+    ),
 }
 
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "core", "manager", "handler", "service", "types"}
@@ -239,7 +245,7 @@ def loaded(script: str) -> str:
     return done.stdout.strip()
 
 
-HEAVY = "{'aiohttp', 'asyncio', 'click', 'httptools', 'numpy', 'orjson', 'pyarrow', 'rich', 'uvloop'}"
+HEAVY = "{'aiohttp', 'altair', 'asyncio', 'click', 'httptools', 'numpy', 'orjson', 'pyarrow', 'rich', 'uvloop'}"
 
 
 @pytest.mark.parametrize("module", ["loadgen", "analysis", "loadgen.errors", "loadgen.plan"])

@@ -329,12 +329,14 @@ def analysed(run_dir: Path) -> "Analysis | None":
     return analysis
 
 
-def concluded(job: Job, analysis: "Analysis | None", *, strict: bool) -> None:
-    """Show the results, and end as they say: RunError for a run that failed, SUSPECT_STATUS with --strict."""
+def concluded(job: Job, analysis: "Analysis | None", *, strict: bool, page: bool) -> None:
+    """Write the page, show the results, and end as they say: RunError for a failed run, SUSPECT_STATUS with --strict."""
     if analysis is not None:
+        from loadgen.cli import pictures
         from loadgen.cli.results import show
 
-        show(analysis.summary, job.run.run_dir, job.console)
+        run_dir = job.run.run_dir
+        show(analysis.summary, run_dir, job.console, pictures.beside(run_dir, analysis) if page else "")
     if job.words:
         raise RunError(job.words)
     if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:

@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def show(summary: dict[str, Any], run_dir: Path, console: "Console") -> None:
-    """Prints a summary; without colour or control sequences where the console is no terminal."""
+def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: str = "") -> None:
+    """Prints a summary, and a word on its pictures; without colour or control sequences where the console is no terminal."""
     from rich.text import Text
 
     from analysis import charts, saturation, tables
@@ -62,7 +62,7 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console") -> None:
     for line in tables.verdict_lines(summary):
         say(line)
     say("")
-    say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/"), overflow="fold"))
+    say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/{pictures}"), overflow="fold"))
 
 
 def _head(summary: dict[str, Any]) -> str:

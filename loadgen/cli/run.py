@@ -15,8 +15,9 @@ from loadgen.cli.watching import watch_options, watching_of
 @watch_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
+@click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
-def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> None:
+def command(out: Path | None, no_check: bool, no_html: bool, strict: bool, **flags: Any) -> None:
     """Load an endpoint and report TTFT, TPOT and throughput at each level of load.
 
     The key, if the endpoint wants one, is taken from OPENAI_API_KEY, or the variable of the API's own (ANTHROPIC_API_KEY,
@@ -30,4 +31,4 @@ def command(out: Path | None, no_check: bool, strict: bool, **flags: Any) -> Non
     wants_baseline = spec.cooldown_s > 0 and not no_check
     job = prepared(spec, out, Console(), no_check=no_check, wants_baseline=wants_baseline, watching=watching)
     make_load(job, every_stage, command="run")
-    concluded(job, analysed(job.run.run_dir), strict=strict)
+    concluded(job, analysed(job.run.run_dir), strict=strict, page=not no_html)

@@ -69,6 +69,7 @@ MOST_RATE_HERE: Final = 100_000.0
 @click.option("--most", type=click.FloatRange(min=0, min_open=True), help="The highest load to try.")
 @watch_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
+@click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option(
     "--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the endpoint's limit was not found."
 )
@@ -78,6 +79,7 @@ def command(
     start: float | None,
     most: float | None,
     out: Path | None,
+    no_html: bool,
     strict: bool,
     **flags: Any,
 ) -> None:
@@ -97,7 +99,7 @@ def command(
     job = prepared(replace(spec, stages=()), out, Console(), no_check=False, wants_baseline=True, watching=watching)
     saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
     told = conclusion(job)
-    concluded(job, analysed(job.run.run_dir), strict=False)
+    concluded(job, analysed(job.run.run_dir), strict=False, page=not no_html)
     if strict and (told is None or told["limited_by"] != "server"):
         raise SystemExit(SUSPECT_STATUS)
 

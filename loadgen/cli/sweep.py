@@ -41,6 +41,7 @@ DEFAULTS = {"cooldown": 1.0, "early_stop": True}
     help="Go on with a sweep that was interrupted: the levels that are done are kept.",
 )
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
+@click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
 def command(
     parallel: str | None,
@@ -48,6 +49,7 @@ def command(
     out: Path | None,
     resume: Path | None,
     no_check: bool,
+    no_html: bool,
     strict: bool,
     **flags: Any,
 ) -> None:
@@ -72,7 +74,7 @@ def command(
         spec = with_warm_up(spec_of(flags, DEFAULTS), check_requests)
         job = prepared(spec, out, console, no_check=no_check, wants_baseline=True, watching=watching)
     sweep(job)
-    concluded(job, analysed(job.run.run_dir), strict=strict)
+    concluded(job, analysed(job.run.run_dir), strict=strict, page=not no_html)
 
 
 def sweep(job: Job) -> None:

@@ -2,6 +2,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -10,7 +11,7 @@ from synthetic import START_NS, S, frozen_server, mark, open_plan, stage_plan, s
 
 from analysis.summary import summarize
 from analysis.tables import number
-from loadgen.cli import results
+from loadgen.cli import pictures, results
 from loadgen.cli.report import command
 from loadgen.errors import UsageError
 
@@ -71,7 +72,7 @@ def test_a_run_without_a_stage_is_shown_as_suspect(tmp_path):
 
 
 def test_report_writes_the_summary_anew_and_json_is_the_file(run_dir):
-    result = CliRunner().invoke(command, [str(run_dir), "--json"])
+    result = CliRunner().invoke(command, [str(run_dir), "--json", "--no-html"])
     assert result.exit_code == 0
     assert result.stdout == (run_dir / "summary.json").read_text()
     assert json.loads(result.stdout)["schema"] == 1
@@ -79,9 +80,9 @@ def test_report_writes_the_summary_anew_and_json_is_the_file(run_dir):
 
 
 def test_strict_makes_the_exit_status_follow_the_verdict(run_dir, tmp_path):
-    assert CliRunner().invoke(command, [str(run_dir), "--strict"]).exit_code == 0
+    assert CliRunner().invoke(command, [str(run_dir), "--strict", "--no-html"]).exit_code == 0
     suspect = write_run(tmp_path / "suspect", steady_rows(coalesced_events=9))
-    assert CliRunner().invoke(command, [str(suspect), "--strict"]).exit_code == 3
+    assert CliRunner().invoke(command, [str(suspect), "--strict", "--no-html"]).exit_code == 3
     assert CliRunner().invoke(command, [str(suspect)]).exit_code == 0
 
 
@@ -106,3 +107,91 @@ def test_the_installed_command_prints_ascii_where_the_terminal_knows_no_more(run
     )
     assert done.stdout.decode("ascii")
     assert done.stderr == b""
+
+
+def test_a_page_is_written_beside_the_summary_unless_it_is_not_wanted(run_dir):
+    result = CliRunner().invoke(command, [str(run_dir), "--no-html"])
+    assert result.exit_code == 0
+    assert not (run_dir / "report.html").exists()
+    result = CliRunner().invoke(command, [str(run_dir)])
+    assert "report.html" in result.stdout
+    assert (run_dir / "report.html").read_text().startswith("<!doctype html>")
+    assert not list(run_dir.glob("*.part"))
+
+
+def test_several_runs_are_shown_one_after_the_other_and_in_one_page(run_dir, tmp_path):
+    other, page = write_run(tmp_path / "other", steady_rows()), tmp_path / "both.html"
+    result = CliRunner().invoke(command, [str(run_dir), str(other), "--html", str(page), "--strict"])
+    assert result.exit_code == 0
+    assert result.stdout.count("\nvalid\n") == 2
+    assert f"{run_dir.name}: evil [31m [red]model" in page.read_text()
+    assert "other: m" in page.read_text()
+    assert not (other / "report.html").exists()
+
+
+def test_figures_are_written_as_png_and_svg(tmp_path):
+    run_dir = write_run(tmp_path / "run", steady_rows())
+    result = CliRunner().invoke(
+        command, [str(run_dir), "--png", str(tmp_path / "png"), "--svg", str(tmp_path / "svg"), "--no-html"]
+    )
+    assert result.exit_code == 0
+    png, svg = ({path.stem: path.read_bytes() for path in (tmp_path / kind).iterdir()} for kind in ("png", "svg"))
+    assert set(png) == set(svg)
+    assert {"throughput-latency-p99", "percentiles-ttft", "histogram-itl", "timeline", "requests-0"} <= set(png)
+    assert all(data.startswith(b"\x89PNG") for data in png.values())
+    assert all(data.startswith(b"<svg") for data in svg.values())
+
+
+def test_open_shows_the_page_in_the_users_browser(run_dir, tmp_path):
+    browser, seen = tmp_path / "browser", tmp_path / "seen"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    browser.chmod(0o755)
+    asked = [sys.executable, "-m", "loadgen", "report", str(run_dir), "--open"]
+    place = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
+    subprocess.run(asked, env=place | {"BROWSER": f"{browser} %s"}, capture_output=True, timeout=60, check=True)
+    assert seen.read_text().strip() == (run_dir / "report.html").as_uri()
+    done = subprocess.run(asked, env=place | {"BROWSER": "/nowhere", "PATH": ""}, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert b"there is no browser here" in done.stderr
+
+
+def test_without_the_extra_results_are_shown_and_pictures_that_are_asked_for_are_refused(
+    run_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pictures, "NEEDED", ("a_package_that_is_not_there",))
+    result = CliRunner().invoke(command, [str(run_dir)])
+    assert result.exit_code == 0
+    assert "pip install 'loadgen[plots]'" in " ".join(result.stdout.split())
+    assert not (run_dir / "report.html").exists()
+    for flag in (["--html", str(tmp_path / "x.html")], ["--png", str(tmp_path)], ["--svg", str(tmp_path)], ["--open"]):
+        error = CliRunner().invoke(command, [str(run_dir), *flag]).exception
+        assert isinstance(error, UsageError)
+        assert (
+            str(error) == f"{flag[0]}: pip install 'loadgen[plots]' brings what draws pictures, and it is not installed"
+        )
+
+
+def test_what_cannot_be_shown_together_is_refused(run_dir, tmp_path):
+    other = write_run(tmp_path / "other", steady_rows())
+    (tmp_path / "file").touch()
+    for arguments, words in (
+        ([run_dir, run_dir], "RUN: one run is given twice"),
+        ([run_dir, other, "--json"], "--json: 2 runs are given"),
+        ([run_dir, other, "--open"], "--open: several runs need --html FILE"),
+        ([run_dir, "--no-html", "--html", tmp_path / "x"], "--no-html: --html asks for a page"),
+        ([run_dir, "--html", tmp_path / "nowhere" / "x.html"], "--html: "),
+        ([run_dir, "--no-html", "--png", tmp_path / "file"], "--png: "),
+    ):
+        error = CliRunner().invoke(command, list(map(str, arguments))).exception
+        assert isinstance(error, UsageError), arguments
+        assert str(error).startswith(words)
+        assert "\n" not in str(error)
+
+
+def test_a_page_that_cannot_be_written_costs_no_number(run_dir):
+    (run_dir / "report.html").mkdir()
+    result = CliRunner().invoke(command, [str(run_dir)])
+    assert result.exit_code == 0
+    assert "concurrency 2" in result.stdout
+    assert "report.html could not be written" in result.stderr
+    assert not list(run_dir.glob("*.part"))

@@ -264,7 +264,7 @@ def test_without_the_check_an_endpoint_that_fails_ends_the_run_with_its_words(tm
         (["rum"], "No such command 'rum'"),
         (["report", "/no/such/run"], "'/no/such/run' is no directory"),
         (["report", "/tmp"], "is no run: there is no capture/ in it"),
-        (["report"], "Missing argument 'RUN'"),
+        (["report"], "Missing argument 'RUN...'"),
     ],
 )
 def test_the_other_commands_refuse_in_one_sentence_too(arguments, words):

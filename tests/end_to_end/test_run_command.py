@@ -173,20 +173,22 @@ def test_the_terminal_shows_a_row_a_stage_the_verdict_and_where_the_files_are(do
 def test_report_gives_the_same_bytes_from_the_capture_alone(done):
     run_dir, _, _ = done
     written = (run_dir / "summary.json").read_bytes()
-    log = (run_dir / "histograms.hlog").read_bytes()
+    log, page = ((run_dir / name).read_bytes() for name in ("histograms.hlog", "report.html"))
     (run_dir / "summary.json").unlink()
     (run_dir / "histograms.hlog").unlink()
+    (run_dir / "report.html").unlink()
     reported = typed("report", run_dir, "--json")
     assert reported.returncode == 0
     assert (run_dir / "summary.json").read_bytes() == written == reported.stdout.encode()
     assert (run_dir / "histograms.hlog").read_bytes() == log
+    assert (run_dir / "report.html").read_bytes() == page
 
 
 def test_nothing_else_is_in_the_run_directory(done):
     run_dir, _, _ = done
     workers = [f"capture/worker-{worker:02}.arrow" for worker in range(min(CORES, 6))]
     files = sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file())
-    assert files == [*workers, "histograms.hlog", "run.json", "summary.json"]
+    assert files == [*workers, "histograms.hlog", "report.html", "run.json", "summary.json"]
     assert json.loads((run_dir / "run.json").read_bytes())["ended"] == {"reason": "finished", "words": ""}
 
 

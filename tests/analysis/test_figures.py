@@ -1,0 +1,214 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from strategies import latencies_ns, often
+from sweep_run import LOADS, hostile, sweep
+from synthetic import frozen_server, mark, open_plan, write_run
+
+from analysis import figures
+from analysis.figures.distributions import edges_ms, shares, spectrum
+from analysis.figures.requests import SHOWN, waterfall_rows
+from analysis.figures.timeline import Panel, timeline_rows
+from analysis.histogram import Histogram, filled
+from analysis.summary import analyse
+
+SATURATION = {
+    "schema": 1,
+    "question": "slo",
+    "load": {"mode": "concurrency", "value": 4, "low": 3, "high": 6},
+    "output_tokens_per_s": {"value": 500.0, "low": 450.0, "high": 550.0},
+}
+
+
+@pytest.fixture(scope="module")
+def analysis(tmp_path_factory):
+    return analyse(sweep(tmp_path_factory.mktemp("figures") / "run"))
+
+
+def all_charts(analysis):
+    summary = analysis.summary
+    charts = [figures.throughput_latency(summary, metric, limits={"": SATURATION}) for metric in figures.LATENCIES]
+    charts += [
+        figures.throughput_latency_grid({"a": summary, "b": summary}, "p99"),
+        figures.throughput_by_load(summary),
+    ]
+    charts += [figures.percentile_spectrum(analysis, metric) for metric in figures.LATENCIES]
+    charts += [figures.latency_histogram(analysis, metric) for metric in figures.LATENCIES]
+    charts += [figures.timeline(summary)]
+    charts += [figures.waterfall(analysis, stage) for stage in range(len(summary["stages"]))]
+    return charts
+
+
+def test_every_figure_is_a_valid_description_and_drawn_without_a_browser(analysis):
+    for chart in all_charts(analysis):
+        chart.to_dict()  # against Vega-Lite's schema
+        assert figures.svg(chart).startswith("<svg")
+    assert figures.png(chart, figures.DARK).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "rows", [[], frozen_server(seconds=6.0, freeze_at_s=2.0, freeze_s=0.5)], ids=["empty", "open loop"]
+)
+def test_figures_of_a_stage_without_requests_and_of_an_open_loop_can_be_drawn(tmp_path, rows):
+    found = analyse(write_run(tmp_path, rows, [open_plan(seconds=6.0)], [mark(seconds=6)]))
+    for chart in all_charts(found):
+        assert figures.svg(chart).startswith("<svg")
+
+
+def test_figures_of_a_run_without_a_stage_can_be_drawn(tmp_path):
+    found = analyse(write_run(tmp_path, [], marks=[]))
+    for chart in all_charts(found):
+        assert figures.svg(chart).startswith("<svg")
+
+
+def test_words_from_outside_are_data_and_never_part_of_an_expression(tmp_path):
+    for chart in all_charts(analyse(hostile(tmp_path))):
+        described = chart.to_dict()
+        described.pop("datasets")
+        assert _only_in_domains(described)
+
+
+def _only_in_domains(part) -> bool:
+    """The domain of a scale is a list of data too."""
+    if isinstance(part, dict):
+        return all(key == "domain" or _only_in_domains(value) for key, value in part.items())
+    if isinstance(part, list):
+        return all(map(_only_in_domains, part))
+    return "hacked" not in str(part)
+
+
+def test_the_curve_has_the_numbers_of_the_summary(analysis):
+    described = figures.throughput_latency(analysis.summary, "e2e", "p90").to_dict()
+    (points,) = [rows for rows in described["datasets"].values() if "words_p50" in rows[0]]
+    for point, stage in zip(points, analysis.summary["stages"], strict=True):
+        assert point["tokens_per_s"] == stage["output_tokens_per_s"]
+        assert point["p90"] == stage["e2e_ms"]["p90"]
+        assert point["tokens_low"] < point["tokens_per_s"] < point["tokens_high"]
+    assert [point["load"] for point in points] == [str(load) for load in LOADS]
+    (switch,) = [one for one in described["params"] if one["name"] == "percentile"]
+    assert switch["value"] == "p90"
+
+
+def test_objectives_and_the_limit_stand_in_the_curve(analysis):
+    def words(chart):
+        return [row["words"] for rows in chart.to_dict()["datasets"].values() for row in rows if "words" in row]
+
+    told = words(figures.throughput_latency(analysis.summary, "ttft", limits={"": SATURATION}))
+    assert told == ["SLO p99 ≤ 60 ms", "most within SLO: concurrency 4"]
+    assert words(figures.throughput_latency(analysis.summary, "itl")) == []
+    knee = SATURATION | {"question": "knee", "output_tokens_per_s": {"value": 500.0, "low": None, "high": None}}
+    assert words(figures.throughput_latency(analysis.summary, "itl", limits={"": knee})) == ["knee: concurrency 4"]
+
+
+def test_points_that_stand_on_each_other_share_their_words(tmp_path):
+    found = analyse(sweep(tmp_path, seconds=2.0, loads=(1, 16, 17)))
+    described = figures.throughput_latency(found.summary).to_dict()
+    (points,) = [rows for rows in described["datasets"].values() if "words_p50" in rows[0]]
+    assert [point["words_p50"] for point in points] == ["1", "", "16, 17"]
+
+
+@often
+@given(latencies_ns)
+def test_the_spectrum_goes_from_the_minimum_to_the_maximum_through_the_percentiles(values):
+    values_ns = np.array(values, np.int64)
+    points = spectrum(filled(values_ns))
+    assert points[-1][:2] == (max(len(values), 1), values_ns.max() / 1e6)
+    assert [ms for _, ms, _ in points] == sorted(ms for _, ms, _ in points)
+    ordered = np.sort(values_ns)
+    for beyond, ms, _ in points[:-1]:
+        exact_ms = ordered[int(np.ceil((1 - 1 / beyond) * len(values) - 1e-4)) - 1 if beyond > 1 else 0] / 1e6
+        assert exact_ms * 0.999 - 1e-6 <= ms <= exact_ms * 1.001 + 1e-6
+
+
+def test_a_percentile_of_too_few_samples_is_marked_so():
+    known = {round(beyond): sure for beyond, _, sure in spectrum(filled(np.arange(1, 701) * 1_000_000))}
+    assert known[100]
+    assert not known[700]
+
+
+@often
+@given(latencies_ns)
+def test_a_histogram_holds_every_sample_once(values):
+    histogram = filled(np.array(values, np.int64))
+    edges = edges_ms([histogram, Histogram()])
+    assert edges == sorted(edges)
+    assert sum(shares(histogram, edges)) == pytest.approx(1, abs=1e-4)
+
+
+def test_the_time_line_adds_up_to_what_was_counted(analysis):
+    rows, stages = timeline_rows(analysis.summary), analysis.summary["stages"]
+    for place, stage in enumerate(stages):
+        mine, bin_s = [row for row in rows if row["stage"] == place], stage["timeline"]["bin_s"]
+        assert sum(row["failed_per_s"] for row in mine) * bin_s == pytest.approx(stage["requests"]["failed"], abs=0.1)
+        assert max(row["lag_ms"] for row in mine) == pytest.approx(stage["client"]["lag_us"]["max"] / 1000)
+    assert [row["t_s"] for row in rows] == sorted(row["t_s"] for row in rows)
+    assert rows[0]["t_s"] == 0
+
+
+def test_what_the_server_says_can_stand_under_the_time_line(analysis):
+    rows = [{"t_s": second, "kv_share": second / 20} for second in range(15)]
+    described = figures.timeline(analysis.summary, [(Panel("kv_share", "KV cache in use"), rows)]).to_dict()
+    assert described["vconcat"][-1]["title"]["text"] == "KV cache in use"
+    assert rows in described["datasets"].values()
+
+
+def test_the_waterfall_shows_requests_of_one_stretch_from_due_to_end(analysis):
+    for stage, load in enumerate(LOADS):
+        rows = waterfall_rows(analysis, stage)
+        places = {row["place"] for row in rows}
+        assert places == set(range(len(places)))
+        assert min(load, 3) <= len(places) <= SHOWN
+        for place in places:
+            bars = [row for row in rows if row["place"] == place]
+            prefill, decode = (next(b for b in bars if b["phase"].startswith(name)) for name in ("prefill", "decode"))
+            assert prefill["to_s"] == decode["from_s"]
+            assert (prefill["to_s"] - prefill["from_s"]) * 1000 == pytest.approx(bars[0]["ttft_ms"], abs=0.01)
+            pause = next((b for b in bars if b["phase"] == "longest pause"), None)
+            if bars[0]["outcome"] == "completed":
+                assert pause["to_s"] - pause["from_s"] == pytest.approx(bars[0]["pause_ms"] / 1000, abs=1e-4)
+                assert bars[0]["pause_ms"] > 30
+    starts = [row["from_s"] for row in rows if row["phase"].startswith("prefill")]
+    assert starts == sorted(starts)
+
+
+def test_loads_are_drawn_from_the_lightest_on_and_repeats_make_one_point(tmp_path):
+    found = analyse(sweep(tmp_path, seconds=1.0, loads=(8, 2, 8, 4)))
+    described = figures.throughput_latency(found.summary).to_dict()
+    (points,) = [rows for rows in described["datasets"].values() if "words_p50" in rows[0]]
+    assert [(point["load"], point["repeats"]) for point in points] == [("2", 1), ("4", 1), ("8", 2)]
+    bars = figures.throughput_by_load(found.summary).to_dict()["datasets"]
+    assert [bar["load"] for bar in next(iter(bars.values()))] == ["2", "4", "8"]
+    spectra = figures.percentile_spectrum(found).to_dict()["datasets"].values()
+    assert {row["load"] for rows in spectra for row in rows if "load" in row} == {"2", "4", "8"}
+
+
+def test_an_interval_that_two_repeats_make_endless_leaves_the_picture_to_the_points(tmp_path):
+    found = analyse(sweep(tmp_path, seconds=1.0, loads=(1, 16)))
+    point = found.summary["curve"][1]
+    for told in (point["ttft_ms"]["p50"], point["output_tokens_per_s"]):
+        told["low"], told["high"] = -40 * told["value"], 40 * told["value"]
+    described = figures.throughput_latency(found.summary).to_dict()
+    (points,) = [rows for rows in described["datasets"].values() if "words_p50" in rows[0]]
+    assert 0 < points[1]["p50_low"] < points[1]["p50"] < points[1]["p50_high"] < 2 * points[1]["p99"]
+    assert 0 < points[1]["tokens_low"] < points[1]["tokens_high"] < 2 * points[1]["tokens_per_s"]
+
+
+def test_of_many_loads_a_distribution_shows_as_many_as_can_be_told_apart(tmp_path):
+    found = analyse(sweep(tmp_path, seconds=0.5, loads=tuple(range(1, 21))))
+    described = figures.percentile_spectrum(found).to_dict()
+    loads = {row["load"] for rows in described["datasets"].values() for row in rows if "load" in row}
+    assert len(loads) == 8
+    assert {"1", "20"} <= loads
+
+
+def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "report.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for name in ("RUN", "OLD"):
+        sweep(tmp_path / name, seconds=1.0)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert (tmp_path / "ttft.png").read_bytes().startswith(b"\x89PNG")
