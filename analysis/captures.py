@@ -53,14 +53,17 @@ COLUMNS: Final = (
     "error",
     "response_id",
     "retries",
+    "wanted_input_tokens",
+    "wanted_output_tokens",
+    "counted_tokens",
 )
 """The columns that the metrics need; the others are not even decompressed."""
 
 OF_A_PART: Final = frozenset({"workers", "stages"})
 """Of what captures must agree on: what those of another part may say otherwise."""
 
-MAY_MISS: Final = frozenset({"retries"})
-"""Columns that an early capture of this version does not have; they read as zeros."""
+MAY_MISS: Final = frozenset({"retries", "wanted_input_tokens", "wanted_output_tokens", "counted_tokens"})
+"""Columns that an early capture of this version does not have; they read as zeros, or as null where they may be."""
 
 # Classes of the error column that are no failure of the endpoint.
 DROPPED: Final = "dropped"  # never sent
@@ -139,6 +142,9 @@ class Rows:
     prompt_tokens: Integers
     output_tokens: Integers
     retries: Integers
+    wanted_input_tokens: Integers
+    wanted_output_tokens: Integers
+    counted_tokens: Integers  # output, by a local tokenizer
     completed: Mask
     cancelled: Mask
     dropped: Mask
@@ -427,6 +433,9 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
         retries=(
             _integers(batch.column("retries")) if "retries" in batch.schema.names else np.zeros(len(error), np.int64)
         ),
+        wanted_input_tokens=_if_there(batch, "wanted_input_tokens"),
+        wanted_output_tokens=_if_there(batch, "wanted_output_tokens"),
+        counted_tokens=_if_there(batch, "counted_tokens"),
         completed=completed,
         cancelled=_is_class(error, CANCELLED),
         dropped=_is_class(error, DROPPED),
@@ -441,6 +450,12 @@ def _is_class(error: pa.DictionaryArray, name: str) -> Mask:
     if not places or error.null_count == len(error):
         return np.zeros(len(error), np.bool_)
     return np.isin(error.indices.fill_null(-1).to_numpy(zero_copy_only=False), places)
+
+
+def _if_there(batch: pa.RecordBatch, name: str) -> Integers:
+    if name not in batch.schema.names:
+        return np.full(batch.num_rows, ABSENT)
+    return _integers(batch.column(name))
 
 
 def _integers(column: pa.Array) -> Integers:
@@ -494,6 +509,9 @@ def pick(rows: Rows, wanted: Mask) -> Rows:
         prompt_tokens=rows.prompt_tokens[wanted],
         output_tokens=rows.output_tokens[wanted],
         retries=rows.retries[wanted],
+        wanted_input_tokens=rows.wanted_input_tokens[wanted],
+        wanted_output_tokens=rows.wanted_output_tokens[wanted],
+        counted_tokens=rows.counted_tokens[wanted],
         completed=rows.completed[wanted],
         cancelled=rows.cancelled[wanted],
         dropped=rows.dropped[wanted],

@@ -151,9 +151,9 @@ def gap_per_token_ns(rows: Rows) -> Integers:
 
 
 def output_tokens(rows: Rows) -> Integers:
-    """Output tokens a request: as usage says, else the sum of its event tokens, else its events."""
+    """Output tokens a request: as usage says, else the sum of its event tokens, else a local tokenizer, else its events."""
     told = rows.output_tokens != ABSENT
-    counted = rows.events
+    counted = np.where(rows.counted_tokens != ABSENT, rows.counted_tokens, rows.events)
     if rows.event_tokens is not None:
         counted = np.where(rows.told_tokens, _sums(rows.event_tokens, rows), counted)
     return np.where(told, rows.output_tokens, counted)

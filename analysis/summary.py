@@ -264,6 +264,7 @@ def _stage(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
         "slo": _slo(tally) if tally.limits else None,
         "fluidity": _fluidity(tally),
         "token_source": _token_source(tally),
+        "lengths": _lengths(tally),
         "token_rule": TOKEN_RULE,
         "concurrency": None if in_flight is None else {"mean": round(in_flight[0], 6), "peak": in_flight[1]},
         "intervals": _intervals(tally),
@@ -447,9 +448,28 @@ def _fluidity(tally: StageTally) -> float | None:
 
 
 def _token_source(tally: StageTally) -> str | None:
-    if tally.usage_told and tally.usage_untold:
-        return "mixed"
-    return "usage" if tally.usage_told else "events" if tally.usage_untold else None
+    by = {
+        "usage": tally.usage_told,
+        "tokenizer": tally.locally_counted,
+        "events": tally.usage_untold - tally.locally_counted,
+    }
+    sources = [name for name, requests in by.items() if requests]
+    return "mixed" if len(sources) > 1 else sources[0] if sources else None
+
+
+def _lengths(tally: StageTally) -> dict[str, Any] | None:
+    """What was asked for beside what the server counted; None where nobody knows."""
+    return {
+        side: {
+            "requests": told.requests,
+            "wanted_mean": round(told.wanted / told.requests, 3),
+            "server_mean": round(told.counted / told.requests, 3),
+            "mean_difference": round(told.off / told.requests, 3),
+            "exact_share": round(told.exact / told.requests, 6),
+        }
+        for side, told in tally.lengths.items()
+        if told.requests
+    } or None
 
 
 def _halves(tally: StageTally, flow: _Flow, open_loop: bool) -> dict[str, Any]:
@@ -511,6 +531,7 @@ def _client(tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
         "stamp_source": "kernel" if all(c.facts["stamp_source"] == "kernel" for c in captures) else "read",
         "unstamped_share": round(unstamped / reads, 9) if reads else None,
         "unstamped_requests": tally.unstamped_requests,
+        "unprepared_requests": round(sum(watches.counted(capture, "unprepared", *span) for capture in captures)),
         "reopened_connections": round(sum(watches.counted(capture, "reopened", *span) for capture in captures)),
         "clock_steps_ms": [step_ns / NS_PER_MS for _, step_ns in watches.clock_steps(captures, *span)],
     }

@@ -359,7 +359,18 @@ def footnotes(stages: Sequence[Facts]) -> list[Text]:
                 notes.append(Text(f"{plain(stage['name'])}: {count:,} request{'s' if count > 1 else ''} {meaning}"))
         if stage["slo"] is not None:
             notes.append(Text(f"{plain(stage['name'])}: {_objectives(stage)}"))
+        notes += [Text(f"{plain(stage['name'])}: {words}") for words in _lengths(stage)]
     return notes
+
+
+def _lengths(stage: Facts) -> list[str]:
+    """Where prompts or answers are not as long as they were wanted."""
+    return [
+        f"{side.replace('_', ' ')}: {told['wanted_mean']:,.1f} wanted on average, {told['server_mean']:,.1f} by the "
+        f"server's count ({told['exact_share']:.0%} exact)"
+        for side, told in (stage.get("lengths") or {}).items()
+        if told["mean_difference"]
+    ]
 
 
 FROM_DUE: Final = ("ttft", "e2e")

@@ -38,6 +38,20 @@ class WorkerTally:
         return self.output_parts / rates.TOKEN
 
 
+SIDES: Final = ("input_tokens", "output_tokens")
+
+
+@dataclass(slots=True)
+class LengthTally:
+    """What was wanted against what the server counted, over the completed requests of which both are known."""
+
+    requests: int = 0
+    wanted: int = 0
+    counted: int = 0
+    off: int = 0  # sum of the differences, without their signs
+    exact: int = 0
+
+
 @dataclass(slots=True)
 class TurnTally:
     """One turn of the sessions, inside the window: requests sent; of those that completed, TTFT and prompt tokens."""
@@ -83,6 +97,8 @@ class StageTally:
     prompts_told: bool = False
     usage_told: int = 0
     usage_untold: int = 0
+    locally_counted: int = 0  # of the latter
+    lengths: dict[str, LengthTally] = field(default_factory=lambda: {side: LengthTally() for side in SIDES})
     events: int = 0
     coalesced_events: int = 0
     unstamped_requests: int = 0
@@ -226,10 +242,27 @@ def _add_latencies(tally: StageTally, measured: Rows) -> None:
     told = int(np.count_nonzero(measured.output_tokens != ABSENT))
     tally.usage_told += told
     tally.usage_untold += len(measured) - told
+    tally.locally_counted += int(
+        np.count_nonzero((measured.output_tokens == ABSENT) & (measured.counted_tokens != ABSENT))
+    )
+    _add_lengths(tally.lengths["input_tokens"], measured.wanted_input_tokens, measured.prompt_tokens)
+    _add_lengths(tally.lengths["output_tokens"], measured.wanted_output_tokens, measured.output_tokens)
     if "ttft" in tally.limits and "tpot" in tally.limits:
         met, missed = slo.deadlines(measured, tally.limits["ttft"].limit_ns, tally.limits["tpot"].limit_ns)
         tally.deadlines_met += met
         tally.deadlines_missed += missed
+
+
+def _add_lengths(told: LengthTally, wanted: Integers, counted: Integers) -> None:
+    both = (wanted != ABSENT) & (counted != ABSENT)
+    if not both.any():
+        return
+    off = np.abs(counted[both] - wanted[both])
+    told.requests += len(off)
+    told.wanted += int(wanted[both].sum())
+    told.counted += int(counted[both].sum())
+    told.off += int(off.sum())
+    told.exact += int(np.count_nonzero(off == 0))
 
 
 COUNTS: Final = (
@@ -249,6 +282,7 @@ COUNTS: Final = (
     "input_tokens",
     "usage_told",
     "usage_untold",
+    "locally_counted",
     "events",
     "coalesced_events",
     "unstamped_requests",
@@ -289,6 +323,9 @@ def absorb(tally: StageTally, other: StageTally) -> None:
         told.prompts_told += its.prompts_told
         histogram.absorb(told.ttft, its.ttft)
         histogram.absorb(told.ttft_intended, its.ttft_intended)
+    for side, told_ in other.lengths.items():
+        for name in ("requests", "wanted", "counted", "off", "exact"):
+            setattr(tally.lengths[side], name, getattr(tally.lengths[side], name) + getattr(told_, name))
     tally.errors.update(other.errors)
     tally.met.update(other.met)
     tally.prompts_told |= other.prompts_told

@@ -18,6 +18,7 @@ LEAST_LOAD_SHARE: Final = 0.99
 MOST_ERROR_SHARE: Final = 0.01  # of the metric that lateness or lag touches
 MOST_COALESCED_SHARE: Final = 0.01
 MOST_UNSTAMPED_SHARE: Final = 0.01
+MOST_UNPREPARED_SHARE: Final = 0.01
 MOST_FAILED_SHARE: Final = 0.01
 MOST_UNFINISHED_SHARE: Final = 0.01
 MOST_RETRIED_SHARE: Final = 0.01
@@ -205,7 +206,7 @@ def _is_whole(stage: Facts) -> bool:
 def _load_changes(stage: Facts) -> bool:
     """Whether the load is planned to change within the window."""
     load = stage["load"]
-    return "profile" in load or str(load.get("arrivals", "")).startswith("trace")
+    return "profile" in load or str(load.get("arrivals", "")).startswith(("trace", "recorded"))
 
 
 def _chance(arrivals: str, planned: float) -> float:
@@ -248,6 +249,18 @@ def late_sends(stage: Facts) -> Doubt | None:
             "late-sends", words, f"{_more_places(load)}a lower --rate if it is the server that does not keep up"
         )
     return Doubt("late-sends", words, "more --workers, --cpus of their own, or a lower --rate")
+
+
+def unprepared(stage: Facts) -> Doubt | None:
+    """Requests that were made too late: what holds them up is not the endpoint, nor a worker."""
+    count, sent = stage["client"].get("unprepared_requests") or 0, stage["requests"]["sent"]
+    if count <= MOST_UNPREPARED_SHARE * sent:
+        return None
+    return Doubt(
+        "unprepared",
+        f"{count:,} requests were not prepared in time: the process that reads the data set and makes the prompts is behind",
+        "a core for it that no worker has (--cpus), a lower load, or shorter prompts",
+    )
 
 
 def lag(stage: Facts) -> Doubt | None:
@@ -467,6 +480,7 @@ OF_A_STAGE: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     too_few_samples,
     load_below_plan,
     late_sends,
+    unprepared,
     lag,
     coalesced,
     unstamped,

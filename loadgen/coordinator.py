@@ -101,8 +101,15 @@ Judge = Callable[[StageNow], str]
 class Coordinator:
     """One run over local workers. Use as a context manager: leaving it leaves no process behind."""
 
-    def __init__(self, plans: list[WorkerPlan], board: Board, python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        plans: list[WorkerPlan],
+        board: Board,
+        python: str = sys.executable,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self._plans = plans
+        self._also_check = check  # raises RunError where somebody else whom the workers need is gone
         self._board = board
         self._python = python
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -115,16 +122,16 @@ class Coordinator:
         self._spawned_ns = monotonic_ns()
         for number, value in ((b.START_STAGE, b.NO_STAGE), (b.ORDER, b.RUN)):
             self._board.numbers[number] = value
-        for log in self._logs:
+        for log, plan in zip(self._logs, self._plans, strict=True):
             line, end = os.pipe()
             worker = subprocess.Popen(
                 [self._python, "-m", "loadgen.worker.main"],
                 stdin=line,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                pass_fds=[self._board.fd],
+                pass_fds=[self._board.fd, *([plan.script.ring_fd] if plan.script is not None else [])],
                 process_group=0,  # Ctrl-C in the terminal is for the coordinator alone
-                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                env={**os.environ, "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"},
             )
             os.close(line)
             self._workers.append(worker)
@@ -245,6 +252,11 @@ class Coordinator:
         return all(self._board.get(worker, number) > stage for worker in range(self._board.workers))
 
     def _check_workers(self) -> None:
+        try:
+            self._also_check()
+        except RunError:
+            self._board.numbers[b.ORDER] = b.ABORT
+            raise
         for number, (worker, log) in enumerate(zip(self._workers, self._logs, strict=True)):
             if worker.poll() is not None:
                 self._board.numbers[b.ORDER] = b.ABORT  # the others write what they have

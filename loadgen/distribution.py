@@ -5,6 +5,7 @@
     exp:2s              exponential, its mean               exp:30
     normal:2s,500ms     mean and standard deviation         normal:30,10
     lognormal:2s,0.5    median and sigma of the logarithm   lognormal:30,0.5
+                        as often as they stand in a file    file:lengths.csv
 
 A duration is drawn in whole ns and at least 0, a count is a whole number and at least 1. What request 17 draws is a function
 of the seed and of 17 alone, so it does not depend on the worker that sends it, nor on what was drawn before.
@@ -12,6 +13,8 @@ of the seed and of 17 alone, so it does not depend on the worker that sends it, 
 
 import math
 import re
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final, Literal
@@ -21,7 +24,9 @@ from loadgen.durations import MOST_NS, duration_ns, shown
 Unit = Literal["duration", "count"]
 
 # Streams of random numbers that know nothing of each other; the numbers are part of what a seed means.
-THINK, CANCEL_WHO, CANCEL_WHEN, TURNS, RETRY = range(5)
+THINK, CANCEL_WHO, CANCEL_WHEN, TURNS, RETRY, INPUT, OUTPUT, PAIR, PREFIX, SAMPLE = range(10)
+
+FILE: Final = "file:"
 
 MOST_COUNT: Final = 1_000_000_000
 MOST_SIGMA: Final = 10.0
@@ -123,6 +128,90 @@ class Distribution:
 
     def _shown(self, value: float) -> str:
         return shown(int(value)) if self.unit == "duration" else _number_text(value)
+
+
+@dataclass(frozen=True, slots=True)
+class FromFile:
+    """Counts as they stand in a file, which is read where they are drawn."""
+
+    path: str
+
+    @property
+    def text(self) -> str:
+        """As it is typed."""
+        return f"{FILE}{self.path}"
+
+
+class Empirical:
+    """Counts drawn from values that were seen, each as often as the others."""
+
+    is_fixed = False
+
+    def __init__(self, values: "array[int]") -> None:
+        self._values = values
+
+    @classmethod
+    def of(cls, values: Iterable[int]) -> "Empirical":
+        """In ascending order, so that a draw is the inverse of the distribution function here too."""
+        return cls(array("q", sorted(values)))
+
+    @property
+    def mean(self) -> float:
+        return sum(self._values) / len(self._values)
+
+    @property
+    def most(self) -> int:
+        return self._values[-1]
+
+    def draw(self, u: float) -> int:
+        """The value below which a share `u` of all lies, 0 < u < 1."""
+        return self._values[int(u * len(self._values))]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """System prompts that requests share: how many, of how many tokens, and how unevenly they are asked for."""
+
+    count: int
+    tokens: int
+    zipf: float = 0.0
+    """The k-th is asked for in proportion to 1 / k^zipf; 0: all alike."""
+
+    @property
+    def text(self) -> str:
+        """As it is typed."""
+        return f"{self.count}:{self.tokens}" + (f":zipf{_number_text(self.zipf)}" if self.zipf else "")
+
+
+MOST_PREFIXES: Final = 1_000_000
+MOST_ZIPF: Final = 10.0
+
+
+def parse_prefixes(text: str) -> Prefixes:
+    """ "20:1024" or "20:1024:zipf1.1". ValueError, worded for the user, otherwise."""
+    found = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})(?::(?:uniform|zipf([0-9]+(?:\.[0-9]+)?)))?", text.strip())
+    if found is None:
+        raise ValueError(
+            f"{text.strip()[:60]!r} is no set of prefixes; allowed is COUNT:TOKENS[:zipfS], as in 20:1024:zipf1.1"
+        )
+    prefixes = Prefixes(int(found[1]), int(found[2]), float(found[3] or 0))
+    if not 1 <= prefixes.count <= MOST_PREFIXES:
+        raise ValueError(f"{prefixes.count} prefixes are out of range; allowed are 1 to {MOST_PREFIXES}")
+    if not prefixes.tokens >= 1:
+        raise ValueError("a prefix has at least 1 token")
+    if prefixes.zipf > MOST_ZIPF:
+        raise ValueError(f"zipf{prefixes.zipf:g} is too large; allowed is up to {MOST_ZIPF:g}")
+    return prefixes
+
+
+def parse_lengths(text: str) -> Distribution | FromFile:
+    """ "512", "normal:512,64" or "file:PATH". ValueError, worded for the user, otherwise."""
+    text = text.strip()
+    if not text.startswith(FILE):
+        return parse_distribution(text, "count")
+    if text == FILE or "\0" in text:
+        raise ValueError(f"{text!r} names no file; allowed is file:PATH")
+    return FromFile(text.removeprefix(FILE))
 
 
 def parse_distribution(text: str, unit: Unit) -> Distribution:

@@ -18,6 +18,7 @@ from loadgen.spec import Spec, StageSpec
 WORKER_BYTES: Final = 90_000_000
 CONNECTION_BYTES: Final = 30_000
 ARRIVAL_BYTES: Final = 8
+PREPARER_BYTES: Final = 60_000_000
 
 # Of a capture, compressed: a row, and each of its events.
 ROW_BYTES: Final = 70
@@ -30,6 +31,21 @@ class Expected:
 
     ttft_s: float
     tpot_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a request is on average, and what the file has of them where it is a trace in its own time."""
+
+    input_tokens: float
+    output_tokens: float
+    prefix_tokens: int = 0
+    turns: float = 1.0
+    quotes_included: bool = False
+    """Whether the input tokens hold those of the turns before already."""
+    arrivals: int | None = None
+    ring_bytes: int = 0
+    """Of all workers together, where requests are prepared while the run goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,39 +83,50 @@ class Forecast:
 
 
 def forecast(
-    spec: Spec, planned: Sequence[Schedule], plans: Sequence[Sequence[StagePlan]], pool: PromptPool, expected: Expected
+    spec: Spec,
+    planned: Sequence[Schedule],
+    plans: Sequence[Sequence[StagePlan]],
+    pool: PromptPool,
+    expected: Expected,
+    means: Means,
 ) -> Forecast:
     """The forecast of a run; `plans` holds each worker's stages."""
-    stages = [_stage(spec, stage, made, expected) for stage, made in zip(spec.stages, planned, strict=True)]
+    stages = [_stage(spec, stage, made, expected, means) for stage, made in zip(spec.stages, planned, strict=True)]
     connections = max(stage.connections for stage in stages)
     pool_bytes = sum(len(before) + len(after) + len(pool.head) for before, after in pool.bodies)
     arrivals = sum(
-        len(plan.load.due_ns) for worker in plans for plan in worker if not isinstance(plan.load, ClosedLoad)
+        len(plan.load.due_ns or ()) for worker in plans for plan in worker if not isinstance(plan.load, ClosedLoad)
     )
     return Forecast(
         stages=stages,
         connections=connections,
         memory_bytes=len(plans) * (WORKER_BYTES + pool_bytes)
         + connections * CONNECTION_BYTES
-        + arrivals * ARRIVAL_BYTES,
+        + arrivals * ARRIVAL_BYTES
+        + (means.ring_bytes + PREPARER_BYTES if means.ring_bytes else 0),
         disk_bytes=sum(stage.requests * ROW_BYTES + stage.output_tokens * EVENT_BYTES for stage in stages),
     )
 
 
-def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected) -> StageForecast:
-    turns = spec.turns.mean if spec.turns is not None else 1.0
+def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected, mean: Means) -> StageForecast:
+    has_sessions = spec.turns is not None or mean.turns > 1
+    turns = spec.turns.mean if spec.turns is not None else mean.turns
     think_s = spec.think.mean / NS_PER_S if spec.think is not None else 0.0
-    request_s = expected.ttft_s + expected.tpot_s * max(spec.output_tokens - 1, 0)
+    request_s = expected.ttft_s + expected.tpot_s * max(mean.output_tokens - 1, 0)
     # A session thinks between its turns, a slot without sessions between its requests.
-    unit_s = turns * request_s + (turns - 1) * think_s if spec.turns is not None else request_s
+    unit_s = turns * request_s + (turns - 1) * think_s if has_sessions else request_s
     sending_s = (made.warmup_ns + (made.duration_ns or 0)) / NS_PER_S
     arrivals: int | None = None
     if made.due_ns is not None:
         arrivals = len(made.due_ns)
-        units, is_exact = float(arrivals), spec.turns is None
+        units, is_exact = float(arrivals), not has_sessions
         connections = round(min(stage.max_in_flight or arrivals, made.value * unit_s + 1, arrivals))
+    elif stage.is_open_loop:  # a trace in its own time
+        arrivals = mean.arrivals
+        units, is_exact = float(arrivals or 0), arrivals is not None
+        connections = round(min(stage.max_in_flight or units, units / max(sending_s, 1e-9) * unit_s + 1, max(units, 1)))
     else:
-        rest_s = think_s if spec.turns is None else 0.0
+        rest_s = think_s if not has_sessions else 0.0
         bound = stage.requests if stage.requests is not None else stage.sessions
         if bound is not None:
             units, is_exact = float(bound + (stage.warmup_requests if stage.requests is not None else 0)), True
@@ -112,13 +139,15 @@ def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected) -> 
         sending_s=sending_s,
         arrivals=arrivals,
         requests=requests,
-        input_tokens=requests * (spec.prefix_tokens + _input_tokens(spec, turns)),
-        output_tokens=requests * spec.output_tokens,
+        input_tokens=round(requests * (mean.prefix_tokens + _input_tokens(mean, turns))),
+        output_tokens=round(requests * mean.output_tokens),
         connections=connections,
         is_exact=is_exact,
     )
 
 
-def _input_tokens(spec: Spec, turns: float) -> int:
+def _input_tokens(mean: Means, turns: float) -> float:
     """Of a request, on average: turn k of a session repeats the k before it, with their answers."""
-    return round(spec.input_tokens + (turns - 1) / 2 * (spec.input_tokens + spec.output_tokens))
+    if mean.quotes_included:
+        return mean.input_tokens
+    return mean.input_tokens + (turns - 1) / 2 * (mean.input_tokens + mean.output_tokens)

@@ -57,8 +57,8 @@ class ClosedLoad:
 class OpenLoad:
     """Arrivals at their own times: this worker's part of them. Its arrival i is number worker + i * workers of the stage."""
 
-    due_ns: "array[int]" = field(repr=False)  # not subscriptable at run time before Python 3.12
-    """ns since the start, ascending."""
+    due_ns: "array[int] | None" = field(repr=False)  # not subscriptable at run time before Python 3.12
+    """ns since the start, ascending; None: each unit of the script brings its own."""
     connections: int
     """To be open before the start."""
     spare: int
@@ -102,13 +102,20 @@ class UsersPlan:
     """Who leaves does so after so many tokens (unit "count"), or so long after the send ("duration")."""
     retries: int = 0
     """How often a request that was refused (429, 503) is tried again."""
-    trace: "Trace | None" = None
-    """Each request gets a traceparent header."""
+    traceparent: "Traceparent | None" = None
+    """Each request gets one."""
+    scripted_sessions: bool = False
+    """Units are sessions whose turns are the script's; `turns` is then None."""
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether units are sessions."""
+        return self.turns is not None or self.scripted_sessions
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
-    """The header traceparent, which goes into a request behind its first line, `at` bytes from its beginning."""
+class Traceparent:
+    """The header of that name, which goes into a request behind its first line, `at` bytes from its beginning."""
 
     at: int
     run_id: bytes
@@ -147,6 +154,17 @@ class PromptPool:
     seed: int
     talk: Talk | None = None
     """Only with sessions."""
+    wanted_input_tokens: int | None = None
+    """What the server should count for a first turn."""
+    wanted_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptPlan:
+    """Where a worker's units come from when they are prepared while the run goes on: its ring (loadgen.ring)."""
+
+    ring_fd: int
+    ring_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +183,10 @@ class WorkerPlan:
     limits: Limits
     users: UsersPlan
     pool: PromptPool = field(repr=False)
+    script: ScriptPlan | None
+    """None: requests are those of the pool."""
+    tokenizer: str | None
+    """To count the output of responses whose server does not."""
     capture_path: str
     metadata: dict[str, Any] = field(repr=False)
     """File metadata of the capture, as far as the coordinator knows it."""

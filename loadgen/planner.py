@@ -9,27 +9,47 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 
-from loadgen import __version__
+from loadgen import __version__, recipes
 from loadgen.clock import NS_PER_MS, NS_PER_S
 from loadgen.dialects import AUTO, find, recognised, spoken
 from loadgen.dialects.answer import Ask
 from loadgen.dialects.credentials import NOBODY, Credentials, header_fields
 from loadgen.dialects.dialect import merged
+from loadgen.distribution import Distribution
 from loadgen.errors import UsageError
-from loadgen.plan import ClosedLoad, Limits, OpenLoad, PromptPool, StagePlan, Talk, Target, Trace, UsersPlan, WorkerPlan
+from loadgen.nonces import Nonces
+from loadgen.plan import (
+    ClosedLoad,
+    Limits,
+    OpenLoad,
+    PromptPool,
+    ScriptPlan,
+    StagePlan,
+    Talk,
+    Target,
+    Traceparent,
+    UsersPlan,
+    WorkerPlan,
+)
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.schema import SCHEMA_VERSION
-from loadgen.spec import Spec, StageSpec, most_turns
+from loadgen.spec import Spec, StageSpec
+from loadgen.tokens import load
 from loadgen.wording import Wording
-from loadgen.workload import prompts
+from loadgen.workload import traces
 from loadgen.workload.images import url_of
+from loadgen.workload.prompts import Lexicon
+from loadgen.workload.script import Calibration
 
 # Enough bodies that no two streams in flight have to share one, few enough to be made and held at once.
 MAX_BODIES: Final = 256
 MAX_POOL_BYTES: Final = 32 * 1024 * 1024
 
-NONCE_WORDS: Final = 7
-"""64^7 ids: 2^32 requests in each of 1,024 stages."""
+NONCE_BITS: Final = 42
+"""2^32 requests in each of 1,024 stages; of 64 words, 7 of them."""
+
+TRACE_CONNECTIONS: Final = 32
+"""Of a trace whose rate at the beginning is not known."""
 
 MAX_ANSWERS: Final = 64
 """Made-up answers, for histories that do not quote the model's."""
@@ -152,18 +172,33 @@ def images(spec: Spec, randomness: random.Random | None = None) -> tuple[str, ..
     return tuple(url_of(image, randomness) for image in spec.image)
 
 
-def pool(spec: Spec, model: str, head_bytes: bytes) -> PromptPool:
-    """The requests, seeded: the same spec and seed give the same bytes."""
-    randomness = random.Random(spec.seed)
+def pool(
+    spec: Spec,
+    model: str,
+    head_bytes: bytes,
+    calibration: Calibration = Calibration(),  # noqa: B008 - a value
+) -> PromptPool:
+    """The requests, seeded: the same spec and seed give the same bytes. Without bodies where there is a script."""
+    if recipes.has_script(spec):
+        return PromptPool(head_bytes, (), (b"",), 0, spec.seed)
+    assert isinstance(spec.input_tokens, Distribution)
+    assert isinstance(spec.output_tokens, Distribution)
+    input_tokens, output_tokens = int(spec.input_tokens.a), int(spec.output_tokens.a)
     dialect = spoken(wording(spec))
-    nonce_words = min(NONCE_WORDS, spec.input_tokens)
-    system = prompts.synthetic(spec.prefix_tokens, randomness)
+    lexicon = Lexicon(load(spec.tokenizer) if spec.tokenizer is not None else None)
+    randomness = random.Random(spec.seed)
+    content = calibration.content(input_tokens)
+    vocabulary = tuple(f"{word} ".encode() for word in lexicon.nonce_words)
+    bits = (len(vocabulary) - 1).bit_length()
+    nonce_words = lexicon.nonce_that_fits(content, -(-NONCE_BITS // max(bits, 1)))
+    opening = Nonces(vocabulary, nonce_words, spec.seed).nonce(0).decode()
+    system = lexicon.text(spec.prefix_tokens, randomness)
     bodies: list[tuple[bytes, bytes]] = []
     texts: list[str] = []
     n_bytes = 0
     while len(bodies) < MAX_BODIES and n_bytes < MAX_POOL_BYTES:
-        text = prompts.synthetic(spec.input_tokens - nonce_words, randomness)
-        ask = Ask(model, _MARK + text, spec.output_tokens, spec.ignore_eos, system, images=images(spec, randomness))
+        text = lexicon.text(content, randomness, opening)
+        ask = Ask(model, _MARK + text, output_tokens, spec.ignore_eos, system, images=images(spec, randomness))
         before, after = orjson.dumps(dialect.body(ask)).split(_MARK.encode(), 1)
         bodies.append((before, after))
         texts.append(text)
@@ -171,21 +206,45 @@ def pool(spec: Spec, model: str, head_bytes: bytes) -> PromptPool:
     talk = None
     if spec.turns is not None:
         recorded = range(0 if spec.history == "real" else MAX_ANSWERS)
-        answers = tuple(prompts.synthetic(spec.output_tokens, randomness) for _ in recorded)
-        talk = Talk(model, system, spec.output_tokens, spec.ignore_eos, tuple(texts), answers)
+        answers = tuple(lexicon.text(output_tokens, randomness) for _ in recorded)
+        talk = Talk(model, system, output_tokens, spec.ignore_eos, tuple(texts), answers)
     return PromptPool(
         head=head_bytes,
         bodies=tuple(bodies),
-        vocabulary=tuple(f"{word} ".encode() for word in prompts.NONCE_WORDS),
+        vocabulary=vocabulary,
         nonce_words=nonce_words,
         seed=spec.seed,
         talk=talk,
+        wanted_input_tokens=input_tokens + spec.prefix_tokens,
+        wanted_output_tokens=output_tokens,
     )
 
 
 def schedules(spec: Spec) -> list[Schedule]:
     """Every stage over time. UsageError where one cannot be made."""
-    return [schedule(stage, number, spec.seed) for number, stage in enumerate(spec.stages)]
+    return [
+        _recorded(spec, stage)
+        if stage.arrivals is not None and stage.arrivals.kind == "recorded"
+        else schedule(stage, number, spec.seed)
+        for number, stage in enumerate(spec.stages)
+    ]
+
+
+def _recorded(spec: Spec, stage: StageSpec) -> Schedule:
+    """A trace in its own time: how long it lasts, and how fast it begins; when each unit is due only its reader knows."""
+    how = recipes.file_of(spec)
+    assert how is not None
+    if stage.warmup_requests:
+        raise UsageError("--warmup-requests: the times of a trace are read while it is played; give --warmup TIME")
+    plays = recipes.course(spec)
+    length_ns = traces.length_ns(how, plays)
+    if not length_ns:
+        raise UsageError(f"--from, --to: {how.path} has nothing there to play; allowed is a part that has rows")
+    warmup_ns = _ns(stage.warmup_s)
+    if stage.duration_s is not None:
+        length_ns = min(length_ns, warmup_ns + _ns(stage.duration_s))
+    rate = traces.first_rate_per_s(how, plays, spec.seed)
+    return Schedule(warmup_ns, max(length_ns - warmup_ns, 0), rate)
 
 
 def stage_name(stage: StageSpec) -> str:
@@ -196,6 +255,8 @@ def stage_name(stage: StageSpec) -> str:
         return f"concurrency {stage.concurrency.text}"
     if stage.rate is None:
         assert stage.arrivals is not None
+        if stage.arrivals.kind == "recorded":
+            return "as recorded"
         return stage.arrivals.text.replace(":", " ", 1)
     return f"rate {stage.rate.text}{'/s' if stage.rate.length_ns is None and stage.rate.is_constant else ''}"
 
@@ -237,7 +298,7 @@ def _load(spec: Spec, stage: StageSpec, made: Schedule) -> dict[str, Any]:
         load["profile"] = stage.load.text
     if spec.think is not None:
         load["think"] = spec.think.text
-    if spec.turns is not None:
+    if recipes.has_sessions(spec, recipes.file_of(spec)):
         load["unit"] = "session"
     if stage.max_in_flight is not None:
         load["max_in_flight"] = stage.max_in_flight
@@ -311,14 +372,19 @@ def _dealt(units: int, made: Schedule, worker: int, workers: int) -> int:
 
 
 def _open_load(stage: StageSpec, made: Schedule, worker: int, workers: int, most_connections: int) -> OpenLoad:
-    assert made.due_ns is not None
-    mine: array[int] = array("q")
-    mine.frombytes(made.due_ns[worker::workers].tobytes())
+    mine: array[int] | None = None
+    if made.due_ns is not None:
+        mine = array("q")
+        mine.frombytes(made.due_ns[worker::workers].tobytes())
     places = most_connections
     if stage.max_in_flight is not None:
         places = min(places, share(stage.max_in_flight, worker, workers))
-    in_a_second = -(-made.most_within(NS_PER_S) // workers)
-    in_a_blink = -(-made.most_within(BLINK_NS) // workers)
+    if made.due_ns is None:
+        in_a_second = max(-(-round(2 * made.value) // workers), TRACE_CONNECTIONS)
+        in_a_blink = in_a_second // 4
+    else:
+        in_a_second = -(-made.most_within(NS_PER_S) // workers)
+        in_a_blink = -(-made.most_within(BLINK_NS) // workers)
     return OpenLoad(
         due_ns=mine,
         connections=min(in_a_second, MOST_OPENED_BEFORE, places),
@@ -328,18 +394,20 @@ def _open_load(stage: StageSpec, made: Schedule, worker: int, workers: int, most
     )
 
 
-def users(spec: Spec, trace: Trace | None = None) -> UsersPlan:
+def users(spec: Spec, traceparent: Traceparent | None = None) -> UsersPlan:
     """How users behave."""
+    how = recipes.file_of(spec)
     return UsersPlan(
         seed=spec.seed,
         think=spec.think,
         turns=spec.turns,
-        most_turns=most_turns(spec),
+        most_turns=recipes.turns_of(spec, how),
+        scripted_sessions=how is not None and recipes.has_sessions(spec, how),
         real_history=spec.history == "real",
         cancel_share=spec.cancel.share if spec.cancel is not None else 0.0,
         cancel_after=spec.cancel.after if spec.cancel is not None else None,
         retries=spec.retries,
-        trace=trace,
+        traceparent=traceparent,
     )
 
 
@@ -356,13 +424,15 @@ def worker_plans(
     host: dict[str, Any],
     capture_paths: list[str],
     board_fd: int,
+    scripts: Sequence[ScriptPlan] | None = None,
+    calibration: Calibration = Calibration(),  # noqa: B008 - a value
 ) -> list[WorkerPlan]:
-    """A plan a worker, without the stages; `cores` and `capture_paths` hold one entry for each."""
+    """A plan a worker, without the stages; `cores`, `capture_paths` and `scripts` hold one entry for each."""
     workers = len(cores)
     worded = wording(spec)
     head_bytes = head(spec, where, credentials)
-    requests = pool(spec, model, head_bytes)
-    trace = Trace(head_bytes.index(b"\r\n") + 2, run_id.encode()) if spec.traceparent else None
+    requests = pool(spec, model, head_bytes, calibration)
+    traceparent = Traceparent(head_bytes.index(b"\r\n") + 2, run_id.encode()) if spec.traceparent else None
     metadata = {
         "schema": SCHEMA_VERSION,
         "loadgen": __version__,
@@ -385,8 +455,10 @@ def worker_plans(
             wording=worded,
             target=where,
             limits=limits(spec),
-            users=users(spec, trace),
+            users=users(spec, traceparent),
             pool=requests,
+            script=None if scripts is None else scripts[worker],
+            tokenizer=spec.tokenizer,
             capture_path=path,
             metadata=metadata,
             secrets=credentials.secrets,

@@ -11,24 +11,26 @@ import secrets
 import struct
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import orjson
 
-from loadgen import __version__, host, planner
+from loadgen import __version__, host, planner, recipes
 from loadgen.board import Board
 from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher
 from loadgen.dialects import find
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target
+from loadgen.preparation import Preparation
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.scrape.plan import ScrapePlan, Source
 from loadgen.spec import Spec, StageSpec
+from loadgen.workload.script import Calibration
 
 RUN_SCHEMA: Final = 1
 
@@ -149,6 +151,13 @@ class Run:
         self.spec = replace(spec, transport=choose_transport(spec))
         self.where: Target = planner.target(spec)
         planner.head(self.spec, self.where, credentials)
+        self.calibration = Calibration()
+        self.skipped_lines = 0
+        """Lines of the data set or trace that could not be used, with --skip-bad-lines."""
+        if recipes.has_script(self.spec):
+            recipes.try_script(self.spec, self.spec.model or "model", planner.wording(self.spec))
+        elif self.spec.tokenizer is not None:
+            planner.pool(self.spec, "model", b"")
         check_descriptors(planner.most_in_flight(spec, self.schedules), len(self._cores))
         if resumed is None:
             check_directory(run_dir)
@@ -220,6 +229,7 @@ class Run:
             "started_at": self._facts.get("started_at", started_at),
             **facts,
             "spec": self.spec.to_json(),
+            "calibration": asdict(self.calibration) if self.spec.calibrate_prompts else None,
             "transport": self.spec.transport,
             "stages": self.stages,
             "workers": [{"worker": worker, "core": core} for worker, core in enumerate(self._cores)],
@@ -232,6 +242,7 @@ class Run:
         board = Board(len(self._cores))
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            preparation = self._preparation(model, pin)
             plans = planner.worker_plans(
                 self.spec,
                 self.schedules,
@@ -244,12 +255,32 @@ class Run:
                 host=machine,
                 capture_paths=[str(folder / f"worker-{worker:02}.arrow") for worker in range(len(self._cores))],
                 board_fd=board.fd,
+                scripts=None if preparation is None else preparation.scripts,
+                calibration=self.calibration,
             )
-            with Coordinator(plans, board) as self._coordinator:
-                yield
+            check = (lambda: None) if preparation is None else preparation.check
+            with preparation or nullcontext(), Coordinator(plans, board, check=check) as self._coordinator:
+                try:
+                    yield
+                finally:
+                    if preparation is not None and self.spec.skip_bad_lines:
+                        self.skipped_lines = self._facts["skipped_lines"] = preparation.skipped_lines
         finally:
             self._coordinator = None
             board.close()
+
+    def _preparation(self, model: str, pin: bool) -> Preparation | None:
+        """Where requests are prepared while the run goes on: beside the workers, if there is a core without one."""
+        if not recipes.has_script(self.spec):
+            return None
+        free = [cpu for cpu in host.usable_cores() if cpu not in self._cores] or host.usable_cores()
+        return Preparation(
+            recipes.recipe(self.spec, model, self.calibration),
+            planner.wording(self.spec),
+            len(self._cores),
+            cpus=free if pin else None,
+            longest_tokens=recipes.longest_tokens(self.spec),
+        )
 
     def add(self, stage: StageSpec) -> int:
         """One more stage, behind the others; gives its number. UsageError where it cannot be made here."""

@@ -18,6 +18,7 @@ Batch metadata, key WATCH_KEY: one JSON object, what the worker says of itself s
     retried        attempts refused with 429 or 503 and tried again, so far
     reopened       kept-alive connections found closed and opened anew, so far
     unstamped      reads without a kernel stamp (the time of the read was taken), so far
+    unprepared     requests that were not prepared when they were due, or a slot was free for them, so far
     reads          reads so far
     clock_steps    [[t_ns, step_ns], ...]  steps of CLOCK_REALTIME seen so far
     closing        true in the last batch of a worker that ended in order
@@ -98,6 +99,9 @@ CAPTURE_SCHEMA: Final = pa.schema(
         pa.field("response_id", pa.string()),
         pa.field("ended_ns", pa.int64(), nullable=False),  # when the client was done with it, failed or not
         pa.field("retries", pa.uint16(), nullable=False),  # refusals (429, 503) before this attempt
+        pa.field("wanted_input_tokens", pa.int32()),  # what the prompt was made to be; null where it is as it came
+        pa.field("wanted_output_tokens", pa.int32()),  # the limit that was asked for
+        pa.field("counted_tokens", pa.int32()),  # output, by a local tokenizer, where the server did not count
     ]
 )
 

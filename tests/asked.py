@@ -17,6 +17,7 @@ from loadgen.schedule.arrivals import parse_process
 from loadgen.schedule.profile import parse_profile
 from loadgen.spec import Spec, StageSpec, parse_cancel, plain
 from loadgen.spec.layers import Document, Given, Layer, put, settled
+from loadgen.spec.notation import read_lengths
 from loadgen.spec.refusals import flag
 from loadgen.spec.settings import SETTINGS
 
@@ -70,6 +71,9 @@ def spec(**changes: Any) -> Spec:
             changes[name] = parse_distribution(changes[name], unit)
     if isinstance(changes.get("cancel"), str):
         changes["cancel"] = parse_cancel(changes["cancel"])
+    for name in ("input_tokens", "output_tokens"):
+        if isinstance(changes.get(name), int | str):
+            changes[name] = read_lengths(changes[name])
     fields: dict[str, Any] = {
         "url": "http://127.0.0.1:8000",
         "model": "sim",
@@ -88,8 +92,8 @@ def spec(**changes: Any) -> Spec:
         "extra_body": {},
         "body_field": {},
         "stages": tuple(stages),
-        "input_tokens": 16,
-        "output_tokens": 3,
+        "input_tokens": read_lengths(16),
+        "output_tokens": read_lengths(3),
         "prefix_tokens": 0,
         "turns": None,
         "history": "real",
@@ -113,7 +117,7 @@ def spec(**changes: Any) -> Spec:
         "early_stop": False,
         "slo": None,
     }
-    assert changes.keys() <= fields.keys()
+    assert changes.keys() <= {field.name for field in dataclasses.fields(Spec)}
     return Spec(**fields | changes)
 
 

@@ -1,4 +1,4 @@
-"""What tests of several rooms need: a certificate."""
+"""What tests of several rooms need: a certificate, a tokenizer."""
 
 import datetime
 import ipaddress
@@ -9,6 +9,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from small_tokenizer import made_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE tokenizer that holds the common words as one token each, as a tokenizer.json."""
+    return made_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json", 1000)
 
 
 @pytest.fixture(scope="session")

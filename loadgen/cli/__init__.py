@@ -23,6 +23,10 @@ COMMANDS: Final = {
         "loadgen.cli.plan",
         "Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.",
     ),
+    "datasets": (
+        "loadgen.cli.datasets",
+        "Say what a data set or a trace holds: lengths, sessions, rate, shared prefixes, bad lines.",
+    ),
     "simulate": ("loadgen.cli.simulate", "Serve an OpenAI-compatible endpoint whose true times are known."),
     "report": ("loadgen.cli.report", "Recompute and show the results of a run from its capture."),
     "export": (

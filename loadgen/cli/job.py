@@ -111,6 +111,38 @@ class Job:
         if api != spec.api:
             self.run.change(api=api)
 
+    def calibrate(self) -> None:
+        """Find out what the endpoint makes of prompts, and make them so that it counts what is wanted."""
+        from loadgen import planner, probe, recipes
+        from loadgen.dialects import spoken
+        from loadgen.dialects.answer import Ask
+        from loadgen.dialects.credentials import header_fields
+
+        run = self.run
+        dialect = spoken(planner.wording(run.spec))
+        fields = header_fields(dialect, run.credentials, run.spec.header)
+        images = planner.images(run.spec)
+
+        def counted(prompts: list[str]) -> list[int]:
+            counts = []
+            for prompt in prompts:
+                ask = Ask(self.model, prompt, 1, False, images=images)
+                answer = probe.ask_once(run.where, dialect, ask, fields, connect_timeout_s=run.spec.connect_timeout_s)
+                if answer.prompt_tokens is None:
+                    raise EndpointError(
+                        "no-usage",
+                        "--calibrate-prompts: the endpoint does not say how many tokens a prompt has; leave it out",
+                    )
+                counts.append(answer.prompt_tokens)
+            return counts
+
+        with kept_secret(run.credentials.secrets):
+            found = run.calibration = recipes.calibrated(run.spec, counted)
+        words = "" if found.tokens_per_word == 1 else f", and counts {found.tokens_per_word:.3f} tokens a word"
+        self.console.print(
+            f"calibrated: the endpoint adds {found.overhead_tokens} tokens to a prompt{words}", highlight=False
+        )
+
     def stage(self, number: int, progress: "Progress", judge: "Judge | None" = None) -> "Outcome":
         """Run a stage."""
 
@@ -176,6 +208,8 @@ def prepared(
         taken_s = job.one_request_s()
         if wants_baseline:  # the first one paid for what is loaded on demand
             job.baseline_s = min(taken_s, job.one_request_s())
+    if spec.calibrate_prompts:
+        job.calibrate()
     if resume is None:
         run.create_directory(run_dir)
     return job
@@ -198,6 +232,10 @@ def make_load(
         ):
             host.step_back()  # the workers have been started: this process only watches from here on
             drive(job, progress)
+        if job.run.skipped_lines:
+            job.console.print(
+                f"passed over, for they cannot be used: {job.run.skipped_lines:,} of the lines read", highlight=False
+            )
     except LoadgenError as error:
         job.run.ended("failed", str(error))
         job.words = str(error)

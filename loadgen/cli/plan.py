@@ -27,7 +27,7 @@ def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> 
     Arrivals come from the schedule and are exact; what depends on the endpoint is reckoned with --expect-ttft and
     --expect-tpot and marked with a ~.
     """
-    from loadgen import host, planner, run
+    from loadgen import host, planner, recipes, run
     from loadgen.forecast import Expected, forecast
 
     spec = planner.resolved(spec_of(flags))
@@ -36,7 +36,10 @@ def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> 
     plans = [planner.worker_stages(spec, planned, worker, workers, run.most_connections()) for worker in range(workers)]
     where = planner.target(spec)
     pool = planner.pool(spec, spec.model or "model", planner.head(spec, where))
-    told = forecast(spec, planned, plans, pool, Expected(expect_ttft / NS_PER_S, expect_tpot / NS_PER_S))
+    if recipes.has_script(spec):
+        recipes.try_script(spec, spec.model or "model", planner.wording(spec))
+    expected = Expected(expect_ttft / NS_PER_S, expect_tpot / NS_PER_S)
+    told = forecast(spec, planned, plans, pool, expected, recipes.means(spec, workers))
     stages = planner.stages(spec, planned)
     first_s = [
         [] if made.due_ns is None else [int(due_ns) / NS_PER_S for due_ns in made.due_ns[:FIRST_ARRIVALS]]

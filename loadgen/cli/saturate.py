@@ -161,10 +161,12 @@ class Search:
 
     def one_response_s(self) -> float:
         """How long a response takes without other load: as measured, or guessed from the request of the check."""
+        from loadgen.recipes import first_output_tokens
+
         alone = [stage["e2e_ms"]["p50"] / 1000 for stage in self.stages if stage["e2e_ms"]]
         if alone:
             return float(min(alone))
-        return (self.job.baseline_s or 0.1) * max(1.0, self.job.run.spec.output_tokens / CHECKED_TOKENS)
+        return (self.job.baseline_s or 0.1) * max(1.0, first_output_tokens(self.job.run.spec) / CHECKED_TOKENS)
 
     def response_s(self, load: float) -> float:
         """How long a response may take at this load: as at lower ones, and in a closed loop longer beyond the knee."""

@@ -3,6 +3,7 @@
     constant        evenly, at the profile's rate       gamma:CV          renewal process with that coefficient of variation
     poisson         independent of each other           burst:N@PERIOD    N at once, every PERIOD
     trace:FILE      as recorded: seconds since the start, one number a line
+    recorded        as the trace (--trace, --replay) has it; each unit brings its own time, and nothing is made here
 
 The first three are made at rate 1 and then stretched: arrival k of the unit process is due when the integral of the rate
 profile reaches its unit time (Cinlar, "Introduction to stochastic processes", 1975, chapter 4.7; as a test: Brown et al.,
@@ -48,7 +49,7 @@ _PURPOSE: Final = 0x61727276
 # Ramp-up, warm-up and duration may each be as long as a duration can be.
 _LAST_NS: Final = 3 * MOST_NS
 
-_EXAMPLES: Final = "constant, poisson, gamma:CV, burst:N@PERIOD or trace:FILE, as in gamma:2 or burst:10@1s"
+_EXAMPLES: Final = "constant, poisson, gamma:CV, burst:N@PERIOD, trace:FILE or recorded, as in gamma:2 or burst:10@1s"
 _NUMBER: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _LONGEST_LINE: Final = 4096
 
@@ -57,7 +58,7 @@ _LONGEST_LINE: Final = 4096
 class Process:
     """How arrivals follow each other; what a kind has no use for is None."""
 
-    kind: Literal["constant", "poisson", "gamma", "burst", "trace"]
+    kind: Literal["constant", "poisson", "gamma", "burst", "trace", "recorded"]
     cv: float | None = None
     burst_size: int | None = None
     period_ns: int | None = None
@@ -80,7 +81,7 @@ def parse_process(text: str) -> Process:
     """ "gamma:2" -> Process. ValueError, worded for the user, otherwise. A trace's file is not opened here."""
     kind, colon, rest = text.strip().partition(":")
     match kind, colon:
-        case ("constant" | "poisson") as plain, "":
+        case ("constant" | "poisson" | "recorded") as plain, "":
             return Process(plain)
         case "gamma", ":":
             return Process("gamma", cv=_cv(rest))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any, Final
 
-from loadgen.distribution import Distribution, parse_distribution
+from loadgen.distribution import Distribution, FromFile, Prefixes, parse_distribution, parse_lengths, parse_prefixes
 from loadgen.durations import MOST_NS
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
@@ -20,7 +20,13 @@ HISTORIES: Final = ("real", "recorded")
 SLO_METRICS: Final = ("ttft", "tpot", "itl", "e2e")
 
 # These bring their own times: no rate goes with them, and no ramp.
-TIMED_ARRIVALS: Final = ("burst", "trace")
+TIMED_ARRIVALS: Final = ("burst", "trace", "recorded")
+OWN_LENGTH: Final = ("trace", "recorded")
+"""These last as long as their file."""
+
+CONVERSATIONS: Final = ("auto", "sessions", "first", "last")
+NONCES: Final = ("auto", "always", "never")
+MOST_TIME_SCALE: Final = 1e6
 
 # What the ids of requests (32 bits in a stage) and the nonces that open the prompts can tell apart.
 MOST_REQUESTS: Final = 1 << 32
@@ -82,7 +88,7 @@ class StageSpec:
     def is_over_time(self) -> bool:
         """Whether the load is a course of its own, and no level that is held for as long as one likes."""
         if self.load is None:
-            return self.arrivals is not None and self.arrivals.kind == "trace"
+            return self.arrivals is not None and self.arrivals.kind in OWN_LENGTH
         return self.load.length_ns is not None or not self.load.is_constant
 
 
@@ -126,8 +132,9 @@ class Spec:
     extra_body: dict[str, Any]
     body_field: dict[str, Any]
     stages: tuple[StageSpec, ...]
-    input_tokens: int
-    output_tokens: int
+    input_tokens: Distribution | FromFile | None
+    """Of a synthetic prompt; None: as the data set, the trace or the pairs say."""
+    output_tokens: Distribution | FromFile | None
     prefix_tokens: int
     """Of a system prompt that all requests share."""
     turns: Distribution | None
@@ -156,6 +163,27 @@ class Spec:
     """Per metric of SLO_METRICS: {"percentile": 0..100 or None, "limit_ms"}."""
     traceparent: bool = False
     """A W3C Trace Context header with each request."""
+    prefixes: Prefixes | None = None
+    lengths: str | None = None
+    """A file with pairs of input and output lengths."""
+    tokenizer: str | None = None
+    """Path of a tokenizer.json, or tiktoken:ENCODING."""
+    calibrate_prompts: bool = False
+    dataset: str | None = None
+    """FILE[:FORMAT], as are the two below."""
+    trace: str | None = None
+    replay: str | None = None
+    """A run directory."""
+    columns: dict[str, str] | None = None
+    conversations: str = CONVERSATIONS[0]
+    nonce: str = NONCES[0]
+    once: bool = False
+    skip_bad_lines: bool = False
+    time_scale: float = 1.0
+    from_s: float = 0.0
+    to_s: float | None = None
+    sample: float = 1.0
+    """Of the trace's sessions (of rows without one, the rows): this share."""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""
@@ -163,8 +191,17 @@ class Spec:
         values["stages"] = [
             {field.name: _to_json(getattr(stage, field.name)) for field in fields(stage)} for stage in self.stages
         ]
+        for name in ("input_tokens", "output_tokens"):
+            lengths = getattr(self, name)
+            if isinstance(lengths, Distribution) and lengths.kind == "fixed":
+                values[name] = int(lengths.a)
         values["proxy"] = _without_password(self.proxy)
         return values
+
+
+def workload_file(spec: Spec) -> str | None:
+    """The file that says what is asked; None where prompts are made up and their lengths drawn."""
+    return spec.dataset or spec.trace or spec.replay
 
 
 def most_turns(spec: Spec) -> int:
@@ -198,6 +235,9 @@ def spec_of_json(values: dict[str, Any]) -> Spec:
             "turns": None if values["turns"] is None else parse_distribution(values["turns"], "count"),
             "think": None if values["think"] is None else parse_distribution(values["think"], "duration"),
             "cancel": None if values["cancel"] is None else parse_cancel(values["cancel"]),
+            "input_tokens": None if values["input_tokens"] is None else parse_lengths(str(values["input_tokens"])),
+            "output_tokens": None if values["output_tokens"] is None else parse_lengths(str(values["output_tokens"])),
+            "prefixes": None if values.get("prefixes") is None else parse_prefixes(values["prefixes"]),
             "cpus": None if values["cpus"] is None else tuple(values["cpus"]),
             "header": tuple((name, value) for name, value in values["header"]),
             "header_env": tuple((name, value) for name, value in values["header_env"]),

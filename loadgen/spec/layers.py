@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from loadgen.errors import UsageError
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
-from loadgen.spec import MOST_REPEATS, MOST_STAGES, TIMED_ARRIVALS, Spec, StageSpec, default_warmup_s
+from loadgen.spec import MOST_REPEATS, MOST_STAGES, OWN_LENGTH, TIMED_ARRIVALS, Spec, StageSpec, default_warmup_s
 from loadgen.spec.refusals import check, flag
 from loadgen.spec.settings import SETTINGS
 
@@ -19,6 +19,9 @@ DEFAULT_DURATION_S: Final = 30.0
 
 # Arrivals that bring their own times are a load; the others say how a rate is met. One setting, two roles.
 TIMED: Final = "timed arrivals"
+
+# Of the run; their times are the load where nothing else is.
+TRACES: Final = frozenset({"trace", "replay"})
 
 LOADS: Final = frozenset({"concurrency", "rate", TIMED})
 _ENDS: Final = frozenset({"requests", "sessions", "duration"})
@@ -85,6 +88,10 @@ def settled(flags: Layer, document: Document, fallback: Layer) -> Spec:
         for name, setting in SETTINGS.items()
         if not setting.of_stage and not setting.makes_stages
     }
+    if any(values[name] is not None for name in ("dataset", "trace", "replay", "lengths")):
+        for name in ("input_tokens", "output_tokens"):
+            if name not in run:  # the file says
+                values[name] = None
     if values["seed"] is None:
         values["seed"] = secrets.randbits(62)
     kept_stages = _repeated(kept_stages, run, values["seed"])
@@ -139,7 +146,7 @@ def _levels(kept: Layer) -> tuple[Profile | None, ...]:
     if "concurrency" in kept or "rate" in kept:
         levels: tuple[Profile, ...] = kept["concurrency" if "concurrency" in kept else "rate"].value
         return levels
-    return (None,) if TIMED in kept or "arrivals" in kept else (parse_profile("1"),)
+    return (None,) if TIMED in kept or "arrivals" in kept or kept.keys() & TRACES else (parse_profile("1"),)
 
 
 def _stage(kept: Layer, level: Profile | None) -> StageSpec:
@@ -149,6 +156,8 @@ def _stage(kept: Layer, level: Profile | None) -> StageSpec:
     rate = level if "rate" in kept else None
     concurrency = level if rate is None or "concurrency" in kept else None  # both: refused by check
     arrivals = kept[TIMED].value if TIMED in kept else value("arrivals")
+    if level is None and arrivals is None and kept.keys() & TRACES:
+        arrivals = parse_process("recorded")
     stage = StageSpec(
         name=value("name"),
         concurrency=concurrency,
@@ -169,14 +178,16 @@ def _stage(kept: Layer, level: Profile | None) -> StageSpec:
         return replace(stage, warmup_s=value("warmup"))
     if stage.warmup_requests:
         return stage
-    return replace(stage, warmup_s=default_warmup_s(stage.duration_s, over_time=stage.is_over_time))
+    # What is asked once is measured whole, as a course is.
+    is_whole = stage.is_over_time or ("once" in kept and kept["once"].value)
+    return replace(stage, warmup_s=default_warmup_s(stage.duration_s, over_time=is_whole))
 
 
 def _own_duration_s(level: Profile | None, arrivals: Process | None) -> float | None:
     """How long a stage lasts that nobody gave an end; None: as long as its trace."""
     if level is not None and level.length_ns is not None:
         return level.length_ns / NS_PER_S
-    return None if arrivals is not None and arrivals.kind == "trace" else DEFAULT_DURATION_S
+    return None if arrivals is not None and arrivals.kind in OWN_LENGTH else DEFAULT_DURATION_S
 
 
 def _called(given: Sequence[Given]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from loadgen.distribution import Distribution, parse_distribution
+from loadgen.distribution import Distribution, FromFile, Prefixes, parse_distribution, parse_lengths, parse_prefixes
 from loadgen.durations import duration_ns
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
@@ -121,6 +121,50 @@ def read_think(raw: object) -> Distribution:
 def read_turns(raw: object) -> Distribution:
     """A distribution of counts."""
     return parse_distribution(raw if isinstance(raw, str) else str(read_whole(raw)), "count")
+
+
+def read_lengths(raw: object) -> Distribution | FromFile:
+    """A number of tokens, a distribution of them, or a file."""
+    if isinstance(raw, str) and re.fullmatch(r"\s*[+-]?[0-9]+\s*", raw) is None:
+        return parse_lengths(raw)
+    # Whether a plain number is in range is asked with the others.
+    return Distribution("fixed", "count", read_whole(raw))
+
+
+def read_prefixes(raw: object) -> Prefixes:
+    """COUNT:TOKENS[:zipfS]."""
+    return parse_prefixes(read_text(raw))
+
+
+def read_columns(raw: object) -> dict[str, str]:
+    """ "prompt=question,output_tokens=len" or a table of such pairs."""
+    if isinstance(raw, dict):
+        pairs = [(str(field), read_text(column)) for field, column in raw.items()]
+    else:
+        pairs = [tuple(part.partition("=")[::2]) for part in read_text(raw).split(",")]  # type: ignore[misc]
+    columns = {field.strip(): column.strip() for field, column in pairs}
+    if bad := [field for field, column in columns.items() if not field or not column]:
+        raise ValueError(f"{bad[0]!r} names no column; allowed is FIELD=COLUMN[,...], as in prompt=question")
+    return columns
+
+
+def read_share(raw: object) -> float:
+    """ "10%" or 0.1 -> 0.1."""
+    text = raw.strip() if isinstance(raw, str) else plain(_number(raw, "a share"))
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)(%?)", text)
+    share = 0.0 if found is None else float(found[1]) / (100 if found[2] else 1)
+    if not 0 < share <= 1:
+        raise ValueError(f"{shown(raw)} is no share; allowed is above 0 and up to 1 or 100%, as in 10%")
+    return share
+
+
+def read_factor(raw: object) -> float:
+    """A number above 0."""
+    try:
+        factor = float(raw) if isinstance(raw, str) else float(_number(raw, "a number"))
+    except ValueError:
+        raise ValueError(f"{shown(raw)} is no number; allowed is one above 0, as in 0.5") from None
+    return factor
 
 
 def read_cancel(raw: object) -> Cancel:

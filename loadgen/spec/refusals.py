@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+from loadgen.distribution import Distribution, FromFile
 from loadgen.errors import UsageError
 from loadgen.schedule.profile import Profile
 from loadgen.spec import (
@@ -17,7 +18,9 @@ from loadgen.spec import (
     MOST_RETRIES,
     MOST_S,
     MOST_STAGES,
+    MOST_TIME_SCALE,
     MOST_TURNS,
+    OWN_LENGTH,
     TIMED_ARRIVALS,
     TRANSPORTS,
     USAGES,
@@ -45,12 +48,13 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         raise UsageError(f"{field}: {len(spec.stages)} levels are too many; allowed are {MOST_STAGES} in one run")
     for number, stage in enumerate(spec.stages):
         _check_stage(spec, stage, lambda *names, number=number: called(*names, stage=number))
-    _within(called("input_tokens"), spec.input_tokens, MOST_INPUT_TOKENS)
-    _within(called("output_tokens"), spec.output_tokens, MOST_OUTPUT_TOKENS)
-    _within(called("inputs"), spec.inputs, spec.input_tokens)
+    _check_lengths(called("input_tokens"), spec.input_tokens, MOST_INPUT_TOKENS)
+    _check_lengths(called("output_tokens"), spec.output_tokens, MOST_OUTPUT_TOKENS)
+    _within(called("inputs"), spec.inputs, _least(spec.input_tokens))
     _within(called("prefix_tokens"), spec.prefix_tokens, MOST_INPUT_TOKENS, least=0)
+    _check_workload(spec, called)
     _within(called("retry"), spec.retries, MOST_RETRIES, least=0)
-    if spec.turns is None and spec.history != "real":
+    if spec.turns is None and spec.dataset is None and spec.history != "real":
         raise UsageError(f"{called('history')}: {spec.history} is for sessions; give --turns too")
     if spec.turns is not None and most_turns(spec) > MOST_TURNS:
         raise UsageError(
@@ -90,8 +94,60 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
     return spec
 
 
+def _least(tokens: Distribution | FromFile | None) -> int:
+    """The least that a prompt has, as far as the spec says: it may be sent as so many inputs."""
+    return int(tokens.a) if isinstance(tokens, Distribution) and tokens.kind in ("fixed", "uniform") else 1
+
+
+def _check_lengths(field: str, lengths: Distribution | FromFile | None, most: int) -> None:
+    if isinstance(lengths, FromFile):
+        _check_readable(field, lengths.path, "a file of lengths")
+    elif lengths is not None and lengths.kind == "fixed":
+        _within(field, int(lengths.a), most)
+    elif lengths is not None and lengths.mean > most:
+        raise UsageError(f"{field}: {lengths.text} is too large; allowed are tokens up to {most}")
+
+
+def _check_workload(spec: Spec, called: Callable[..., str]) -> None:
+    files = [name for name in ("dataset", "trace", "replay") if getattr(spec, name) is not None]
+    if len(files) > 1:
+        raise UsageError(f"{called(*files)}: give one of them, they all say what is asked")
+    of_trace = spec.trace is not None or spec.replay is not None
+    for name, is_given, fits, what in (
+        ("columns", spec.columns is not None, bool(files) or _has_lengths_file(spec), "a file with columns"),
+        ("conversations", spec.conversations != "auto", spec.dataset is not None, "--dataset"),
+        ("once", spec.once, spec.dataset is not None, "--dataset"),
+        ("skip_bad_lines", spec.skip_bad_lines, bool(files), "--dataset or --trace"),
+        ("time_scale", spec.time_scale != 1, of_trace, "--trace or --replay"),
+        ("from", spec.from_s != 0, of_trace, "--trace or --replay"),
+        ("to", spec.to_s is not None, of_trace, "--trace or --replay"),
+        ("sample", spec.sample != 1, of_trace, "--trace or --replay"),
+    ):
+        if is_given and not fits:
+            raise UsageError(f"{called(name)}: this goes with {what}; give that too, or leave it out")
+    if files and spec.turns is not None:
+        raise UsageError(f"{called('turns')}: the sessions are those of the file; leave it out")
+    if spec.lengths is not None:
+        if files or spec.input_tokens is not None or spec.output_tokens is not None:
+            raise UsageError(f"{called('lengths')}: pairs say both lengths; leave out the other settings of lengths")
+        _check_readable(called("lengths"), spec.lengths, "a file of two columns of numbers")
+    if spec.prefixes is not None and spec.prefix_tokens:
+        raise UsageError(f"{called('prefixes', 'prefix_tokens')}: give one of the two")
+    if not 1 / MOST_TIME_SCALE <= spec.time_scale <= MOST_TIME_SCALE:
+        raise UsageError(f"{called('time_scale')}: {spec.time_scale:g} is out of range; allowed is above 0, as in 0.5")
+    _lasts(called("from"), spec.from_s, least_s=0)
+    if spec.to_s is not None:
+        _lasts(called("to"), spec.to_s)
+        if spec.to_s <= spec.from_s:
+            raise UsageError(f"{called('to')}: it is not behind --from; allowed is a later time")
+
+
+def _has_lengths_file(spec: Spec) -> bool:
+    return spec.lengths is not None or any(isinstance(one, FromFile) for one in (spec.input_tokens, spec.output_tokens))
+
+
 def _check_stage(spec: Spec, stage: StageSpec, called: Callable[..., str]) -> None:
-    _check_load(stage, called)
+    _check_load(spec, stage, called)
     _check_end(spec, stage, called)
     if stage.name is not None and not (stage.name.strip() and stage.name.isprintable()):
         raise UsageError(f"{called('name')}: {stage.name!r} is no name; allowed is printable text")
@@ -117,7 +173,7 @@ def _check_stage(spec: Spec, stage: StageSpec, called: Callable[..., str]) -> No
             raise UsageError(f"{called(name)}: this is for the open loop, where requests are due; give --rate with it")
 
 
-def _check_load(stage: StageSpec, called: Callable[..., str]) -> None:
+def _check_load(spec: Spec, stage: StageSpec, called: Callable[..., str]) -> None:
     arrivals = stage.arrivals
     if stage.concurrency is not None:
         if stage.rate is not None:
@@ -136,6 +192,8 @@ def _check_load(stage: StageSpec, called: Callable[..., str]) -> None:
             raise UsageError(f"{called('rate', 'arrivals')}: {arrivals.kind} brings its own rate; give one of the two")
         if stage.ramp_up_s:
             raise UsageError(f"{called('ramp_up')}: {arrivals.kind} brings its own times and has no ramp; leave it out")
+        if arrivals.kind == "recorded" and spec.trace is None and spec.replay is None:
+            raise UsageError(f"{called('arrivals')}: recorded arrivals are those of a trace; give --trace or --replay")
         if arrivals.file is not None:
             _check_readable(called("arrivals"), arrivals.file)
     elif stage.rate is None:
@@ -153,14 +211,16 @@ def _check_load(stage: StageSpec, called: Callable[..., str]) -> None:
 
 
 def _check_end(spec: Spec, stage: StageSpec, called: Callable[..., str]) -> None:
-    if spec.turns is None and stage.sessions is not None:
+    if spec.turns is None and spec.dataset is None and stage.sessions is not None:
         raise UsageError(f"{called('sessions')}: there are sessions with --turns only; give that, or --requests")
     if spec.turns is not None and stage.requests is not None:
         raise UsageError(f"{called('requests')}: with --turns a stage counts whole sessions; give --sessions instead")
     unit = "requests" if spec.turns is None else "sessions"
     count = stage.requests if spec.turns is None else stage.sessions
-    is_trace = stage.arrivals is not None and stage.arrivals.kind == "trace"
-    given = [value for value in (count, stage.duration_s) if value is not None]
+    if spec.dataset is not None and stage.sessions is not None:
+        unit, count = "sessions", stage.sessions
+    is_trace = stage.arrivals is not None and stage.arrivals.kind in OWN_LENGTH
+    given = [value for value in (stage.requests, stage.sessions, stage.duration_s) if value is not None]
     if len(given) != 1 and not (is_trace and not given):
         raise UsageError(f"{called(unit, 'duration')}: give one of the two, a stage ends by its {unit} or by its time")
     if count is not None:
@@ -203,15 +263,13 @@ def _lasts(field: str, span_s: float, least_s: float = 1e-9) -> None:
         raise UsageError(f"{field}: {span_s:g} s is too long; allowed is up to {MOST_S / 3600:.0f}h")
 
 
-def _check_readable(field: str, path: str) -> None:
+def _check_readable(field: str, path: str, what: str = "a file with a time in seconds a line") -> None:
     try:
         with open(path, "rb"):
             pass
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         words = getattr(error, "strerror", None) or error
-        raise UsageError(
-            f"{field}: {path!r} cannot be read ({words}); allowed is a file with a time in seconds a line"
-        ) from None
+        raise UsageError(f"{field}: {path!r} cannot be read ({words}); allowed is {what}") from None
 
 
 def check_url(field: str, url: str, schemes: tuple[str, ...] = ("http", "https"), *, keyless: bool = False) -> Any:

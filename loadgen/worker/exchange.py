@@ -40,6 +40,7 @@ class Exchange:
         "content_encoding",
         "content_type",
         "counted_parts",
+        "counted_tokens",
         "cumulative",
         "data",
         "decode_failure",
@@ -84,6 +85,8 @@ class Exchange:
         "turn",
         "unstamped",
         "user",
+        "wanted_input_tokens",
+        "wanted_output_tokens",
         "words",
     )
 
@@ -102,6 +105,8 @@ class Exchange:
         self.turn: int | None = None
         self.retries = 0
         self.superseded = False  # refused and to be tried again: another exchange will be the row
+        self.wanted_input_tokens: int | None = None
+        self.wanted_output_tokens: int | None = None
         self.leave_tokens = 0  # the user leaves after so many; 0: stays
 
         # the transport's
@@ -137,6 +142,7 @@ class Exchange:
         self.other_body = b""
         self.event_ns: list[npt.NDArray[np.int64]] = []
         self.texts: list[str] | None = None  # what the content events said, where the next turn quotes it
+        self.counted_tokens: int | None = None  # output, by a local tokenizer
         self.kinds = bytearray()  # an int8 for each output event
         self.cumulative: array[int] = array("q")  # for each output event the tokens so far, or UNKNOWN
         self.coalesced_events = 0

@@ -22,12 +22,15 @@ from loadgen.dialects import spoken
 from loadgen.dialects.dialect import EVENT_LINES
 from loadgen.host import raise_descriptor_limit
 from loadgen.plan import OpenLoad, StagePlan, WorkerPlan
+from loadgen.tokens import load
 from loadgen.worker.capture import CaptureWriter
 from loadgen.worker.chores import Chores
+from loadgen.worker.counting import OutputCounter
 from loadgen.worker.decoding import Decoder
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Pacer
 from loadgen.worker.requests import RequestMaker
+from loadgen.worker.script import Script
 from loadgen.worker.stage import Stage
 from loadgen.worker.stamps import StampClock
 from loadgen.worker.transport import Transport
@@ -63,6 +66,7 @@ class Worker:
         self._transport.decode_one = self._chores.do_one
         self._transport.decode_now = self._decoder.decode_now
         self._maker = RequestMaker(plan.pool, dialect)
+        self._script = None if plan.script is None else Script(plan.script, dialect, plan.pool.head)
         self._capture = CaptureWriter(
             plan.capture_path,
             plan.worker,
@@ -75,6 +79,7 @@ class Worker:
             },
         )
         self._chores.capture = self._capture
+        self._counter = None if plan.tokenizer is None else OutputCounter(load(plan.tokenizer), self._record)
         self._stages: list[Stage] = []
         self._samples: list[tuple[int, int, int, int]] = []
         self._written_ns = self._checked_ns = monotonic_ns()
@@ -104,10 +109,16 @@ class Worker:
                     self._stages[-1].abort()
                 while self._decoder.decode_one():
                     pass
+                if self._counter is not None:
+                    self._counter.close()
+                    while self._counter.pending:  # what it counted comes back
+                        await asyncio.sleep(0.001)
             finally:
                 self._pacer.close()
                 self._transport.close()
                 self._capture.close(self._said())
+                if self._script is not None:
+                    self._script.close()
         for task in (working, watching):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise self._failure or error
@@ -122,6 +133,10 @@ class Worker:
             plan = self._to_come.popleft()
             # Also where it is none: the stage before may still be connecting its spare ones.
             await self._transport.open(plan.load.connections if isinstance(plan.load, OpenLoad) else plan.load.slots)
+            if self._script is not None:
+                self._script.open_stage(plan.stage, plan.load)
+                while not self._script.is_ready:
+                    await asyncio.sleep(ORDERS_S)
             self._board.clear_stage(self._plan.worker)
             numbers[self._at + b.READY] = plan.stage + 1
             while numbers[b.START_STAGE] != plan.stage:
@@ -134,10 +149,12 @@ class Worker:
                 pacer=self._pacer,
                 board=self._board,
                 record=self._record,
+                script=self._script,
+                counter=self._counter,
             )
             self._stages.append(stage)
             await stage.run(numbers[b.START_NS])
-            while self._decoder.decode_one():
+            while self._decoder.decode_one() or (self._counter is not None and self._counter.pending):
                 await asyncio.sleep(0)
             self._write()
             numbers[self._at + b.DONE] = plan.stage + 1
@@ -195,7 +212,8 @@ class Worker:
         self._lag_ns = max(self._lag_ns, exchange.max_lag_ns)
         if exchange.superseded:
             return
-        self._record(exchange)
+        if self._counter is None or not self._counter.takes(exchange):
+            self._record(exchange)
         self._stages[-1].decoded(exchange)
 
     def _record(self, exchange: Exchange) -> None:
@@ -209,7 +227,7 @@ class Worker:
             numbers[at + b.COMPLETED] += 1
             first_ns = int(exchange.event_ns[0][0])
             self._count(b.TTFT, first_ns - exchange.sent_ns)
-            n_gaps = (exchange.answer.output_tokens or len(exchange.kinds)) - 1
+            n_gaps = (exchange.answer.output_tokens or exchange.counted_tokens or len(exchange.kinds)) - 1
             if n_gaps > 0:
                 self._count(b.TPOT, (int(exchange.event_ns[-1][-1]) - first_ns) // n_gaps)
         elif exchange.error == "dropped":
@@ -249,6 +267,7 @@ class Worker:
             "retried": sum(stage.users.retried for stage in self._stages),
             "reopened": self._transport.reopened,
             "unstamped": self._unstamped,
+            "unprepared": self._script.waited if self._script is not None else 0,
             "reads": self._transport.reads,
             "clock_steps": self._clock.steps,
         }

@@ -7,11 +7,8 @@ import orjson
 
 from loadgen.dialects.answer import Ask
 from loadgen.dialects.dialect import Dialect
+from loadgen.nonces import Nonces
 from loadgen.plan import PromptPool
-
-# An odd number shuffles 0..2^k-1 (multiplication modulo 2^k is then a permutation); 2^64 / golden ratio, made odd,
-# spreads neighbours far apart.
-_SHUFFLE: Final = 0x9E3779B97F4A7C15
 
 STAGE_SHIFT: Final = 32
 """request_id = stage << STAGE_SHIFT | number in the stage."""
@@ -22,15 +19,11 @@ class RequestMaker:
 
     def __init__(self, pool: PromptPool, dialect: Dialect) -> None:
         self._head = pool.head
+        self.wanted_input_tokens = pool.wanted_input_tokens
+        self.wanted_output_tokens = pool.wanted_output_tokens
         self._talk = pool.talk
         self._body = dialect.body
-        self._vocabulary = pool.vocabulary
-        self._bits = (len(pool.vocabulary) - 1).bit_length()
-        if len(pool.vocabulary) != 1 << self._bits:
-            raise ValueError(f"the nonce vocabulary must hold a power of two of words, not {len(pool.vocabulary)}")
-        self._nonce_words = pool.nonce_words
-        self._modulus = 1 << (self._bits * pool.nonce_words)
-        self._seed = pool.seed
+        self.nonce = Nonces(pool.vocabulary, pool.nonce_words, pool.seed).nonce
         self._entries = [
             (b"%b\r\nContent-Length: %d\r\n\r\n%b" % (pool.head, self._length(before, after), before), after)
             for before, after in pool.bodies
@@ -38,17 +31,6 @@ class RequestMaker:
 
     def _length(self, before: bytes, after: bytes) -> int:
         return len(before) + len(self.nonce(0)) + len(after)
-
-    def nonce(self, request_id: int) -> bytes:
-        """The words that open the prompt of this request; another for each id below vocabulary ** nonce_words."""
-        # The high bits of the product are the well-mixed ones and go first: neighbours differ from the first word on.
-        mixed = (request_id * _SHUFFLE + self._seed) % self._modulus
-        words = []
-        for _ in range(self._nonce_words):
-            words.append(self._vocabulary[mixed & ((1 << self._bits) - 1)])
-            mixed >>= self._bits
-        words.reverse()
-        return b"".join(words)
 
     def request(self, request_id: int) -> bytes:
         """Head and body of one request."""

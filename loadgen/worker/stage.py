@@ -8,10 +8,12 @@ from loadgen import board as b
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.plan import OpenLoad, StagePlan, WorkerPlan
 from loadgen.worker.closed_loop import ClosedLoop
+from loadgen.worker.counting import OutputCounter
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.open_loop import OpenLoop
 from loadgen.worker.pacer import Pacer
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
+from loadgen.worker.script import Script, Scripted
 from loadgen.worker.transport import Transport
 from loadgen.worker.users import Users
 
@@ -32,8 +34,11 @@ class Stage:
         pacer: Pacer,
         board: b.Board,
         record: Callable[[Exchange], None],
+        script: Script | None = None,
+        counter: OutputCounter | None = None,
     ) -> None:
         self._plan = plan
+        self._script = script
         self._transport = transport
         self._pacer = pacer
         self._record = record
@@ -48,16 +53,28 @@ class Stage:
             board=board,
             worker=worker.worker,
             has_schedule=self._is_open_loop,
+            counter=counter,
         )
         self._load: ClosedLoop | OpenLoop
         if isinstance(plan.load, OpenLoad):
             self._load = OpenLoop(
-                plan.load, worker.worker, worker.workers, self.users, transport, pacer, self._drop, board
+                plan.load,
+                worker.worker,
+                worker.workers,
+                self.users,
+                transport,
+                pacer,
+                self._drop,
+                board,
+                script,
+                self._through,
             )
         else:
-            self._load = ClosedLoop(plan.load, worker.worker, worker.workers, self.users, worker.users, pacer)
+            self._load = ClosedLoop(
+                plan.load, worker.worker, worker.workers, self.users, worker.users, pacer, script, self._through
+            )
         self._most_turns = worker.users.most_turns
-        self._has_sessions = worker.users.turns is not None
+        self._has_sessions = worker.users.has_sessions
         self._warming = plan.warmup_requests
         self._stopped = False
         self.start_ns = 0
@@ -127,6 +144,12 @@ class Stage:
         self._stopped = True
         self._pacer.at(now_ns + self._plan.drain_ns, self._cut)
 
+    def _through(self) -> None:
+        """The data set has no more: sending ends here, before its time or its number."""
+        if not self._stopped and not self.done.is_set():
+            self._end_sending()
+        self._see_whether_done()
+
     def _cut(self, _: object) -> None:
         if not self.done.is_set():
             self._load.stop()
@@ -138,7 +161,7 @@ class Stage:
         for exchange in self._transport.in_flight():
             self._transport.abort(exchange, "unfinished", why)
 
-    def _drop(self, number: int, intended_ns: int) -> None:
+    def _drop(self, number: int, intended_ns: int, scripted: Scripted | None) -> None:
         """An arrival that is not sent: a row all the same, for nothing is left out silently."""
         unit_id = (self._plan.stage << STAGE_SHIFT) + number
         request_id = (self._plan.stage << STAGE_SHIFT) + number * self._most_turns
@@ -147,6 +170,8 @@ class Stage:
         exchange.intended_ns, exchange.sent_ns, exchange.ended_ns = intended_ns, now_ns, now_ns
         if self._has_sessions:
             exchange.session_id, exchange.turn = unit_id, 0
+        elif scripted is not None and scripted.session is not None:
+            exchange.session_id, exchange.turn = scripted.session, scripted.turn
         exchange.error, exchange.ended, exchange.decoded = "dropped", True, True
         self._record(exchange)
         self._see_whether_done()

@@ -18,11 +18,13 @@ from typing import Final
 from loadgen import board as b
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.distribution import CANCEL_WHEN, CANCEL_WHO, RETRY, THINK, TURNS, uniform
-from loadgen.plan import Trace, UsersPlan
+from loadgen.plan import Traceparent, UsersPlan
 from loadgen.schema import trace_number
+from loadgen.worker.counting import OutputCounter
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Due, Pacer
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
+from loadgen.worker.script import Scripted
 from loadgen.worker.transport import Transport
 
 REFUSALS: Final = (429, 503)
@@ -41,10 +43,24 @@ MOST_WAIT_NS: Final = 24 * 3600 * NS_PER_S
 class User:
     """One unit on its way."""
 
-    __slots__ = ("asked", "history", "intended_ns", "leaving", "number", "refused", "retries", "slot", "turn", "turns")
+    __slots__ = (
+        "answers",
+        "asked",
+        "history",
+        "intended_ns",
+        "leaving",
+        "number",
+        "refused",
+        "retries",
+        "scripted",
+        "slot",
+        "turn",
+        "turns",
+    )
 
-    def __init__(self, slot: int, number: int, turns: int) -> None:
+    def __init__(self, slot: int, number: int, turns: int, scripted: Scripted | None) -> None:
         self.slot = slot
+        self.scripted = scripted  # None: its requests are the pool's
         self.number = number  # of the unit, in the stage
         self.turns = turns
         self.turn = 0
@@ -52,15 +68,16 @@ class User:
         self.retries = 0
         self.refused: Exchange | None = None  # the attempt before, while its next one is waited for
         self.history: list[tuple[str, str]] = []  # (what was said, what was answered), a turn each
+        self.answers: list[str] = []  # of a scripted unit, which knows what was said
         self.asked = b""  # the request of this turn
         self.leaving: Due | None = None
 
 
-def traced(request: bytes, trace: Trace, request_id: int) -> bytes:
+def traced(request: bytes, traceparent: Traceparent, request_id: int) -> bytes:
     """The request with a traceparent header behind its first line: some 1 us, and two copies of the body."""
     number = trace_number(request_id)
-    at = trace.at
-    return b"%btraceparent: 00-%b%016x-%016x-01\r\n%b" % (request[:at], trace.run_id, number, number, request[at:])
+    at, run_id = traceparent.at, traceparent.run_id
+    return b"%btraceparent: 00-%b%016x-%016x-01\r\n%b" % (request[:at], run_id, number, number, request[at:])
 
 
 class Users:
@@ -78,9 +95,11 @@ class Users:
         board: b.Board,
         worker: int,
         has_schedule: bool,
+        counter: OutputCounter | None = None,
     ) -> None:
         self._plan = plan
-        self._trace = plan.trace
+        self._traceparent = plan.traceparent
+        self._counter = counter
         self._stage = stage
         self._transport = transport
         self._maker = maker
@@ -101,13 +120,17 @@ class Users:
 
     # asking
 
-    def begin(self, slot: int, number: int, intended_ns: int | None = None) -> None:
+    def begin(self, slot: int, number: int, intended_ns: int | None = None, scripted: Scripted | None = None) -> None:
         """A user begins unit `number` on this slot, now; `intended_ns` is when it was due, None without a schedule."""
         plan = self._plan
-        turns = plan.turns.draw(uniform(plan.seed, TURNS, self._id(number))) if plan.turns is not None else 1
-        user = User(slot, number, min(turns, plan.most_turns))
+        if scripted is not None:
+            user = User(slot, number, len(scripted.requests), scripted)
+            user.asked = scripted.request(0)
+        else:
+            turns = plan.turns.draw(uniform(plan.seed, TURNS, self._id(number))) if plan.turns is not None else 1
+            user = User(slot, number, min(turns, plan.most_turns), None)
+            user.asked = self._maker.request(self._request_id(user))
         user.intended_ns = intended_ns
-        user.asked = self._maker.request(self._request_id(user))
         self.active += 1
         self._ask(user)
 
@@ -120,15 +143,26 @@ class Users:
     def _ask(self, user: User) -> None:
         now_ns = monotonic_ns()
         request_id = self._request_id(user)
-        asked = user.asked if self._trace is None else traced(user.asked, self._trace, request_id)
+        asked = user.asked if self._traceparent is None else traced(user.asked, self._traceparent, request_id)
         exchange = Exchange(request_id, self._stage, user.slot, asked, now_ns)
         exchange.user = user
         exchange.intended_ns = user.intended_ns
         exchange.retries = user.retries
-        if self._plan.turns is not None:
+        scripted = user.scripted
+        if scripted is not None:
+            exchange.wanted_input_tokens, exchange.wanted_output_tokens, _, _ = scripted.requests[user.turn]
+        else:
+            exchange.wanted_output_tokens = self._maker.wanted_output_tokens
+            if not user.turn:
+                exchange.wanted_input_tokens = self._maker.wanted_input_tokens
+        if self._plan.has_sessions:
             exchange.session_id, exchange.turn = self._id(user.number), user.turn
             if self._plan.real_history and user.turn + 1 < user.turns:
                 exchange.texts = []
+        elif scripted is not None and scripted.session is not None:
+            exchange.session_id, exchange.turn = scripted.session, scripted.turn
+        if self._counter is not None and self._counter.is_wanted:
+            exchange.texts = []
         if self._plan.cancel_after is not None:
             self._may_leave(user, exchange, now_ns)
         self.in_flight += 1
@@ -183,12 +217,18 @@ class Users:
         if exchange.error is not None or self._turns_ended:
             self._over(user, exchange.error)
             return
-        user.history.append((self._maker.prompt(exchange.request_id), self._quoted(exchange)))
+        if user.scripted is None:
+            user.history.append((self._maker.prompt(exchange.request_id), self._quoted(exchange)))
+        else:
+            user.answers.append("".join(exchange.texts or ()))
         due_ns = (exchange.last_byte_ns or exchange.ended_ns) + self.thinking_ns(user)
         user.turn += 1
         user.retries = 0
         user.intended_ns = due_ns if self._has_schedule else None
-        user.asked = self._maker.turn(self._request_id(user), user.history)
+        if user.scripted is None:
+            user.asked = self._maker.turn(self._request_id(user), user.history)
+        else:
+            user.asked = user.scripted.request(user.turn, user.answers)
         self._waiting[user] = self._pacer.at(due_ns, self._go_on, user)
 
     def thinking_ns(self, user: User) -> int:

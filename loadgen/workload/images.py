@@ -8,7 +8,7 @@ import base64
 import random
 import struct
 import zlib
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 from loadgen.errors import UsageError
@@ -43,7 +43,7 @@ def png(width: int, height: int, randomness: random.Random) -> bytes:
     )
 
 
-@cache
+@lru_cache(maxsize=64)  # a data set may name any number of them
 def _url_of_file(path: str) -> str:
     try:
         with open(path, "rb") as file:

@@ -6,6 +6,22 @@ from analysis import tables
 from analysis.summary import summarize
 
 
+def test_lengths_that_are_not_as_wanted_are_told_and_others_are_not(tmp_path):
+    wanted = {"wanted_input_tokens": 100, "prompt_tokens": 100, "wanted_output_tokens": 30, "output_tokens": 20}
+    summary = summarize(
+        write_run(tmp_path, [*steady_rows(**wanted), *steady_rows(1, **wanted | {"output_tokens": 30})])
+    )
+    (stage,) = summary["stages"]
+    assert stage["lengths"]["input_tokens"]["exact_share"] == 1
+    assert (stage["lengths"]["output_tokens"]["wanted_mean"], stage["lengths"]["output_tokens"]["requests"]) == (
+        30,
+        240,
+    )
+    notes = "\n".join(note.plain for note in tables.footnotes(summary["stages"]))
+    assert "output tokens: 30.0 wanted on average, 23.3 by the server's count (33% exact)" in notes
+    assert "input tokens" not in notes
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(None, "-"), (0.0, "0"), (0.1234, "0.123"), (12.345, "12.35"), (123.45, "123.5"), (1234567.8, "1,234,568")],

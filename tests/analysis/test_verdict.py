@@ -100,6 +100,12 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ),
         ({"stages.0.ttft_ms.count": 10, "stages.0.slo": {"ttft": {"percentile": None}}}, {}),
     ],
+    "unprepared": [
+        (
+            {"stages.0.requests": requests(), "stages.0.client.unprepared_requests": 11},
+            {"stages.0.requests": requests(), "stages.0.client.unprepared_requests": 10},
+        )
+    ],
     "load_below_plan": [
         ({"stages.0.concurrency.mean": 1.97}, {"stages.0.concurrency.mean": 1.98}),
         ({"stages.0.concurrency": None}, {}),

@@ -5,7 +5,7 @@ import json
 import pytest
 from asked import spec, typed
 
-from loadgen import host, planner
+from loadgen import host, planner, recipes
 from loadgen.forecast import CONNECTION_BYTES, EVENT_BYTES, ROW_BYTES, WORKER_BYTES, Expected, forecast
 
 # 0.5 s to the first token and 10 ms for each of the others.
@@ -16,7 +16,7 @@ def told(workers: int = 1, **changes):
     asked = spec(**{"input_tokens": 100, "output_tokens": 51, **changes})
     planned = planner.schedules(asked)
     plans = [planner.worker_stages(asked, planned, worker, workers, 1000) for worker in range(workers)]
-    return forecast(asked, planned, plans, planner.pool(asked, "sim", b""), EXPECTED)
+    return forecast(asked, planned, plans, planner.pool(asked, "sim", b""), EXPECTED, recipes.means(asked, workers))
 
 
 def test_a_closed_loop_gets_through_what_its_slots_can_in_the_time():

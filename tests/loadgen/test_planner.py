@@ -243,7 +243,7 @@ def test_no_two_prompts_of_a_run_begin_alike():
     asked = spec(input_tokens=32, concurrency=(8, 8))
     maker = RequestMaker(plans_of(asked, 1)[0].pool, DIALECTS["chat"])
     ids = [stage << STAGE_SHIFT | number for stage in range(2) for number in range(2000)]
-    beginnings = [prompt_of(parsed(maker.request(number))[2]).split()[: planner.NONCE_WORDS] for number in ids]
+    beginnings = [prompt_of(parsed(maker.request(number))[2]).split()[: planner.NONCE_BITS // 6] for number in ids]
     assert len({" ".join(words) for words in beginnings}) == len(ids)
 
 

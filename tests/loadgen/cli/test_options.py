@@ -12,6 +12,7 @@ from loadgen.errors import UsageError
 from loadgen.schedule.arrivals import parse_process
 from loadgen.schedule.profile import parse_profile
 from loadgen.spec import Spec, StageSpec, parse_cancel
+from loadgen.spec.notation import read_lengths
 from loadgen.spec.settings import SETTINGS
 
 URL = "http://127.0.0.1:8000"
@@ -72,7 +73,8 @@ def test_a_url_is_enough():
             late_drop_s=None,
         ),
     )
-    assert (spec.input_tokens, spec.output_tokens, spec.prefix_tokens, spec.ignore_eos) == (512, 128, 0, False)
+    assert (spec.input_tokens, spec.output_tokens) == (read_lengths(512), read_lengths(128))
+    assert (spec.prefix_tokens, spec.ignore_eos) == (0, False)
     assert (spec.turns, spec.history, spec.think, spec.cancel, spec.retries) == (None, "real", None, None, 0)
     assert (spec.workers, spec.cpus, spec.transport, spec.slo, spec.insecure) == (None, None, "auto", None, False)
     assert (spec.spin, spec.tls_ca, spec.proxy) == (False, None, None)
@@ -132,8 +134,8 @@ def test_every_flag_arrives_where_it_belongs(certificate, tmp_path):
             )
             for rate in ("1", "8", "1..9@1m")
         ),
-        input_tokens=7,
-        output_tokens=9,
+        input_tokens=read_lengths(7),
+        output_tokens=read_lengths(9),
         prefix_tokens=5,
         turns=parse_distribution("uniform:2..4", "count"),
         history="recorded",

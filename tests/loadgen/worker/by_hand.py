@@ -21,6 +21,7 @@ from loadgen.worker import closed_loop, open_loop, pacer, stage, users
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import NEVER, Pacer
 from loadgen.worker.requests import RequestMaker
+from loadgen.worker.script import Script
 from loadgen.worker.stage import Stage
 
 HOUR_NS = 3600 * NS_PER_S
@@ -40,7 +41,7 @@ def closed_plan(slots: int = 3, units: int | None = None, **changes: Any) -> Sta
 def open_plan(due_ns: list[int], **changes: Any) -> StagePlan:
     """One open-loop stage of one worker; ends 1 ns behind its last arrival."""
     load = OpenLoad(
-        due_ns=array("q", due_ns),
+        due_ns=None if changes.pop("recorded", False) else array("q", due_ns),
         connections=changes.pop("connections", 0),
         spare=changes.pop("spare", 0),
         max_in_flight=changes.pop("max_in_flight", 1 << 20),
@@ -85,6 +86,8 @@ def worker_plan(users_: UsersPlan, worker: int = 0, workers: int = 1, **changes:
         "limits": Limits(*[HOUR_NS] * 4),
         "users": users_,
         "pool": pool(),
+        "script": None,
+        "tokenizer": None,
         "capture_path": "",
         "metadata": {},
         "secrets": (),
@@ -225,7 +228,15 @@ class ByHand:
 class Driven:
     """A stage, with what a worker has around it. Decoding comes behind everything that is due, unless it is held back."""
 
-    def __init__(self, plan: StagePlan, worker: WorkerPlan, transport: ByHand, board: Board, clock: Clock) -> None:
+    def __init__(
+        self,
+        plan: StagePlan,
+        worker: WorkerPlan,
+        transport: ByHand,
+        board: Board,
+        clock: Clock,
+        script: Script | None = None,
+    ) -> None:
         self.clock, self.transport, self.plan = clock, transport, plan
         self.pacer = Pacer()
         self.rows: list[Exchange] = []
@@ -246,6 +257,7 @@ class Driven:
             pacer=self.pacer,
             board=board,
             record=self.rows.append,
+            script=script,
         )
         self.start_ns = clock.now_ns
 
@@ -308,10 +320,13 @@ def drive(
 ) -> Driven:
     """Run a stage to its end; `act` is called once everything that starts at once has started."""
     pool_ = users_.pop("pool", None) or pool()
+    script = users_.pop("script", None)
+    if script is not None:
+        script.open_stage(plan.stage, plan.load)
 
     async def play(clock: Clock) -> Driven:
         whole = worker_plan(users_plan(**users_), worker, workers, pool=pool_)
-        driven = Driven(plan, whole, transport, board, clock)
+        driven = Driven(plan, whole, transport, board, clock, script)
         running = asyncio.create_task(driven.stage.run(clock.now_ns))
         await asyncio.sleep(0)
         if before_start is not None:

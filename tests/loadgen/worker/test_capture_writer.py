@@ -86,6 +86,9 @@ def test_a_row_says_all_that_the_exchange_knew(tmp_path):
             answer_cached_tokens=4,
             answer_finish_reason="length",
             answer_response_id="c-1",
+            wanted_input_tokens=12,
+            wanted_output_tokens=70_001,
+            counted_tokens=69_999,
         )
     )
     writer.append(exchange(8, [], error="connect-refused", ended_ns=9000))
@@ -121,6 +124,9 @@ def test_a_row_says_all_that_the_exchange_knew(tmp_path):
         "response_id": "c-1",
         "ended_ns": 8000,
         "retries": 3,
+        "wanted_input_tokens": 12,
+        "wanted_output_tokens": 70_001,
+        "counted_tokens": 69_999,
     }
     assert bare["event_ns"] == []
     assert bare["error"] == "connect-refused"
