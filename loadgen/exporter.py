@@ -100,7 +100,7 @@ class Totals:
         told = {"stage": now.stage, "name": stage["name"], "mode": load["mode"], "load": load.get("value", "")}
         yield _sample("loadgen_live_stage_info", 1, **told)
         for name, value, help_text in (
-            ("stage", now.stage, "Number of the stage that goes on, from 0."),
+            ("stage_number", now.stage, "Number of the stage that goes on, from 0."),
             ("stage_elapsed_seconds", max(now.elapsed_s, 0.0), "Since its start."),
             ("stage_draining", int(now.draining), "1 where no more is sent because the run was stopped or cut."),
             ("in_flight", now.in_flight, "Requests in flight."),

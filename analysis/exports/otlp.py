@@ -29,11 +29,26 @@ CLIENT: Final = 3
 ERROR: Final = 2
 """STATUS_CODE_ERROR."""
 
-OPERATIONS: Final = {"completions": "text_completion", "embeddings": "embeddings", "gemini": "generate_content"}
-"""By the API's name; `chat` for every other."""
+TEXT_APIS: Final = frozenset(
+    {
+        *("completions", "azure-completions", "databricks-completions", "ollama-generate"),
+        *("sglang", "tgi", "triton", "llamacpp"),
+    }
+)
+"""APIs that complete a text; the others chat, but for those in OPERATIONS."""
 
-PROVIDERS: Final = {"messages": "anthropic", "gemini": "gcp.gemini", "azure": "azure.ai.openai"}
-"""By the API's name; `openai` for those that speak as OpenAI does, whoever serves them: the client cannot know."""
+OPERATIONS: Final = {
+    **dict.fromkeys(TEXT_APIS, "text_completion"),
+    **dict.fromkeys(("embeddings", "databricks-embeddings"), "embeddings"),
+    **dict.fromkeys(("gemini", "vertex"), "generate_content"),
+}
+
+PROVIDERS: Final = {
+    **dict.fromkeys(("chat", "completions", "responses", "embeddings"), "openai"),
+    **dict.fromkeys(("azure", "azure-completions", "azure-v1"), "azure.ai.openai"),
+    **{"messages": "anthropic", "gemini": "gcp.gemini", "vertex": "gcp.vertex_ai"},
+}
+"""By the API's name, which says how a server is spoken to, not who runs it; the first word of any other API's name."""
 
 
 def write(run_dir: Path, out_dir: Path, sample: int) -> list[Path]:
@@ -75,7 +90,7 @@ def _span(run: Opened, one: Request) -> dict[str, Any]:
     where = urlsplit(str(spec.get("url") or ""))
     attributes = {
         "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": PROVIDERS.get(api, "openai"),
+        "gen_ai.provider.name": PROVIDERS.get(api) or api.partition("-")[0] or "openai",
         "gen_ai.request.model": model,
         "gen_ai.request.max_tokens": spec.get("output_tokens"),
         "gen_ai.response.id": one["response_id"],
