@@ -9,7 +9,9 @@ Encoding"); the file: one ExportTraceServiceRequest a line, as the Collector's o
 """
 
 import json
+import re
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -112,7 +114,7 @@ def _span(run: Opened, one: Request) -> dict[str, Any]:
     }
     events = [("gen_ai.first_token", one["first_ns"]), ("gen_ai.last_token", one["last_ns"])]
     span: dict[str, Any] = {
-        "traceId": run_id + number,
+        "traceId": _run_number(run_id) + number,
         "spanId": number,
         "flags": 0x101,  # sampled; and that the parent is not remote is known (bit 8), for there is none
         "name": f"{operation} {model}" if model else operation,
@@ -127,6 +129,11 @@ def _span(run: Opened, one: Request) -> dict[str, Any]:
     if one["error"] is not None and one["error"] != CANCELLED:
         span["status"] = {"code": ERROR, "message": one["error"]}
     return span
+
+
+def _run_number(run_id: str) -> str:
+    """16 hex digits: the run's id as it is, or where another program made it, a digest."""
+    return run_id if re.fullmatch("[0-9a-f]{16}", run_id) else blake2b(run_id.encode(), digest_size=8).hexdigest()
 
 
 def _known(value: int) -> int | None:

@@ -152,7 +152,10 @@ def test_replicas_add_up_and_ranks_of_one_do_not(tmp_path):
             ],
             {"gpu_share": 0.8, "gpu_power_w": 500.0, "gpu_memory_share": 0.75},
         ),
-        ([("gpu_usage_percentage", (), 40.0), ("cpu_usage_percentage", (), 10.0)], {"gpu_share": 0.4, "cpu_share": 0.1}),
+        (
+            [("gpu_usage_percentage", (), 40.0), ("cpu_usage_percentage", (), 10.0)],
+            {"gpu_share": 0.4, "cpu_share": 0.1},
+        ),
         ([("trtllm_kv_cache_utilization", (), 0.25)], {"kv_cache_share": 0.25}),
     ],
     ids=["old-vllm", "tgi", "triton", "llamacpp", "dcgm", "databricks", "trtllm"],

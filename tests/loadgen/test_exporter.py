@@ -150,5 +150,8 @@ def test_readers_who_say_nothing_hold_up_nobody(totals, monkeypatch):
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_is_sent():
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UsageError, match="--prometheus: cannot listen"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(UsageError, match="--prometheus: cannot listen"),
+    ):
         Exporter("127.0.0.1", taken.getsockname()[1])

@@ -55,7 +55,9 @@ def test_a_line_is_read_as_the_format_has_it(line, labels, value):
     assert read_page(line, {"m"}).samples == [Sample("m", labels, value)]
 
 
-@pytest.mark.parametrize("line", ["m", "m ", "m x", "m 1_0", 'm{a="b" 1', 'm{a=b} 1', "m{a} 1", 'm{a="b"} ', 'm{"a"} 1'])
+@pytest.mark.parametrize(
+    "line", ["m", "m ", "m x", "m 1_0", 'm{a="b" 1', "m{a=b} 1", "m{a} 1", 'm{a="b"} ', 'm{"a"} 1']
+)
 def test_a_line_that_is_no_sample_is_counted_and_costs_no_other(line):
     page = read_page(f"m 1\n{line}\nm 2", {"m"})
     assert [sample.value for sample in page.samples] == [1.0, 2.0]
@@ -95,7 +97,9 @@ def test_pages_are_read_as_the_reference_reads_them(told):
         return word.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
     lines = [
-        name + ("{" + ",".join(f'{k}="{escaped(v)}"' for k, v in labels.items()) + "}" if labels else "") + f" {value!r}"
+        name
+        + ("{" + ",".join(f'{k}="{escaped(v)}"' for k, v in labels.items()) + "}" if labels else "")
+        + f" {value!r}"
         for name, labels, value in told
     ]
     text = "\n".join(lines) + "\n"
