@@ -40,9 +40,26 @@ ERRORS: Final = "errors"
 
 WORKLOAD: Final = (
     "api",
+    "dataset",
+    "trace",
+    "replay",
+    "columns",
+    "conversations",
+    "lengths",
     "input_tokens",
     "output_tokens",
     "prefix_tokens",
+    "prefixes",
+    "nonce",
+    "once",
+    "time_scale",
+    "from_s",
+    "to_s",
+    "sample",
+    "inputs",
+    "tools",
+    "image",
+    "body_template",
     "turns",
     "history",
     "think",
@@ -52,11 +69,10 @@ WORKLOAD: Final = (
 )
 """Keys of a spec that make another question when they differ; a key that neither spec has is the same in both."""
 
-WORKLOAD_TOO: Final = ("data", "trace", "prompt")
-"""So do all keys that begin with these."""
-
 OF_NO_MATTER: Final = (
     "url",
+    "api_key_env",
+    "api_key_file",
     "seed",
     "stages",
     "workers",
@@ -68,9 +84,15 @@ OF_NO_MATTER: Final = (
     "first_byte_timeout_s",
     "idle_timeout_s",
     "timeout_s",
+    "cooldown_s",
+    "early_stop",
+    "skip_bad_lines",
 )
 """Keys that differ between any two runs, or whose difference shows in the stages; all others may be what the comparison is
 about, and are told."""
+
+MOST_CHARS: Final = 60
+"""Of a value that is quoted: a body or a list of tools is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +150,9 @@ def load(run_dirs: Sequence[Path], jobs: int = 1) -> list[Loaded]:
 def differences_of_workload(before: Facts, after: Facts) -> list[str]:
     """Why two summaries answer different questions, a sentence each; empty when they do not."""
     one, other = before["spec"] or {}, after["spec"] or {}
-    keys = [*WORKLOAD, *sorted(key for key in {*one, *other} if key.startswith(WORKLOAD_TOO))]
     found = [
-        f"{key} differs: {_told(one.get(key))} and {_told(other.get(key))}"
-        for key in dict.fromkeys(keys)
+        f"{key} differs{_values(key, one.get(key), other.get(key))}"
+        for key in WORKLOAD
         if one.get(key) != other.get(key)
     ]
     for match in matches(before, after):
@@ -160,9 +181,9 @@ def doubts(runs: Sequence[Loaded]) -> list[str]:
         one, two = runs[0].summary["spec"] or {}, other.summary["spec"] or {}
         keys = sorted({*one, *two} - {*WORKLOAD, *OF_NO_MATTER})
         found += [
-            f"{key} differs between {runs[0].name} and {other.name}: {_told(one.get(key))} and {_told(two.get(key))}"
+            f"{key} differs between {runs[0].name} and {other.name}{_values(key, one.get(key), two.get(key))}"
             for key in keys
-            if one.get(key) != two.get(key) and not key.startswith(WORKLOAD_TOO)
+            if one.get(key) != two.get(key)
         ]
         for match in matches(runs[0].summary, other.summary):
             loads = [side[0]["load"] for side in match[2:]]
@@ -178,6 +199,12 @@ def doubts(runs: Sequence[Loaded]) -> list[str]:
         if runs[0].summary["loadgen"] != other.summary["loadgen"]:
             found.append(f"{runs[0].name} and {other.name} were measured by different versions of loadgen")
     return found
+
+
+def _values(key: str, one: object, other: object) -> str:
+    """Both values; nothing where they are long, or are headers, which are nobody's business."""
+    words = f"{_told(one)} and {_told(other)}"
+    return "" if key.startswith("header") or len(words) > 2 * MOST_CHARS else f": {words}"
 
 
 def _told(value: object) -> str:

@@ -12,7 +12,6 @@ from analysis.captures import COLUMNS, Mask, Rows, Run, Span, open_run, part_of,
 from analysis.window import Window, stage_marks, stage_window
 
 ALSO: Final = (
-    "request_id",
     "worker",
     "session_id",
     "first_byte_ns",
@@ -22,7 +21,6 @@ ALSO: Final = (
     "status",
     "request_bytes",
     "response_bytes",
-    "response_id",
 )
 """Columns that the metrics do not need."""
 
@@ -55,7 +53,9 @@ class Opened:
     def pieces(self, stage: int | None = None, also: tuple[str, ...] = ALSO) -> Iterator[Piece]:
         """All requests of stages that have begun, or those of one stage; not those before the first (`warms_up`)."""
         for capture in self.run.captures:
-            for of_stage, batch in stage_pieces(Span(capture, 0, capture.batches), (*COLUMNS, *also)):
+            for of_stage, batch in stage_pieces(
+                Span(capture, 0, capture.batches), tuple(dict.fromkeys((*COLUMNS, *also)))
+            ):
                 if stage not in (None, of_stage) or of_stage not in self.windows:
                     continue
                 if part_of(self.plans[of_stage]) == capture.part:

@@ -37,7 +37,7 @@ def limits(spec: dict[str, Any] | None) -> dict[str, Limit]:
 
 
 def met(rows: Rows, asked: dict[str, Limit]) -> dict[str, Mask]:
-    """For each limit, which requests met it; for requests that completed.
+    """For each limit, which requests met it; meant for requests that completed, and said of the others for what they got.
 
     TTFT and E2E need an output; TPOT and ITL are met by a request of one event, which has neither. ITL is met when the
     p99 (nearest rank) of the request's own gaps is: at most one gap in a hundred is longer.

@@ -135,19 +135,24 @@ def add(tally: StageTally, worker: int, rows: Rows) -> None:
         rows, due_ns = pick(rows, ~rows.dropped), due_ns[~rows.dropped]
     _add_tokens(tally, mine, rows)
     _add_flow(tally, rows, due_ns)
-    _add_finished(tally, rows)
+    met = slo.met(rows, tally.limits)
+    _add_finished(tally, rows, met)
     of_window = rates.within(tally.window, due_ns)
     tally.warmup += int(np.count_nonzero(due_ns < tally.window.start_ns))
     tally.after_window += int(np.count_nonzero(due_ns >= tally.window.stop_ns))
     if not of_window.any():
         return
-    inside = pick(rows, of_window)
+    inside, met = pick(rows, of_window), _picked(met, of_window)
     _add_requests(tally, mine, inside)
     closeups.add(tally.kept, worker, inside)
-    _add_judged(tally, pick(inside, ~inside.cancelled))
+    _add_judged(tally, pick(inside, ~inside.cancelled), _picked(met, ~inside.cancelled))
     _add_turns(tally, inside)
     if inside.completed.any():
-        _add_latencies(tally, pick(inside, inside.completed))
+        _add_latencies(tally, pick(inside, inside.completed), _picked(met, inside.completed))
+
+
+def _picked(met: dict[str, Mask], wanted: Mask) -> dict[str, Mask]:
+    return {name: meets[wanted] for name, meets in met.items()}
 
 
 def _add_tokens(tally: StageTally, mine: WorkerTally, rows: Rows) -> None:
@@ -172,14 +177,13 @@ def _add_flow(tally: StageTally, rows: Rows, due_ns: Integers) -> None:
     tally.all_ttft_ns.append(np.where(rows.completed, metrics.ttft_ns(rows), ABSENT))
 
 
-def _add_finished(tally: StageTally, rows: Rows) -> None:
+def _add_finished(tally: StageTally, rows: Rows, met: dict[str, Mask]) -> None:
     tally.timeline.finished += rates.by_bin(tally.timeline, rows.last_byte_ns[rows.completed])
     finished: Mask = rows.completed & rates.within(tally.window, rows.last_byte_ns)
     tally.finished += int(np.count_nonzero(finished))
     if not tally.limits or not finished.any():
         return
-    meets = list(slo.met(pick(rows, finished), tally.limits).values())
-    tally.good += int(np.count_nonzero(np.logical_and.reduce(meets)))
+    tally.good += int(np.count_nonzero(np.logical_and.reduce([finished, *met.values()])))
 
 
 def _add_requests(tally: StageTally, mine: WorkerTally, inside: Rows) -> None:
@@ -201,13 +205,13 @@ def _add_requests(tally: StageTally, mine: WorkerTally, inside: Rows) -> None:
     tally.unstamped_requests += int(np.count_nonzero(~inside.kernel_stamps))
 
 
-def _add_judged(tally: StageTally, judged: Rows) -> None:
+def _add_judged(tally: StageTally, judged: Rows, met: dict[str, Mask]) -> None:
     if not len(judged):
         return
     tally.judged_due_ns.append(metrics.due_ns(judged).copy())
     for name, values in tally.judged.items():
         values.append(np.where(judged.completed, metrics.A_REQUEST[name](judged), ABSENT))
-    for name, meets in slo.met(judged, tally.limits).items():
+    for name, meets in met.items():
         tally.judged_met.setdefault(name, []).append(meets & judged.completed)
 
 
@@ -227,7 +231,7 @@ def _add_turns(tally: StageTally, inside: Rows) -> None:
         told.prompts_told += len(prompts)
 
 
-def _add_latencies(tally: StageTally, measured: Rows) -> None:
+def _add_latencies(tally: StageTally, measured: Rows, met: dict[str, Mask]) -> None:
     tally.completed_tokens += int(metrics.output_tokens(measured).sum())
     for name, definition in metrics.A_REQUEST.items():
         fill(tally.latencies[name], metrics.present(definition(measured)))
@@ -237,7 +241,7 @@ def _add_latencies(tally: StageTally, measured: Rows) -> None:
     else:
         fill(tally.gaps_of_one, metrics.gap_ns(measured))
     # Shares are of the requests that the percentiles beside them are of; goodput is a rate and goes by completions.
-    for name, meets in slo.met(measured, tally.limits).items():
+    for name, meets in met.items():
         tally.met[name] += int(np.count_nonzero(meets))
     told = int(np.count_nonzero(measured.output_tokens != ABSENT))
     tally.usage_told += told
@@ -248,8 +252,8 @@ def _add_latencies(tally: StageTally, measured: Rows) -> None:
     _add_lengths(tally.lengths["input_tokens"], measured.wanted_input_tokens, measured.prompt_tokens)
     _add_lengths(tally.lengths["output_tokens"], measured.wanted_output_tokens, measured.output_tokens)
     if "ttft" in tally.limits and "tpot" in tally.limits:
-        met, missed = slo.deadlines(measured, tally.limits["ttft"].limit_ns, tally.limits["tpot"].limit_ns)
-        tally.deadlines_met += met
+        kept, missed = slo.deadlines(measured, tally.limits["ttft"].limit_ns, tally.limits["tpot"].limit_ns)
+        tally.deadlines_met += kept
         tally.deadlines_missed += missed
 
 

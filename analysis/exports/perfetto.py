@@ -29,7 +29,7 @@ COUNTERS_PID: Final = 1_000_000
 # requests from all over the run.
 _SPREAD: Final = 0x9E3779B97F4A7C15
 
-KEPT: Final = ("request_id", "worker", "status", "session_id", "finish_reason", "response_id")
+KEPT: Final = ("worker", "status", "session_id", "finish_reason", "response_id")
 """Of a sampled request, as the capture has them."""
 
 Request = dict[str, Any]
@@ -73,7 +73,7 @@ def sampled(run: Opened, sample: int) -> list[Request]:
                 "prompt_tokens": int(rows.prompt_tokens[at]),
                 "output_tokens": int(output_tokens[at]),
                 "error": rows.error[at].as_py(),
-                **{name: piece.batch.column(name)[at].as_py() for name in KEPT[1:]},
+                **{name: piece.batch.column(name)[at].as_py() for name in KEPT},
             }
             item = (-int(spread[at]), number, one)
             if len(kept) < sample:

@@ -116,7 +116,8 @@ def resumed(
     from loadgen.spec import spec_of_json
     from loadgen.spec.refusals import check
 
-    if given := sorted(name for name, value in flags.items() if value is not None):
+    # An option that may be given several times is an empty tuple where it was not given.
+    if given := sorted(name for name, value in flags.items() if value not in (None, ())):
         raise UsageError(f"--{given[0].replace('_', '-')}: --resume goes on with what the run asked for; leave it out")
     if out is not None:
         raise UsageError("--out: --resume writes into the run that it goes on with; leave it out")

@@ -93,6 +93,8 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._callback_failed)
         loop.add_reader(self._line.fileno(), self._hear)
+        # libuv has made it non-blocking, and the plan of a stage may be larger than the pipe: the rest is waited for.
+        os.set_blocking(self._line.fileno(), True)
         self._write()  # a capture can be read, if only as an empty one, from the first moment
         if self._plan.spin:
             self._pacer.spin(self._transport.poll)

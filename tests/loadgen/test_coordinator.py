@@ -2,8 +2,11 @@
 
 import json
 import os
+import pickle
 import signal
+import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -104,6 +107,30 @@ def nobody(_now: StageNow) -> None:
 def captures(folder: Path) -> list[Capture]:
     read = [open_capture(path) for path in sorted(folder.rglob("worker-*.arrow"))]
     return [capture for capture in read if capture is not None]
+
+
+class InTwoPieces:
+    """A line to a worker that carries everything in two writes, with a pause between them, as a full pipe does."""
+
+    def __init__(self, line: Any) -> None:
+        self._line = line
+        self.close = line.close
+
+    def send(self, value: object) -> None:
+        said = pickle.dumps(value)
+        said = struct.pack("!i", len(said)) + said
+        for piece in (said[: len(said) // 2], said[len(said) // 2 :]):
+            os.write(self._line.fileno(), piece)
+            time.sleep(0.1)
+
+
+def test_a_stage_that_comes_in_two_pieces_is_heard_whole(quick, tmp_path):
+    asked = spec(url=quick.url, concurrency=1, requests=3, output_tokens=2)
+    with coordinating(asked, tmp_path, workers=1) as coordinator:
+        until(lambda: captures(tmp_path), "the worker to listen")
+        coordinator.coordinator._lines = [InTwoPieces(line) for line in coordinator._lines]
+        assert coordinator.run(nobody) == [Outcome("finished")]
+    assert len(rows(tmp_path)) == 3
 
 
 @pytest.mark.skipif(len(host.usable_cores()) < 2, reason="two workers need two cores")
