@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from analysis import metrics
-from analysis.captures import ABSENT
+from analysis.captures import ABSENT, COLUMNS
 from analysis.exports.files import whole
 from analysis.opened import Opened, opened
 from analysis.summary import summarize
@@ -51,7 +51,7 @@ def write(run_dir: Path, out_dir: Path, sample: int) -> list[Path]:
 def sampled(run: Opened, sample: int) -> list[Request]:
     """So many requests that were sent, from all over the run, the same ones each time; by the time of the send."""
     kept: list[tuple[int, int, Request]] = []
-    for number, piece in enumerate(run.pieces(also=KEPT)):
+    for number, piece in enumerate(run.pieces(also=tuple(name for name in KEPT if name not in COLUMNS))):
         rows = piece.rows
         request_ids = piece.batch.column("request_id").to_numpy()
         with np.errstate(over="ignore"):
