@@ -78,13 +78,14 @@ def add(kept: Kept, worker: int, rows: Rows) -> None:
 
 
 def absorb(kept: Kept, other: Kept) -> None:
-    """Takes in what was kept of later rows of the same stage."""
+    """Takes over what was kept of other rows: exactly what would have been kept of all."""
     for mine, theirs in (
         (kept.sample, other.sample),
         (kept.slowest_ttft, other.slowest_ttft),
         (kept.slowest_e2e, other.slowest_e2e),
     ):
-        mine.kept = sorted([*mine.kept, *theirs.kept], key=_worth)[: mine.most]
+        mine.kept += theirs.kept
+        _sort_out(mine)
 
 
 def _worth(one: tuple[int, CloseUp]) -> tuple[int, int, int]:
@@ -92,14 +93,20 @@ def _worth(one: tuple[int, CloseUp]) -> tuple[int, int, int]:
 
 
 def _offer(pool: Pool, worth: Integers, worker: int, rows: Rows) -> None:
-    places = np.flatnonzero(worth < pool.limit)
+    # Ties are never cut here: which of them is kept must not depend on how the rows were dealt out.
+    places = np.flatnonzero((worth <= pool.limit) & (worth < _LAST))
     if len(places) > pool.most:
-        places = places[np.argpartition(worth[places], pool.most - 1)[: pool.most]]
+        places = places[worth[places] <= np.partition(worth[places], pool.most - 1)[pool.most - 1]]
     if not len(places):
         return
     pool.kept += zip(worth[places].tolist(), _closeups(rows, places, worker), strict=True)
     if len(pool.kept) >= 2 * pool.most:
-        pool.kept = sorted(pool.kept, key=_worth)[: pool.most]
+        _sort_out(pool)
+
+
+def _sort_out(pool: Pool) -> None:
+    pool.kept = sorted(pool.kept, key=_worth)[: pool.most]
+    if len(pool.kept) == pool.most:
         pool.limit = pool.kept[-1][0]
 
 

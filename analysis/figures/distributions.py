@@ -43,7 +43,7 @@ NS_PER_MS: Final = 1e6
 def spectrum(histogram: Histogram) -> list[tuple[float, float, bool]]:
     """(1 / (1 - p), the value in ms, whether so many samples tell it reliably) from the minimum to the maximum.
 
-    A value is the highest of its place in the histogram, as its percentiles are; the last point is the exact maximum.
+    A value is exact, or the highest of its place in the histogram, as its percentiles are; the last one is the maximum.
     """
     total = histogram.total
     if not total:
@@ -54,8 +54,11 @@ def spectrum(histogram: Histogram) -> list[tuple[float, float, bool]]:
     beyond = np.minimum(10 ** (np.arange(steps + 1) / POINTS_PER_DECADE), total)
     ranks = np.clip(np.ceil((1 - 1 / beyond) * total - 1e-6), 1, total)
     ranks[-1] = total
-    at = np.searchsorted(np.cumsum(histogram.counts), ranks)
-    values_ns = np.clip(highest_equivalent(at.astype(np.int64)), histogram.min_ns, histogram.max_ns)
+    if histogram.values_ns is not None:
+        values_ns = np.sort(histogram.values_ns)[ranks.astype(np.int64) - 1]
+    else:
+        at = np.searchsorted(np.cumsum(histogram.counts), ranks)
+        values_ns = np.clip(highest_equivalent(at.astype(np.int64)), histogram.min_ns, histogram.max_ns)
     return [
         (round(x, 6), value_ns / NS_PER_MS, x < 1.0001 or total >= sample_floor(100 * (1 - 1 / x)))
         for x, value_ns in zip(beyond.tolist(), values_ns.tolist(), strict=True)

@@ -63,6 +63,7 @@ def test_several_processes_give_the_bytes_of_one(tmp_path):
     one, three = summary.analyse(run_dir), summary.analyse(run_dir, jobs=3)
     assert summary.as_text(one.summary) == summary.as_text(three.summary)
     assert one.log == three.log
+    assert one.details == three.details
     assert one.summary["stages"][0]["requests"]["completed"] == 400
 
 

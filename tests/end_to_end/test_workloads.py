@@ -16,7 +16,7 @@ from canned import canned, response
 from loadgen.simulator.process import serve
 from loadgen.tokens import load
 
-QUICK = ("--model", "sim", "--no-check", "--warmup", "0")
+QUICK = ("--model", "sim", "--no-check", "--no-html", "--warmup", "0")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_the_plan_of_a_trace_is_what_is_then_sent_and_a_run_can_be_repeated(serv
     assert 10 <= told["arrivals"] < 30
     assert told["input_tokens"] == sum(row["prompt_tokens"] for row in rows(tmp_path / "a"))
     assert stage["window_s"] == pytest.approx(0.375, abs=1e-6)
-    ended = typed("run", "--spec", tmp_path / "a", "--out", tmp_path / "b")
+    ended = typed("run", "--spec", tmp_path / "a", "--no-html", "--out", tmp_path / "b")
     assert ended.returncode == 0, ended
     first, second = (
         [(row["request_id"], row["wanted_input_tokens"], row["request_bytes"]) for row in rows(tmp_path / name)]
@@ -137,6 +137,22 @@ def test_conversations_are_sessions_that_quote_what_was_said(served, tmp_path):
             expected = [(turn + 1) * said + turn * answer_words for turn in range(len(talk))]
             # The simulator's words are a token each, its answers too.
             assert [row["prompt_tokens"] for row in talk] == expected, (name, number)
+
+
+@pytest.mark.parametrize("api", ["messages", "gemini", "tgi"])
+def test_conversations_are_told_in_the_words_of_other_apis(served, tmp_path, api):
+    talk = [{"from": who, "value": f"{who} says word {n}"} for n in range(3) for who in ("human", "gpt")]
+    path = tmp_path / "talks.json"
+    path.write_text(json.dumps([{"conversations": talk}] * 2))
+    run(
+        *(served.url.removesuffix("/v1"), tmp_path / "r", "--api", api, "--dataset", path, "--concurrency", 1),
+        *("--sessions", 2, "--history", "recorded", "--output-tokens", 3),
+    )
+    told = rows(tmp_path / "r")
+    assert [(row["error"], row["turn"], row["output_tokens"]) for row in told] == [(None, n % 3, 3) for n in range(6)]
+    if told[0]["prompt_tokens"] is not None:
+        first, second, third = (row["prompt_tokens"] for row in told[:3])
+        assert second - first == third - second >= 8, "each turn quotes the one before it, and its answer"
 
 
 def test_a_data_set_is_asked_once_where_that_is_wanted(served, tmp_path):
@@ -228,7 +244,7 @@ def test_calibrated_prompts_are_shorter_by_what_the_server_adds(tmp_path, length
     with endpoint(adds=11) as server:
         ended = typed(
             "run", "--url", server.url, "--model", "m", "--calibrate-prompts", "--input-tokens", lengths,
-            "--requests", 9, "--concurrency", 1, "--out", tmp_path / "r",
+            "--requests", 9, "--concurrency", 1, "--no-html", "--out", tmp_path / "r",
         )  # fmt: skip
     assert ended.returncode == 0, ended
     assert "calibrated: the endpoint adds 11 tokens to a prompt\n" in ended.stdout
@@ -266,20 +282,18 @@ def test_output_is_counted_by_the_tokenizer_where_the_server_does_not(tmp_path, 
 DOCS = Path(__file__).parents[2] / "docs" / "workloads.md"
 
 
-def test_the_examples_of_the_documentation_run(served, tmp_path):
-    text = DOCS.read_text()
-    for name, content in re.findall(r"```\w+ file=(\S+)\n(.*?)```", text, re.DOTALL):
+EXAMPLES = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: re.search(r"\S+\.(?:\w+)", example)[0])
+def test_the_examples_of_the_documentation_run(served, tmp_path, example):
+    for name, content in re.findall(r"```\w+ file=(\S+)\n(.*?)```", DOCS.read_text(), re.DOTALL):
         (tmp_path / name).write_text(content)
-    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    assert len(commands) >= 15
-    formats: set[str] = set()
-    for number, line in enumerate(commands):
+    for number, line in enumerate(example.splitlines()):
         words = line.replace("$URL", served.url).split()
         assert words[0] == "loadgen"
-        if words[1] == "run" and "--out" not in words:
-            words += ["--out", f"run-{number}"]
         if words[1] == "run":
-            words += ["--drain", "5s"]
+            words += ["--no-html", *([] if "--out" in words else ["--out", f"run-{number}"])]
         ended = subprocess.run(
             [*installed(), *words[1:]],
             cwd=tmp_path,
@@ -293,5 +307,8 @@ def test_the_examples_of_the_documentation_run(served, tmp_path):
             stage = json.loads((tmp_path / words[words.index("--out") + 1] / "summary.json").read_bytes())["stages"][0]
             assert stage["requests"]["completed"] > 0, line
             assert not stage["requests"]["failed"], line
-        formats |= set(re.findall(r"--(dataset|trace|replay)", line))
-    assert formats == {"dataset", "trace", "replay"}
+
+
+def test_every_kind_of_file_has_an_example_that_runs():
+    assert len(EXAMPLES) >= 10
+    assert set(re.findall(r"--(dataset|trace|replay)", "".join(EXAMPLES))) == {"dataset", "trace", "replay"}
