@@ -1,6 +1,8 @@
 # make bench   set up and run the main job: by default on the built-in simulated endpoint, or
 #              make bench URL=https://host/v1 MODEL=name [CONCURRENCY=1,8,64] [DURATION=30s]
 # make test    set up and pass the tests
+# make test-slow  those that take longer
+# make fuzz    fuzz every target for TIME seconds (default 60), or one: make fuzz TARGET=responses TIME=900
 # make check   ruff and mypy
 
 PYTHON ?= python3
@@ -8,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-real test check lock clean
+.PHONY: bench bench-real test test-slow fuzz check lock clean
 
 $(READY): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +27,14 @@ bench-real: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+fuzz: $(READY)
+	for target in $(or $(TARGET),responses events payloads specs traces captures); do \
+		$(BIN)/python tests/fuzz/fuzz.py $$target $(or $(TIME),60) || exit 1; \
+	done
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -232,7 +232,10 @@ def open_capture(path: Path) -> Capture | None:
         rows += item.batch.num_rows
         told = item.custom_metadata
         if told and WATCH_KEY.encode() in told:
-            watches.append(json.loads(told[WATCH_KEY.encode()]))
+            try:
+                watches.append(json.loads(told[WATCH_KEY.encode()]))
+            except (ValueError, RecursionError):
+                raise CaptureError(f"{path} is damaged: what its worker says of itself is no JSON") from None
     if facts is None:
         return None
     closed = bool(watches) and bool(watches[-1].get("closing"))
@@ -253,13 +256,19 @@ def _read(path: Path, columns: tuple[str, ...], first: int = 0) -> Iterator[Any]
         found = [name for name in columns if name in schema.names]
         if missing := [name for name in columns if name not in found and name not in MAY_MISS]:
             raise CaptureError(f"{path} has no column {missing[0]}")
+        for name in found:
+            if schema.field(name).type != CAPTURE_SCHEMA.field(name).type:
+                raise CaptureError(f"{path}: the column {name} is of another type ({schema.field(name).type})")
         source.seek(0)
         options = ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in found], use_threads=False)
         reader = ipc.open_stream(_from_batch(path, source, first) if first else source, options=options)
         while True:
             try:
                 batch = reader.read_next_batch_with_custom_metadata()
-            except (StopIteration, pa.ArrowInvalid, OSError):
+                if batch.batch is not None:
+                    # Offsets and indices of a damaged file would lead out of its buffers, and take this process along.
+                    batch.batch.validate(full=True)
+            except (StopIteration, pa.ArrowException, OSError):
                 return
             yield batch
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from analysis import metrics, rates, slo, watches
@@ -40,6 +41,9 @@ PERCENTILES: Final = {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "p99_9": 99.9,
 NS_PER_MS: Final = 1_000_000
 NS_PER_US: Final = 1_000
 NS_PER_S: Final = 1_000_000_000
+
+LONG_SILENCE_NS: Final = NS_PER_S
+"""Samples are taken every 100 ms: a worker that takes none for so long was held up."""
 
 TOKEN_RULE: Final = (
     "a token counts at the stamp of its event: event tokens where told, else the request's usage spread evenly over its "
@@ -86,6 +90,15 @@ def analyse(run_dir: Path, jobs: int = 1) -> Analysis:
 
     `jobs` processes share the second pass; the result does not depend on how many.
     """
+    try:
+        return _analyse(run_dir, jobs)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
+        # Values that no worker writes: a flipped bit, an edited file. The chain tells where, should it be our own doing.
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise CaptureError(f"{run_dir} is damaged, or was not written by this loadgen ({what})") from error
+
+
+def _analyse(run_dir: Path, jobs: int) -> Analysis:
     run = open_run(run_dir)
     plans = {plan["stage"]: plan for plan in run.facts["stages"]}
     windows = {stage: stage_window(plan, stage_marks(run.of_stage(plan), stage)) for stage, plan in plans.items()}
@@ -103,6 +116,7 @@ def analyse(run_dir: Path, jobs: int = 1) -> Analysis:
         "ended": run.facts["ended"],
         "capture": _capture_facts(run, plans, len(tallies)),
         "host": run.facts["host"],
+        "throttled_ms": run.facts.get("throttled_ms"),
         "spec": run.facts["spec"],
         "command": run.facts.get("command"),
         "question": run.facts.get("question"),
@@ -174,11 +188,27 @@ def _capture_facts(run: Run, plans: dict[int, dict[str, Any]], begun: int) -> di
         "parts": run.last_part,
         "missing_workers": sorted(set(range(run.workers)) - found),
         "cut_workers": sorted([capture.worker for capture in of_last if not capture.closed] + unreadable),
+        "cut_requests": sum(_rowless(capture) for capture in of_last if not capture.closed),
+        "unpinned_workers": _unpinned(run, of_last),
         "requests": sum(capture.rows for capture in run.captures),
         "stages_planned": len(planned),
         "stages_begun": begun,
         "stamp_source": sorted({capture.facts["stamp_source"] for capture in run.captures}),
     }
+
+
+def _rowless(capture: Capture) -> int:
+    """The requests that a cut capture says were sent, and has no row of."""
+    sent = capture.watches[-1].get("sent", 0) if capture.watches else 0
+    return max(sent - capture.rows, 0)
+
+
+def _unpinned(run: Run, captures: Sequence[Capture]) -> list[int]:
+    """The workers that were to have a core of their own, and were refused it."""
+    if (run.facts["host"] or {}).get("system", "Linux") != "Linux":
+        return []
+    planned = {entry["worker"]: entry["core"] for entry in run.facts["workers"]}
+    return sorted({c.worker for c in captures if c.facts["core"] is None and planned.get(c.worker) is not None})
 
 
 def _outcome(plan: dict[str, Any]) -> str | None:
@@ -534,6 +564,12 @@ def _client(tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
         "unprepared_requests": round(sum(watches.counted(capture, "unprepared", *span) for capture in captures)),
         "reopened_connections": round(sum(watches.counted(capture, "reopened", *span) for capture in captures)),
         "clock_steps_ms": [step_ns / NS_PER_MS for _, step_ns in watches.clock_steps(captures, *span)],
+        "suspended_ms": sum(slept_ns for _, slept_ns in watches.sleeps(captures, *span)) / NS_PER_MS,
+        "silent_ms": {
+            str(capture.worker): silence_ns / NS_PER_MS
+            for capture in captures
+            if (silence_ns := watches.longest_silence_ns(capture, *span)) > LONG_SILENCE_NS
+        },
     }
 
 

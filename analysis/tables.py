@@ -137,7 +137,7 @@ def curve_table(curve: Sequence[Facts]) -> Table:
             Text(plain(load_words(point["load"]))),
             *(short((point[name] or {}).get("value")) for name in ("requests_per_s", "input_tokens_per_s")),
             short((point["output_tokens_per_s"] or {}).get("value")),
-            Text(_half_width(point["output_tokens_per_s"]), style="dim"),
+            Text(half_width(point["output_tokens_per_s"]), style="dim"),
             short(point["tokens_per_s_per_user"]),
             *(
                 short(((point[f"{name}_ms"] or {}).get(percentile) or {}).get("value"))
@@ -156,7 +156,8 @@ def load_words(load: Facts) -> str:
     return f"{value}/s" if load["mode"] == "rate" else str(value)
 
 
-def _half_width(one: Facts | None) -> str:
+def half_width(one: Facts | None) -> str:
+    """Half of a value's interval as a share of it; nothing where there is none."""
     if not one or not one["value"] or one["low"] is None:
         return ""
     return f"{(one['high'] - one['low']) / 2 / one['value']:.1%}"

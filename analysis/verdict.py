@@ -24,6 +24,7 @@ MOST_UNFINISHED_SHARE: Final = 0.01
 MOST_RETRIED_SHARE: Final = 0.01
 MOST_CANCELLED_SHARE: Final = 0.5
 MOST_CPU_SHARE: Final = 0.85
+MOST_THROTTLED_MS: Final = 10
 
 Facts = dict[str, Any]
 
@@ -80,7 +81,9 @@ def cut_captures(summary: Facts) -> Doubt | None:
         return None
     return Doubt(
         "capture-cut",
-        f"{len(cut)} of {workers} workers did not close their capture (worker {_listed(cut)}): killed, or still at work",
+        f"{len(cut)} of {workers} workers did not close their capture (worker {_listed(cut)}): killed, or still at work. "
+        f"It reads up to its last whole batch; {summary['capture']['cut_requests']:,} requests that had been sent by then "
+        "have no row, and what came later is not known",
         "wait for the run to end and report again; if it has ended, look for a worker killed for its memory",
     )
 
@@ -94,6 +97,30 @@ def missing_workers(summary: Facts) -> Doubt | None:
         "worker-missing",
         f"{len(missing)} of {workers} workers left no capture (worker {_listed(missing)}), and its load is missing",
         "bring their files into capture/, or run it again",
+    )
+
+
+def unpinned(summary: Facts) -> Doubt | None:
+    """The system refused a worker the core that it was to have."""
+    refused = summary["capture"]["unpinned_workers"]
+    if not refused:
+        return None
+    return Doubt(
+        "unpinned",
+        f"worker {_listed(refused)} could not be bound to a core of its own: the system refused it, and may move it about",
+        "allow sched_setaffinity in the container, or give --cpus that it may use",
+    )
+
+
+def throttled(summary: Facts) -> Doubt | None:
+    """The CPU quota of a control group stopped the run's processes."""
+    held_ms = summary["throttled_ms"] or 0
+    if held_ms <= MOST_THROTTLED_MS:
+        return None
+    return Doubt(
+        "throttled",
+        f"the CPU quota of the control group held its processes back for {held_ms:,.0f} ms in all",
+        "fewer --workers, or a higher quota (cpu.max, docker --cpus)",
     )
 
 
@@ -367,6 +394,46 @@ def clock_step(stage: Facts) -> Doubt | None:
     )
 
 
+def suspended(stage: Facts) -> Doubt | None:
+    """The machine slept: its clock stood still while the endpoint's went on."""
+    slept_ms = stage["client"]["suspended_ms"]
+    if not slept_ms:
+        return None
+    return Doubt(
+        "suspended",
+        f"this machine was suspended for {slept_ms / 1000:,.1f} s during the stage: its clock stood still meanwhile, and "
+        "the latencies lack that time",
+        "keep the machine awake (systemd-inhibit, caffeinate) and run it again",
+    )
+
+
+def silent_workers(stage: Facts) -> Doubt | None:
+    """A worker did nothing at all for a second or more."""
+    silent_ms = stage["client"]["silent_ms"]
+    if not silent_ms:
+        return None
+    worst = max(silent_ms, key=lambda worker: silent_ms[worker])
+    return Doubt(
+        "worker-silent",
+        f"worker {worst} did nothing for {silent_ms[worst] / 1000:,.1f} s: it was stopped, swapped out, or had no CPU; what "
+        "was due meanwhile was sent late, and reads merged",
+        "leave the machine to the run alone (see what else it does), or fewer --workers",
+    )
+
+
+def client_exhausted(stage: Facts) -> Doubt | None:
+    """Requests failed for want of ports or descriptors here."""
+    count = stage["requests"]["errors"].get(CLIENT_EXHAUSTED, 0)
+    if not count:
+        return None
+    return Doubt(
+        "client-exhausted",
+        f"{count:,} requests failed because this machine had no port, descriptor or memory left for a connection, which is "
+        "not the endpoint's failure",
+        "a wider net.ipv4.ip_local_port_range, a higher ulimit -n, or a lower load",
+    )
+
+
 def backwards(stage: Facts) -> Doubt | None:
     """A latency below zero: the stamps of cause and effect come from clocks that disagree."""
     below = [name for name in LATENCIES if (_of(stage, name, "min") or 0) < 0]
@@ -451,6 +518,7 @@ def over_saturated(stage: Facts) -> Doubt | None:
 
 
 UNFINISHED: Final = "unfinished"
+CLIENT_EXHAUSTED: Final = "client-exhausted"
 
 LATENCIES: Final = (
     "ttft_ms",
@@ -468,6 +536,8 @@ OF_A_RUN: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     cut_captures,
     missing_workers,
     stages_missing,
+    unpinned,
+    throttled,
 )
 
 OF_A_STAGE: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
@@ -488,6 +558,9 @@ OF_A_STAGE: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     unsteady_throughput,
     unsteady_ttft,
     clock_step,
+    suspended,
+    silent_workers,
+    client_exhausted,
     backwards,
 )
 

@@ -40,8 +40,24 @@ def counted(capture: Capture, name: str, start_ns: int, stop_ns: int) -> float:
 
 def clock_steps(captures: Sequence[Capture], start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
     """(t_ns, step_ns) of the wall clock's steps between two moments, as the worker saw them that saw most."""
+    return _seen(captures, "clock_steps", start_ns, stop_ns)
+
+
+def sleeps(captures: Sequence[Capture], start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
+    """(t_ns, slept_ns) of each time that the machine was suspended between two moments, likewise."""
+    return _seen(captures, "sleeps", start_ns, stop_ns)
+
+
+def _seen(captures: Sequence[Capture], name: str, start_ns: int, stop_ns: int) -> list[tuple[int, int]]:
     seen = []
     for capture in captures:
-        steps = capture.watches[-1].get("clock_steps", ()) if capture.watches else ()
-        seen.append([(int(t_ns), int(step_ns)) for t_ns, step_ns in steps if start_ns <= t_ns < stop_ns])
+        told = capture.watches[-1].get(name, ()) if capture.watches else ()
+        seen.append([(int(t_ns), int(value_ns)) for t_ns, value_ns in told if start_ns <= t_ns < stop_ns])
     return max(seen, key=len, default=[])
+
+
+def longest_silence_ns(capture: Capture, start_ns: int, stop_ns: int) -> int:
+    """The longest time between two samples, which are due every 100 ms, as far as it lies between two moments."""
+    times = np.array([sample[0] for watch in capture.watches for sample in watch.get("samples", ())], np.int64)
+    times = np.clip(times, start_ns, stop_ns)
+    return int(np.diff(times).max()) if len(times) > 1 else 0

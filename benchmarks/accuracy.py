@@ -14,7 +14,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from bench import Finished, certificate, figures, loadgen_run, save, simulator
+
+FAULTS = (
+    "error-429",
+    "error-500",
+    "error-503",
+    "html",
+    "not-a-stream",
+    "empty",
+    "stall-mid-stream",
+    "reset-mid-stream",
+    "truncate",
+    "missing-end",
+    "error-event",
+    "close-after-response",
+    "close-idle",
+)
+"""Of the simulator's --fault; a stall lasts 2 s, and ends well."""
 
 CASES: dict[str, dict[str, Any]] = {
     "1-stream": {"streams": 1, "step": "5ms", "requests": 40},
@@ -22,6 +40,15 @@ CASES: dict[str, dict[str, Any]] = {
     "256-https": {"streams": 256, "step": "20ms", "requests": 1024, "https": True},
     "1000-lock-step": {"streams": 1000, "step": "20ms", "requests": 3000},
     "1000-independent": {"streams": 1000, "step": "20ms", "requests": 3000, "mode": "independent"},
+    "500-all-well": {"streams": 500, "step": "20ms", "requests": 3000, "mode": "independent"},
+    # One response in ten goes wrong in one of these ways; the row is about the others.
+    "500-tenth-failing": {
+        "streams": 500,
+        "step": "20ms",
+        "requests": 3000,
+        "mode": "independent",
+        "failing_share": 0.1,
+    },
     "8000-lock-step": {"streams": 8000, "step": "200ms", "requests": 16000},
 }
 
@@ -74,11 +101,16 @@ def measure(name: str, transport: str) -> dict[str, Any]:
     """One case, served and loaded."""
     case = CASES[name]
     options = ["--step", case["step"], "--mode", case.get("mode", "lock-step")]
+    checked = []
+    if failing_share := case.get("failing_share"):
+        faults = [word for fault in FAULTS for word in ("--fault", fault)]
+        options += ["--fault-share", str(failing_share), "--stall", "2s", "--seed", "1", *faults]
+        checked = ["--no-check", "--model", "sim"]  # the check may be the one that meets a fault
     with (
         certificate() as (cert, key),
         simulator(*options, *(("--tls-cert", cert, "--tls-key", key) if case.get("https") else ())) as served,loadgen_run(
         "--url", served.url, "--transport", transport, "--concurrency", str(case["streams"]),
-        "--requests", str(case["requests"]), "--output-tokens", "128", "--input-tokens", "64",
+        "--requests", str(case["requests"]), "--output-tokens", "128", "--input-tokens", "64", *checked,
         *(("--tls-ca", cert) if case.get("https") else ()),
     ) as finished
     ):  # fmt: skip
@@ -88,12 +120,12 @@ def measure(name: str, transport: str) -> dict[str, Any]:
 
 def _row(finished: Finished, truth: pa.Table) -> dict[str, Any]:
     captured = finished.capture()
-    failed = len(captured) - captured["error"].null_count if captured["error"].null_count != len(captured) else 0
+    completed = captured.filter(pc.is_null(captured["error"]))
     # The endpoint check is a request too, and stands in the truth log alone.
     stage = finished.summary()["stages"][0]
-    row = joined(captured, truth)
+    row = joined(completed, truth)
     return row | {
-        "failed": failed,
+        "failed": len(captured) - len(completed),
         "tokens_per_s": round(stage["output_tokens_per_s"] or 0),
         "coalesced_share": stage["client"]["coalesced_share"],
         "lag_p99_us": stage["client"]["lag_us"]["p99"],

@@ -128,7 +128,8 @@ def compared(told: dict[str, Any], truth: float) -> dict[str, Any]:
         "value": told["value"],
         "interval": [low, high],
         "off_share": round(told["value"] / truth - 1, 4),
-        "holds": low <= truth and (high is None or truth <= high),
+        # To a millionth: the answer is written with six digits behind the point.
+        "holds": low <= truth * (1 + 1e-6) and (high is None or truth * (1 - 1e-6) <= high),
     }
 
 

@@ -30,6 +30,13 @@ def realtime_offset_ns(tries: int = 5) -> int:
     return best_offset_ns
 
 
+def asleep_ns() -> int:
+    """How long the machine has been suspended since it was started: CLOCK_BOOTTIME goes on then; 0 where there is none."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
 def process_cpu_ns() -> int:
     """User and system time of this process, all threads, ns."""
     return time.process_time_ns()

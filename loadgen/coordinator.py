@@ -6,6 +6,7 @@ down it, then each stage, and its closing is how a worker learns that there are 
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from multiprocessing.connection import Connection
 from typing import IO, Any, Final
 
 from loadgen import board as b
+from loadgen import host
+from loadgen.blotting import LEAST_SECRET, blotted
 from loadgen.board import Board
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.errors import RunError
@@ -120,6 +123,7 @@ class Coordinator:
 
     def __enter__(self) -> "Coordinator":
         self._spawned_ns = monotonic_ns()
+        self._out_of_memory_kills = host.out_of_memory_kills()
         for number, value in ((b.START_STAGE, b.NO_STAGE), (b.ORDER, b.RUN)):
             self._board.numbers[number] = value
         for log, plan in zip(self._logs, self._plans, strict=True):
@@ -131,7 +135,7 @@ class Coordinator:
                 stderr=log,
                 pass_fds=[self._board.fd, *([plan.script.ring_fd] if plan.script is not None else [])],
                 process_group=0,  # Ctrl-C in the terminal is for the coordinator alone
-                env={**os.environ, "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"},
+                env=harmless_environment(plan.secrets),
             )
             os.close(line)
             self._workers.append(worker)
@@ -260,7 +264,8 @@ class Coordinator:
         for number, (worker, log) in enumerate(zip(self._workers, self._logs, strict=True)):
             if worker.poll() is not None:
                 self._board.numbers[b.ORDER] = b.ABORT  # the others write what they have
-                raise RunError(f"worker {number} ended in mid-run ({_how(worker.returncode)}){_last_line(log)}")
+                words = blotted(_last_line(log), self._plans[number].secrets)
+                raise RunError(f"worker {number} ended in mid-run ({self._how(worker.returncode)}){words}")
             heard_ns = max(self._board.get(number, b.HEARTBEAT_NS), self._spawned_ns)
             if monotonic_ns() - heard_ns > SILENT_NS:
                 self._board.numbers[b.ORDER] = b.ABORT
@@ -268,9 +273,22 @@ class Coordinator:
                     f"worker {number} has been silent for {SILENT_NS // NS_PER_S} s: stopped, or starved of CPU"
                 )
 
+    def _how(self, returncode: int) -> str:
+        """How a worker ended, from its exit status as Popen tells it."""
+        if returncode >= 0:
+            return f"exit status {returncode}"
+        words = f"killed by signal {-returncode}"
+        if -returncode == signal.SIGKILL:
+            ran_out = host.out_of_memory_kills() > self._out_of_memory_kills
+            words += ": the kernel had no memory left" if ran_out else ": by somebody, or by the kernel for its memory"
+        return words
 
-def _how(returncode: int) -> str:
-    return f"killed by signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
+
+def harmless_environment(secrets: Sequence[str]) -> dict[str, str]:
+    """For a process that this one starts: without the secrets, which come to it in its plan if it needs them."""
+    told = [secret for secret in secrets if len(secret) >= LEAST_SECRET]
+    harmless = {name: value for name, value in os.environ.items() if not any(secret in value for secret in told)}
+    return {**harmless, "PYTHONSAFEPATH": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def _last_line(log: IO[bytes]) -> str:

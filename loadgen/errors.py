@@ -5,6 +5,7 @@ status 1. Everything that goes wrong with one request in a run is no exception a
 capture's `error` column, taken from ERROR_CLASSES (or `http-NNN`).
 """
 
+from pathlib import Path
 from typing import Final
 
 
@@ -31,15 +32,23 @@ class EndpointError(LoadgenError):
 
 
 class RunError(LoadgenError):
-    """The load generator's own machinery failed (a worker died, the disk is full)."""
+    """A run failed: the load generator's own machinery (a worker died, the disk is full), or every request of a stage.
+
+    `run_dir` is where what was measured until then can be found; None where nothing was.
+    """
 
     exit_status = 1
+
+    def __init__(self, words: str, run_dir: Path | None = None) -> None:
+        super().__init__(words)
+        self.run_dir = run_dir
 
 
 ERROR_CLASSES: Final = {
     "dns": "the host name could not be resolved",
     "connect-refused": "nobody listens at the address",
-    "connect-failed": "the connection could not be made (unreachable, out of ports or descriptors)",
+    "connect-failed": "the connection could not be made (unreachable)",
+    "client-exhausted": "this machine had no port, descriptor or memory left for the connection: not the endpoint's failure",
     "connect-reset": "the connection was closed before any byte of the response",
     "tls": "the TLS handshake failed",
     "tls-certificate": "the server's certificate was not trusted",
@@ -50,6 +59,7 @@ ERROR_CLASSES: Final = {
     "bad-http": "the bytes are no HTTP/1.x response",
     "not-a-stream": "a response of another content type than was asked for",
     "bad-event": "an event that is not valid for the dialect",
+    "too-large": "an event, or a whole response, larger than this program takes",
     "server-error": "an error event inside the stream",
     "empty": "a complete response without any output",
     "truncated": "the response ended before its end sign",

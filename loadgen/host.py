@@ -5,8 +5,11 @@ import os
 import platform
 import resource
 import socket
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+PR_SET_DUMPABLE: Final = 4  # <linux/prctl.h>
 
 
 def usable_cores() -> list[int]:
@@ -14,6 +17,66 @@ def usable_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """How many CPUs' worth of time the control groups of this process allow, the tightest of them; None without a quota."""
+    quotas = []
+    for folder in _control_groups(root, "cpu"):
+        allowed, _, period = _line(folder / "cpu.max").partition(" ")
+        if not allowed:  # version 1
+            allowed, period = _line(folder / "cpu.cfs_quota_us"), _line(folder / "cpu.cfs_period_us")
+        if allowed.isdigit() and period.isdigit() and int(period):
+            quotas.append(int(allowed) / int(period))
+    return min(quotas, default=None)
+
+
+def memory_bytes(root: Path = Path("/")) -> int:
+    """The memory that this process may use: the machine's, or less where a control group says so."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for folder in _control_groups(root, "memory"):
+        allowed = _line(folder / "memory.max") or _line(folder / "memory.limit_in_bytes")
+        if allowed.isdigit():
+            limits.append(int(allowed))
+    return min(limits)
+
+
+def out_of_memory_kills(root: Path = Path("/")) -> int:
+    """How many processes of this control group the kernel has killed for their memory so far."""
+    kills = 0
+    for folder in _control_groups(root, "memory"):
+        told = _line(folder / "memory.events") or _line(folder / "memory.oom_control")
+        kills += sum(int(line.split()[1]) for line in told.splitlines() if line.startswith("oom_kill "))
+    return kills
+
+
+def throttled_ns(root: Path = Path("/")) -> int:
+    """How long the CPU quota of the control groups has held their processes back so far, ns."""
+    held_ns = 0
+    for folder in _control_groups(root, "cpu"):
+        for line in _line(folder / "cpu.stat").splitlines():
+            name, _, value = line.partition(" ")
+            held_ns += {"throttled_usec": 1000, "throttled_time": 1}.get(name, 0) * int(value)
+    return held_ns
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds; 0 where the system does not say."""
+    pages = _line(Path("/proc/self/statm")).split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
+
+
+def _control_groups(root: Path, controller: str) -> list[Path]:
+    """The folders of the control groups that this process is in, from its own up, for version 2 or else version 1."""
+    found = []
+    for line in _line(root / "proc/self/cgroup").splitlines():
+        _, names, path = line.split(":", 2)
+        if names == "" or controller in names.split(","):
+            mount = root / "sys/fs/cgroup" / (controller if names else "")
+            group = mount / path.lstrip("/")
+            # In a container its own group is the root of the mount, whatever the path says.
+            found += [folder for folder in (group, *group.parents) if folder.is_relative_to(mount) and folder.is_dir()]
+    return found
 
 
 def clock_source() -> str:
@@ -31,7 +94,8 @@ def facts() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cpus": os.cpu_count(),
         "usable_cores": usable_cores(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_bytes": memory_bytes(),
+        "cpu_quota": cpu_quota(),
         "clock_source": clock_source(),
         "python": platform.python_version(),
     }
@@ -66,6 +130,16 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):  # macOS refuses "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 10_240), hard))
+
+
+def keep_memory_private() -> None:
+    """No core file of this process, and no look at its environment by others: it holds a key."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if sys.platform == "linux":  # where cores go down a pipe (systemd-coredump) the limit does not count
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def step_back() -> None:

@@ -193,3 +193,5 @@ class WorkerPlan:
     secrets: tuple[str, ...] = field(repr=False)
     """What must not appear in words that leave the process."""
     board_fd: int
+    bodies_path: str | None = None
+    """Where --save-bodies puts requests and responses; None: nowhere."""

@@ -411,6 +411,20 @@ def users(spec: Spec, traceparent: Traceparent | None = None) -> UsersPlan:
     )
 
 
+def secrets(credentials: Credentials, proxy: str | None) -> tuple[str, ...]:
+    """What must not be written anywhere: the keys, what follows a scheme in a header's value, and the proxy's password as
+    it is written and as it is meant."""
+    values = credentials.secrets
+    password = urlsplit(proxy).password if proxy else None
+    words = [
+        *values,
+        *(value.split()[1] for value in values if len(value.split()) == 2),
+        password,
+        password and unquote(password),
+    ]
+    return tuple(sorted({word for word in words if word}, key=len, reverse=True))
+
+
 def worker_plans(
     spec: Spec,
     planned: Sequence[Schedule],
@@ -461,7 +475,7 @@ def worker_plans(
             tokenizer=spec.tokenizer,
             capture_path=path,
             metadata=metadata,
-            secrets=credentials.secrets,
+            secrets=secrets(credentials, spec.proxy),
             board_fd=board_fd,
         )
         for worker, (core, path) in enumerate(zip(cores, capture_paths, strict=True))

@@ -59,6 +59,7 @@ class Preparation:
         cpus: Sequence[int] | None,
         longest_tokens: int = 0,
         python: str = sys.executable,
+        environment: dict[str, str] | None = None,
     ) -> None:
         self._rings = [Ring(ring_bytes(workers, longest_tokens)) for _ in range(workers)]
         self._plan = PreparerPlan(
@@ -68,6 +69,7 @@ class Preparation:
             None if cpus is None else tuple(cpus),
         )
         self._python = python
+        self._environment = environment
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -89,6 +91,7 @@ class Preparation:
             stderr=self._log,
             pass_fds=[ring.fd for ring in self._rings],
             process_group=0,  # Ctrl-C in the terminal is for the parent alone
+            env=self._environment,
         )
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died; check tells why

@@ -233,6 +233,9 @@ async def _ask(
     except TimeoutError:
         raise EndpointError("timeout-total", f"{url} did not answer within {session.timeout.total:g} s") from None
     except aiohttp.ClientError as error:
+        if isinstance(error, aiohttp.ClientResponseError) and "Bad status line" in error.message:
+            words = "another protocol, or HTTP/2 alone?"
+            raise EndpointError("bad-http", f"{url} answered, but not in HTTP/1.1 ({words})") from None
         raise EndpointError("bad-http", f"{url} broke off: {str(error) or type(error).__name__}") from None
 
 

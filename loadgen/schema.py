@@ -21,6 +21,7 @@ Batch metadata, key WATCH_KEY: one JSON object, what the worker says of itself s
     unprepared     requests that were not prepared when they were due, or a slot was free for them, so far
     reads          reads so far
     clock_steps    [[t_ns, step_ns], ...]  steps of CLOCK_REALTIME seen so far
+    sleeps         [[t_ns, slept_ns], ...]  times that the machine was suspended so far
     closing        true in the last batch of a worker that ended in order
 
 Version history
@@ -134,11 +135,16 @@ def decode_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     """The inverse of encode_metadata. CaptureError if this is no capture, or one of a version not known here."""
     if not metadata or b"schema" not in metadata:
         raise CaptureError("this Arrow file is no loadgen capture: its metadata has no schema version")
-    facts = {key.decode(): json.loads(value) for key, value in metadata.items()}
+    try:
+        facts = {key.decode(): json.loads(value) for key, value in metadata.items()}
+    except (ValueError, RecursionError):
+        raise CaptureError("the capture's metadata is damaged: it is no JSON") from None
     if facts["schema"] != SCHEMA_VERSION:
         raise CaptureError(
             f"the capture has schema version {facts['schema']}, this loadgen reads version {SCHEMA_VERSION}"
         )
+    if missing := [key for key in FILE_KEYS if key not in facts]:
+        raise CaptureError(f"the capture's metadata is damaged: it has no {missing[0]}")
     return facts
 
 

@@ -5,6 +5,7 @@ import ipaddress
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,6 +17,12 @@ from small_tokenizer import made_tokenizer
 def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE tokenizer that holds the common words as one token each, as a tokenizer.json."""
     return made_tokenizer(tmp_path_factory.mktemp("tokenizer") / "tokenizer.json", 1000)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Signs certificates that a client trusts once it is given its file."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")

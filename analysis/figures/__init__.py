@@ -11,7 +11,7 @@ from analysis.figures.curves import throughput_by_load, throughput_latency, thro
 from analysis.figures.distributions import latency_histogram, percentile_spectrum
 from analysis.figures.facts import LATENCIES
 from analysis.figures.requests import waterfall
-from analysis.figures.static import png, svg
+from analysis.figures.static import on_paper, png, svg
 from analysis.figures.theme import DARK, LIGHT
 from analysis.figures.timeline import timeline
 
@@ -20,6 +20,7 @@ __all__ = [
     "LATENCIES",
     "LIGHT",
     "latency_histogram",
+    "on_paper",
     "percentile_spectrum",
     "png",
     "svg",

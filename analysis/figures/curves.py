@@ -257,7 +257,7 @@ def _limits(limits: Mapping[str, Facts], points: Rows) -> list[alt.Chart]:
         if found.get("limited_by") in ("client", "budget"):
             what = "limit of the load generator" if found["limited_by"] == "client" else f"so far, {what}"
         low, high = (at["value"] if at.get(end) is None else at[end] for end in ("low", "high"))
-        words = f"{label + ': ' if label else ''}{what}: {load['mode']} {load['value']:g}"
+        words = f"{label + ': ' if label else ''}{what}: {load['mode']} {load['value']:.4g}"
         base = chart_of([{"tokens_per_s": at["value"], "low": low, "high": high, "words": words}])
         x = alt.X("tokens_per_s:Q")
         drawn += [

@@ -19,6 +19,14 @@ def description(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return described
 
 
+def on_paper(chart: alt.TopLevelMixin) -> alt.TopLevelMixin:
+    """The same chart with the light theme inside, for where nobody else brings one: a notebook, a file."""
+    themed = description(chart) | {"config": _opaque(LIGHT)}
+    made = type(chart).from_dict(themed, validate=False)  # type: ignore[attr-defined]
+    assert isinstance(made, alt.TopLevelMixin)
+    return made
+
+
 def png(chart: alt.TopLevelMixin, theme: dict[str, Any] = LIGHT) -> bytes:
     """A PNG on the theme's background."""
     drawn: bytes = vl_convert.vegalite_to_png(json.dumps(description(chart)), config=_opaque(theme), scale=SCALE)

@@ -88,7 +88,7 @@ def _sentence(points: list[Point], best: Point, found: Facts | None) -> str:
 def _answer(found: Facts) -> str:
     """What a search came to (saturation.py), in a sentence."""
     load, tokens = found["load"], found["output_tokens_per_s"]
-    at = f"{load['mode']} {load['value']:g}"
+    at = f"{load['mode']} {load['value']:.4g}"
     if found.get("limited_by") == "client":
         return (
             f"The load generator was the limit, not the endpoint: at {at} it gave {number(tokens['value'])} "
@@ -102,7 +102,7 @@ def _answer(found: Facts) -> str:
     )
 
 
-def _between(block: Facts, words: Callable[[float], str] = "{:g}".format) -> str:
+def _between(block: Facts, words: Callable[[float], str] = "{:.4g}".format) -> str:
     low, high = block.get("low"), block.get("high")
     if low is None or low == high:
         return ""
@@ -112,7 +112,9 @@ def _between(block: Facts, words: Callable[[float], str] = "{:g}".format) -> str
 def _tiles(points: list[Point], best: Point) -> list[dict[str, str]]:
     stages = [stage for point in points for stage in point.stages]
     sent = sum(stage["requests"]["sent"] for stage in stages)
-    failed = sum(stage["requests"]["failed"] for stage in stages)
+    # What was given up at a stage's end is no failure of the endpoint; a search does so on purpose.
+    unfinished = sum(stage["requests"]["errors"].get("unfinished", 0) for stage in stages)
+    failed = sum(stage["requests"]["failed"] for stage in stages) - unfinished
     tokens = best.told["output_tokens_per_s"]
     notes = [f"at {best.stages[0]['name']}"]
     if tokens["low"] is not None:
@@ -131,7 +133,7 @@ def _tiles(points: list[Point], best: Point) -> list[dict[str, str]]:
             "Failed requests",
             f"{100 * failed / sent:.2g}" if failed else "0",
             "%",
-            f"{failed:,} of {sent:,} at all loads",
+            f"{failed:,} of {sent:,} at all loads" + (f"; {unfinished:,} given up at the end" if unfinished else ""),
         ),
     ]
     goodput = _rate(best, "goodput_per_s")

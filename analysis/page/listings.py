@@ -111,7 +111,7 @@ def stage_table(stages: Sequence[Facts]) -> dict[str, Any]:
             _cell(number(stage["output_tokens_per_s"])),
             _cell(number(stage["requests_per_s"])),
             _cell(number(in_flight and in_flight["mean"])),
-            _cell(f"{requests['failed']:,}", bad=requests["failed"] > 0),
+            _cell(f"{requests['failed']:,}", bad=requests["failed"] > requests["errors"].get("unfinished", 0)),
         ]
         rows.append(cells)
     return {"head": head, "rows": rows}

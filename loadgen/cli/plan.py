@@ -27,13 +27,14 @@ def command(expect_ttft: int, expect_tpot: int, as_json: bool, **flags: Any) -> 
     Arrivals come from the schedule and are exact; what depends on the endpoint is reckoned with --expect-ttft and
     --expect-tpot and marked with a ~.
     """
-    from loadgen import host, planner, recipes, run
+    from loadgen import host, planner, recipes
     from loadgen.forecast import Expected, forecast
+    from loadgen.local_run import cores, most_connections
 
     spec = planner.resolved(spec_of(flags))
     planned = planner.schedules(spec)
-    workers = len(run.cores(spec, planned))
-    plans = [planner.worker_stages(spec, planned, worker, workers, run.most_connections()) for worker in range(workers)]
+    workers = len(cores(spec, planned))
+    plans = [planner.worker_stages(spec, planned, worker, workers, most_connections()) for worker in range(workers)]
     where = planner.target(spec)
     pool = planner.pool(spec, spec.model or "model", planner.head(spec, where))
     if recipes.has_script(spec):

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadgen.cli.results import SUSPECT_STATUS
 from loadgen.errors import UsageError
 
 if TYPE_CHECKING:
     from analysis.summary import Analysis
-
-SUSPECT_STATUS = 3
 
 
 @click.command(short_help="Recompute and show the results of a run from its capture.")

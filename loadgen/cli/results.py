@@ -1,10 +1,35 @@
-"""What `run` and `report` show of a summary: the table, the picture, the verdict, where the files are."""
+"""What is shown of a summary: the table, the picture, the verdict, where the files are; and how a command ends."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from loadgen.errors import RunError
+from loadgen.job import Job, analysed
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+SUSPECT_STATUS = 3
+
+
+def concluded(job: Job, *, strict: bool, page: bool) -> None:
+    """Analyse what was captured, write its page, show it, and end as it says: RunError for a failed run, SUSPECT_STATUS."""
+    analysis = analysed(job)
+    for words in job.complaints:
+        click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in words), err=True)
+    if analysis is not None:
+        from loadgen.cli import pictures
+
+        run_dir = job.run.run_dir
+        show(analysis.summary, run_dir, job.console, pictures.beside(run_dir, analysis) if page else "")
+    if job.words:
+        raise RunError(job.words)
+    if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:
+        sys.stdout.flush()
+        raise SystemExit(SUSPECT_STATUS)
 
 
 def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: str = "") -> None:
@@ -63,6 +88,9 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
         say(line)
     say("")
     say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/{pictures}"), overflow="fold"))
+    if (run_dir / "bodies").is_dir():
+        words = f"{run_dir / 'bodies'}/: every request and response in full, readable by you alone (mode 0600)"
+        say(Text(tables.plain(words), overflow="fold"))
 
 
 def _head(summary: dict[str, Any]) -> str:

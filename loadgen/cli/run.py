@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
-from loadgen.cli.job import SUSPECT_STATUS, analysed, concluded, every_stage, make_load, prepared
 from loadgen.cli.options import load_options, spec_of
+from loadgen.cli.results import SUSPECT_STATUS, concluded
 from loadgen.cli.watching import watch_options, watching_of
+from loadgen.job import every_stage, make_load, prepared
 
 
 @click.command(short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load.")
@@ -31,4 +32,4 @@ def command(out: Path | None, no_check: bool, no_html: bool, strict: bool, **fla
     wants_baseline = spec.cooldown_s > 0 and not no_check
     job = prepared(spec, out, Console(), no_check=no_check, wants_baseline=wants_baseline, watching=watching)
     make_load(job, every_stage, command="run")
-    concluded(job, analysed(job.run.run_dir), strict=strict, page=not no_html)
+    concluded(job, strict=strict, page=not no_html)

@@ -1,24 +1,19 @@
-"""What watches a run besides the terminal: --prometheus and --scrape, for every command that makes load."""
+"""The flags of what watches a run besides the terminal: --prometheus and --scrape, for every command that makes load."""
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import click
 
-from loadgen import __version__
 from loadgen.cli.durations import DurationType
 from loadgen.clock import NS_PER_S
 from loadgen.errors import UsageError
+from loadgen.job.watching import Watching
 
 if TYPE_CHECKING:
-    from loadgen.coordinator import StageNow
     from loadgen.exporter import Exporter
-    from loadgen.run import Run
-    from loadgen.scrape.process import Scraper
 
 LEAST_EVERY_NS: Final = NS_PER_S // 20
 
@@ -49,46 +44,6 @@ def watch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-@dataclass
-class Watching:
-    """Who watches; what was asked for is checked, and the port of --prometheus is taken."""
-
-    scrape: tuple[str, ...] = ()
-    scrape_every_ns: int = NS_PER_S
-    exporter: "Exporter | None" = None
-    _scraper: "Scraper | None" = None
-
-    @contextmanager
-    def of_run(self, run: "Run", model: str, say: Callable[[str], None]) -> Iterator[None]:
-        """While the workers of `run` are there."""
-        with ExitStack() as stack:
-            if self.exporter is not None:
-                from loadgen.exporter import Totals
-
-                facts = {"run_id": run.run_id, "version": __version__, "model": model}
-                self.exporter.totals = Totals(facts, run.stages)
-                stack.enter_context(self.exporter)
-                say(f"Live metrics: http://{self.exporter.shown}/metrics")
-            if self.scrape:
-                from loadgen.scrape.process import Scraper
-
-                self._scraper = stack.enter_context(Scraper(run.scrape_plan(self.scrape, self.scrape_every_ns), say))
-            yield
-
-    def look(self, now: "StageNow", entry: dict[str, Any]) -> None:
-        """A look at the board, several times a second; `entry` is the stage's in run.json."""
-        if self.exporter is not None and self.exporter.totals is not None:
-            self.exporter.totals(now)
-        if self._scraper is not None:
-            self._scraper.begin_stage(entry, now.start_ns)
-            self._scraper.listen()
-
-    def stage_ended(self) -> None:
-        """A stage has ended."""
-        if self._scraper is not None:
-            self._scraper.end_stage()
 
 
 def watching_of(flags: dict[str, Any]) -> Watching:

@@ -82,9 +82,12 @@ def count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < 1 << 31 else None  # a bool is an int too, but no count
 
 
+MAX_SHORT_TEXT: Final = 200
+
+
 def short_text(value: object) -> str | None:
-    """An id or a reason as a server sent it, at most 200 characters; None for whatever is no text."""
-    return value[:200] if isinstance(value, str) else None
+    """An id or a reason as a server sent it, at most MAX_SHORT_TEXT characters; None for whatever is no text."""
+    return value[:MAX_SHORT_TEXT] if isinstance(value, str) else None
 
 
 # A sentence shown to the user is cut far shorter, but only when a key that the server quotes has been blotted out: half a

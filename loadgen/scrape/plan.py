@@ -28,6 +28,8 @@ class ScrapePlan:
     insecure: bool = False
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """What must not appear in words."""
+    environment: dict[str, str] | None = field(default=None, repr=False)
+    """Of the process; None: that of this one."""
     saying_fd: int = -1
     """Where the process says what is wrong with a source: a line of JSON {"source", "words"} each."""
 

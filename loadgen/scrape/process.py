@@ -42,8 +42,8 @@ class Scraper:
         os.set_blocking(self._ear, False)
         os.set_blocking(mouth, False)
         self._process = subprocess.Popen(
-            # -P: not the folder that the user happens to be in, as for workers
-            [self._python, "-P", "-m", "loadgen.scrape.sampler"],
+            [self._python, "-P", "-m", "loadgen.scrape.sampler"],  # -P: not the folder that the user happens to be in
+            env=self._plan.environment,
             stdin=line,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -53,7 +53,7 @@ class Scraper:
         os.close(line)
         os.close(mouth)
         self._line: Connection[Any, None] = Connection(end, readable=False)
-        self._send(replace(self._plan, saying_fd=mouth))
+        self._send(replace(self._plan, saying_fd=mouth, environment=None))
         return self
 
     def __exit__(

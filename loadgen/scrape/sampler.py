@@ -18,6 +18,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
+from loadgen.blotting import blotted
 from loadgen.clock import NS_PER_S, monotonic_ns, realtime_offset_ns
 from loadgen.schema import SCRAPE_SCHEMA_VERSION
 from loadgen.scrape.plan import Borders, ScrapePlan
@@ -170,8 +171,8 @@ class Sampler:
         if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.errno:
             return f"cannot connect: {os.strerror(error.os_error.errno).lower()}"
         words = " ".join((str(error) or type(error).__name__).split())
-        for secret in (*self._plan.secrets, self._plan.sources[source].url):
-            words = words.replace(secret, "***")
+        shown = self._plan.sources[source].shown
+        words = blotted(words.replace(self._plan.sources[source].url, shown), self._plan.secrets)
         return "".join(char if char.isprintable() else "?" for char in words)[:MOST_WORDS]
 
     def _say(self, source: int, words: str) -> None:

@@ -184,6 +184,7 @@ class Spec:
     to_s: float | None = None
     sample: float = 1.0
     """Of the trace's sessions (of rows without one, the rows): this share."""
+    save_bodies: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""

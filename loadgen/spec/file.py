@@ -62,6 +62,11 @@ def read_spec_file(path: str) -> Document:
     return _of_run(values, place) if is_json else _document(values, place)
 
 
+def layer_of(values: dict[str, Any]) -> Layer:
+    """Settings of a run by their keys, as a file would have them. UsageError names the key."""
+    return _layer(values, "", in_stage=False)
+
+
 def _of_run(values: Any, place: str) -> Document:
     if not isinstance(values, dict) or not isinstance(values.get("spec"), dict):
         raise UsageError(f"{place}there is no spec in it; allowed is the run.json of a run, or a TOML file")

@@ -415,6 +415,13 @@ SETTINGS: Final = {
             "--format otlp.",
             False,
         ),
+        Setting(
+            "save_bodies",
+            read_switch,
+            "Keep every request and response in RUN/bodies, for the owner alone (mode 0600): prompts and answers are never "
+            "written otherwise. Costs time on the load's cores.",
+            False,
+        ),
         Setting("slo", read_slo, "Objectives for goodput, as in ttft=500ms,tpot=50ms (also itl, e2e).", metavar="LIST"),
     )
 }

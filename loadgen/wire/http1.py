@@ -5,12 +5,16 @@ end with the connection, a limit on the head, and the count of body parts behind
 later finds the read, and so the stamp, that completed it.
 """
 
+import re
 from typing import Final
 
 import httptools
 
 # Far above what servers send (8 KiB is the usual limit of servers themselves); an endless head must not eat the memory.
 MAX_HEAD_BYTES: Final = 256 * 1024
+
+# A server's first frame over HTTP/2 (RFC 9113, 3.4 and 4.1): 24 bits of length, type SETTINGS, flags, stream 0.
+_H2_SETTINGS: Final = re.compile(rb"\A\x00.{2}\x04[\x00\x01]\x00{4}", re.DOTALL)
 
 
 class BadResponse(Exception):
@@ -26,6 +30,7 @@ class ResponseReader:
     """
 
     __slots__ = (
+        "_bare_bytes",
         "_delimited",
         "_head_bytes",
         "_parser",
@@ -65,6 +70,7 @@ class ResponseReader:
         self._unasked = False
         self._parts_asked = 0
         self._head_bytes = 0
+        self._bare_bytes = 0
 
     def close(self) -> None:
         """Let go of the parser: the two point at each other, and a process without a collector would keep them for ever."""
@@ -75,6 +81,8 @@ class ResponseReader:
 
         Bytes behind the end of the response are nobody's: they cost the connection (`keep_alive`), not the response.
         """
+        if not self._head_bytes and not self.head_complete and _H2_SETTINGS.match(data):
+            raise BadResponse("the server speaks HTTP/2 alone; this client speaks HTTP/1.1")
         self.feed_many([data])
         if not self.head_complete:
             self._head_bytes += len(data)
@@ -87,7 +95,7 @@ class ResponseReader:
         Returns how many of them were used: fewer than all if the response was complete before the last.
         """
         feed, parts, part_counts = self._parser.feed_data, self.parts, self.part_counts
-        used = 0
+        used, parts_before = 0, len(self.parts)
         try:
             for data in reads:
                 used += 1
@@ -106,6 +114,12 @@ class ResponseReader:
             self.keep_alive = False
             del parts[self._parts_asked :]
             part_counts[-1] = len(parts)
+        if len(parts) != parts_before:
+            self._bare_bytes = 0
+        elif self.head_complete and not self.complete:
+            self._bare_bytes += sum(map(len, reads))
+            if self._bare_bytes > MAX_HEAD_BYTES:
+                raise BadResponse(f"trailers or a chunk's head longer than {MAX_HEAD_BYTES} bytes")
         return used
 
     def feed_eof(self) -> None:

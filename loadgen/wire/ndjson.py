@@ -27,6 +27,16 @@ def split_lines(buffer: bytes, *, at_start: bool = False, final: bool = False) -
     return Events(lines, ends, consumed)
 
 
+def may_end_line(before: bytes, behind: bytes) -> bool:
+    """Whether a line ends within `behind`."""
+    return b"\n" in behind
+
+
+def may_end_whole(before: bytes, behind: bytes) -> bool:
+    """A body ends where no more bytes come, and not before."""
+    return False
+
+
 def whole_body(buffer: bytes, *, at_start: bool = False, final: bool = False) -> Events:
     """The body as one event, once no more bytes will come."""
     if not final or not buffer:

@@ -11,6 +11,7 @@ property test holds them together).
 """
 
 import re
+from collections.abc import Iterable
 from itertools import accumulate
 from typing import Final
 
@@ -18,6 +19,15 @@ from loadgen.wire.events import Events
 
 BOM: Final = b"\xef\xbb\xbf"
 _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\r|\n)")
+_BLANK_LINE: Final = re.compile(rb"\n[\r\n]|\r\r")
+
+# A block of so many bytes is gone through line by line: a list of all its lines may take ten times its memory.
+_LARGE_BLOCK: Final = 64 * 1024
+
+
+def may_end_event(before: bytes, behind: bytes) -> bool:
+    """Whether an event can end within `behind`, which follows `before`; if not, nothing can be split off the two."""
+    return _BLANK_LINE.search(before[-1:] + behind) is not None
 
 
 def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) -> Events:
@@ -45,14 +55,14 @@ def split_events(buffer: bytes, *, at_start: bool = False, final: bool = False) 
         else:
             for block in blocks:
                 position += len(block) + border_bytes
-                if (payload := _data_of(block.split(line_end))) is not None:
+                if (payload := _data_of(_lines_of(block))) is not None:
                     payloads.append(payload)
                     ends.append(position)
         # A third line end is a blank line of its own: leave it out of what is kept.
         if rest == line_end:
             consumed += len(line_end)
     if final and consumed < len(buffer):
-        payload = _data_of(re.split(rb"\r\n|\r|\n", buffer[consumed:]))
+        payload = _data_of(_lines_of(buffer[consumed:]))
         if payload is not None:
             payloads.append(payload)
             ends.append(len(buffer))
@@ -91,7 +101,8 @@ def _split_by_lines(buffer: bytes, position: int, payloads: list[bytes], ends: l
     for match in _LINE.finditer(buffer, position):
         line = match.group(1)
         if line:
-            lines.append(line)
+            if line.startswith(b"data"):
+                lines.append(line)
             continue
         # A CR that ends the buffer may be half of a CRLF; its LF then comes as one more blank line, which is harmless.
         consumed = match.end()
@@ -103,7 +114,13 @@ def _split_by_lines(buffer: bytes, position: int, payloads: list[bytes], ends: l
     return consumed
 
 
-def _data_of(lines: list[bytes]) -> bytes | None:
+def _lines_of(block: bytes) -> Iterable[bytes]:
+    if len(block) > _LARGE_BLOCK:
+        return (match.group() for match in re.finditer(rb"[^\r\n]+", block))
+    return re.split(rb"\r\n|\r|\n", block) if b"\r" in block else block.split(b"\n")
+
+
+def _data_of(lines: Iterable[bytes]) -> bytes | None:
     """The joined data fields of one event, or None if it has none."""
     data = []
     for line in lines:

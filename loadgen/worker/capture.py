@@ -4,6 +4,7 @@ Rows gather in plain lists and become a batch every second, or sooner where much
 worker loses a second at most and no batch is so large that writing it stalls the loop for long.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -17,6 +18,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from loadgen.errors import RunError
 from loadgen.schema import CAPTURE_SCHEMA, WATCH_KEY, encode_metadata
 from loadgen.worker.decoding import event_tokens
 from loadgen.worker.exchange import Exchange
@@ -38,12 +40,21 @@ Column = Callable[[list[Exchange], int], Any]
 
 
 class CaptureWriter:
-    """Writes one worker's capture. OSError when the disk does not take it, at the latest with the batch behind that one."""
+    """Writes one worker's capture. RunError when the disk does not take it, at the latest with the batch behind that one.
+
+    From then on nothing is written, and the file ends behind its last whole batch.
+    """
 
     def __init__(self, path: str, worker: int, facts: dict[str, Any]) -> None:
         schema = CAPTURE_SCHEMA.with_metadata(encode_metadata(facts))
         self._worker = worker
-        self._file = Path(path).open("wb")  # noqa: SIM115 - open as long as the worker lives
+        self._path = Path(path)
+        try:
+            self._file = self._path.open("wb")  # open as long as the worker lives
+        except OSError as error:
+            raise RunError(f"the capture cannot be made: {error.strerror}") from None
+        self._whole_bytes = 0
+        self._is_broken = False
         # Arrow's own threads would share the worker's core, and waking them takes longer than the compressing.
         options = pa.ipc.IpcWriteOptions(use_threads=False, compression=pa.Codec("zstd", 1))
         self._writer = pa.ipc.new_stream(self._file, schema, options=options)
@@ -91,6 +102,8 @@ class CaptureWriter:
 
     def close(self, watch: dict[str, Any]) -> None:
         """Write the last batch and the end of the stream."""
+        if self._is_broken:
+            return
         self.write({**watch, "closing": True})
         self._thread.shutdown()
         self._writer.close()
@@ -103,11 +116,22 @@ class CaptureWriter:
             columns.append(values if isinstance(values, pa.Array) else pa.array(values, field.type))
             yield
         batch = pa.record_batch(columns, schema=self._schema)
-        self._writing = self._thread.submit(self._put, batch, orjson.dumps(watch))
+        if not self._is_broken:
+            self._writing = self._thread.submit(self._put, batch, orjson.dumps(watch))
 
     def _put(self, batch: pa.RecordBatch, watch: bytes) -> None:
-        self._writer.write_batch(batch, custom_metadata={WATCH_KEY: watch})
-        self._file.flush()
+        try:
+            self._writer.write_batch(batch, custom_metadata={WATCH_KEY: watch})
+            self._file.flush()
+            self._whole_bytes = self._file.tell()
+        except OSError as error:
+            self._is_broken = True
+            with contextlib.suppress(OSError):  # it tries to write once more, and closes in any case
+                self._file.close()
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, self._whole_bytes)
+            why = os.strerror(error.errno) if error.errno else str(error)
+            raise RunError(f"the capture cannot be written: {why}") from None
 
 
 def _give_way() -> None:

@@ -17,7 +17,9 @@ from loadgen.worker.users import User, Users
 # A slot that could not even connect waits this long: a refused connect comes back in microseconds, and a closed loop over
 # it would be a flood of connects, not a load.
 CONNECT_RETRY_NS: Final = 100 * NS_PER_MS
-NO_CONNECTION: Final = frozenset({"dns", "connect-refused", "connect-failed", "tls", "tls-certificate"})
+NO_CONNECTION: Final = frozenset(
+    {"dns", "connect-refused", "connect-failed", "client-exhausted", "tls", "tls-certificate"}
+)
 
 
 class ClosedLoop:

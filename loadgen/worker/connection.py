@@ -6,6 +6,7 @@ with the ciphertext, and the read that completed a record stamps the plaintext i
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -19,6 +20,15 @@ from loadgen.worker.exchange import Exchange
 SO_TIMESTAMPNS: Final = 35  # <asm-generic/socket.h>; the socket module does not name it
 
 _RECORD_BYTES: Final = 1 << 16
+
+# What this machine, not the endpoint, refuses a connection for.
+EXHAUSTED: Final = {
+    errno.EMFILE: "this process has no descriptor left (ulimit -n)",
+    errno.ENFILE: "this machine has no descriptor left (fs.file-max)",
+    errno.EADDRNOTAVAIL: "this machine has no port left for the address (net.ipv4.ip_local_port_range)",
+    errno.ENOBUFS: "this machine has no memory left for sockets",
+    errno.ENOMEM: "this machine has no memory left for sockets",
+}
 
 
 class ConnectError(Exception):
@@ -114,8 +124,8 @@ class Connection:
         loop = asyncio.get_running_loop()
         try:
             sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError as error:  # out of descriptors
-            raise ConnectError("connect-failed", _words(error)) from None
+        except OSError as error:
+            raise unconnected(error) from None
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.sock_connect(sock, address)
@@ -128,13 +138,10 @@ class Connection:
             raise ConnectError("tls-certificate", error.verify_message or str(error)) from None
         except ssl.SSLError as error:
             sock.close()
-            raise ConnectError("tls", _tls_words(error)) from None
-        except ConnectionRefusedError as error:
-            sock.close()
-            raise ConnectError("connect-refused", _words(error)) from None
+            raise ConnectError("tls", tls_words(error)) from None
         except OSError as error:
             sock.close()
-            raise ConnectError("connect-failed", _words(error)) from None
+            raise unconnected(error) from None
         except BaseException:  # cancelled by its time limit
             sock.close()
             raise
@@ -249,13 +256,20 @@ class Connection:
         self.reads = []
 
 
-def _words(error: OSError) -> str:
+def unconnected(error: OSError) -> ConnectError:
+    """Why there is no connection, in the terms of errors.ERROR_CLASSES."""
+    if (words := EXHAUSTED.get(error.errno or 0)) is not None:
+        return ConnectError("client-exhausted", words)
     # By number: asyncio words its own, with the address in it.
-    return (os.strerror(error.errno) if error.errno else str(error)).lower()
+    words = (os.strerror(error.errno) if error.errno else str(error)).lower()
+    return ConnectError("connect-refused" if isinstance(error, ConnectionRefusedError) else "connect-failed", words)
 
 
-def _tls_words(error: ssl.SSLError) -> str:
+def tls_words(error: ssl.SSLError) -> str:
+    """What OpenSSL says, in words that help."""
     reason = getattr(error, "reason", None)  # an error that OpenSSL did not raise has none
-    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
         return "the server does not speak TLS on this port (try http://)"
+    if "no application protocol" in str(error).lower():  # an alert that Python has no name for
+        return "the server takes none of the protocols offered (HTTP/2 alone, most likely); this client speaks HTTP/1.1"
     return (reason or (str(error.args[1]) if len(error.args) > 1 else str(error))).replace("_", " ").lower()

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from loadgen.dialects.answer import CONTENT, NOTHING, count, words_of_error
 from loadgen.dialects.dialect import MALFORMED, NOT_EVENTS, WANTED, Dialect
-from loadgen.wire import SPLITTERS
-from loadgen.worker.exchange import MAX_WORDS_BYTES, Exchange, Segment
+from loadgen.wire import MAY_END, SPLITTERS
+from loadgen.worker.exchange import MAX_SAVED_BYTES, MAX_WORDS_BYTES, Exchange, Segment
 from loadgen.worker.likeness import Alike, Frame, marks_of, text_of
 from loadgen.worker.stamps import StampClock
 
@@ -25,6 +25,15 @@ UNKNOWN: Final = -1
 # A stamp in its events, or an odd first one, gives a response several frames; where each event has another, comparing would
 # only come on top of parsing.
 FRAMES_TRIED: Final = 8
+
+# What one response may bring: far above any model's, and small enough that a thousand hostile ones fail by themselves.
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+MAX_RESPONSE_BYTES: Final = 1 << 30
+MAX_EVENTS: Final = 1 << 20
+
+# All events that have begun and not ended, over all streams. Beyond it those that are large themselves are given up.
+MAX_HELD_BYTES: Final = 256 * 1024 * 1024
+LARGE_BYTES: Final = 64 * 1024
 
 
 class Decoder:
@@ -39,9 +48,15 @@ class Decoder:
         self._dialect = dialect
         self._read, self._text = dialect.read, dialect.text
         self._marks = marks_of(dialect)
-        self._split = SPLITTERS[dialect.framing]
+        self._split, self._may_end = SPLITTERS[dialect.framing], MAY_END[dialect.framing]
         self._clock = clock
         self._on_decoded = on_decoded
+        self._held_bytes = 0
+        self.give_up: Callable[[Exchange, str, str], None] = lambda _exchange, _error, _words: None
+        """Called with (exchange, error, words) where one that goes on has brought too much."""
+        self.keeps_bodies = False
+        self.decoded_bytes = 0
+        """Of what was handed over, how much is done with."""
         self._waiting: deque[Exchange] = deque()
         self.on_segment = self._waiting.append
 
@@ -60,7 +75,12 @@ class Decoder:
         segments, exchange.segments = exchange.segments, []
         exchange.decoded = exchange.ended
         self._decode_all(exchange, segments)
-        if exchange.ended:
+        if not exchange.ended:
+            if exchange.too_large:
+                self.give_up(exchange, "too-large", exchange.too_large)
+        else:
+            self._held_bytes -= len(exchange.rest)
+            exchange.rest = b""
             if exchange.decode_failure:
                 exchange.error, exchange.words = "decode-failed", exchange.decode_failure
             else:
@@ -72,6 +92,8 @@ class Decoder:
         """Decode what has been handed over of an exchange that goes on; gives the output tokens so far."""
         segments, exchange.segments = exchange.segments, []
         self._decode_all(exchange, segments)
+        if exchange.too_large:  # not to be given up from within its own framing
+            self._waiting.append(exchange)
         return max(len(exchange.kinds), exchange.answer.cumulative_tokens or 0)
 
     def _decode_all(self, exchange: Exchange, segments: list[Segment]) -> None:
@@ -80,6 +102,8 @@ class Decoder:
                 self._decode(exchange, segment, is_last=exchange.ended and i == len(segments))
         except Exception as error:  # whatever it is, it costs this request and no other
             exchange.decode_failure = exchange.decode_failure or f"{type(error).__name__}: {error}"
+        self.decoded_bytes += exchange.handed_bytes - exchange.decoded_bytes
+        exchange.decoded_bytes = exchange.handed_bytes
 
     def _decode(self, exchange: Exchange, segment: Segment, *, is_last: bool) -> None:
         if segment.read_ns:
@@ -93,15 +117,29 @@ class Decoder:
         else:
             stamp_ns = np.array([exchange.last_byte_ns or 0], np.int64)
         parts = segment.parts
+        if self.keeps_bodies:
+            exchange.saved = bytearray() if exchange.saved is None else exchange.saved
+            if len(exchange.saved) <= MAX_SAVED_BYTES:
+                exchange.saved += b"".join(parts)
         if not may_be_events(exchange, self._dialect):
             if len(exchange.other_body) < MAX_WORDS_BYTES:
                 exchange.other_body = (exchange.other_body + b"".join(parts))[:MAX_WORDS_BYTES]
+            self._hold(exchange, b"")
+            if exchange.response_bytes > MAX_EVENT_BYTES:
+                exchange.too_large = f"a response of more than {MAX_EVENT_BYTES >> 20} MiB that is no event stream"
             return
         rest = exchange.rest
-        body = rest + b"".join(parts)
+        if exchange.too_large:
+            self._hold(exchange, b"")
+            return
+        new = b"".join(parts)
+        body = rest + new
+        if len(rest) > LARGE_BYTES and not is_last and not self._may_end(rest, new):
+            self._hold(exchange, body)  # or every segment would have all of it gone through again
+            return
         events = self._split(body, at_start=not exchange.started, final=is_last)
         exchange.started = exchange.started or events.consumed > 0
-        exchange.rest = body[events.consumed :]
+        self._hold(exchange, body[events.consumed :])
         if not events.payloads:
             return
         output = self._read_events(exchange, events.payloads)
@@ -115,6 +153,24 @@ class Decoder:
             stamps = stamp_ns[np.minimum(read, len(stamp_ns) - 1)]
             exchange.event_ns.append(stamps)
             exchange.coalesced_events += int(np.count_nonzero(stamps[1:] == stamps[:-1]))
+
+    def _hold(self, exchange: Exchange, rest: bytes) -> None:
+        """Keep what belongs to an event that is not whole yet, within limits."""
+        self._held_bytes += len(rest) - len(exchange.rest)
+        exchange.rest = rest
+        if len(rest) > MAX_EVENT_BYTES:
+            exchange.too_large = f"an event of more than {MAX_EVENT_BYTES >> 20} MiB"
+        elif self._held_bytes > MAX_HELD_BYTES and len(rest) > LARGE_BYTES:
+            exchange.too_large = (
+                f"events that are not whole yet take more than {MAX_HELD_BYTES >> 20} MiB in this worker"
+            )
+        elif exchange.response_bytes > MAX_RESPONSE_BYTES:
+            exchange.too_large = f"a response of more than {MAX_RESPONSE_BYTES >> 30} GiB"
+        elif len(exchange.kinds) > MAX_EVENTS:
+            exchange.too_large = f"more than {MAX_EVENTS:,} events of output"
+        if exchange.too_large:
+            self._held_bytes -= len(exchange.rest)
+            exchange.rest = b""
 
     def _read_events(self, exchange: Exchange, payloads: list[bytes]) -> npt.NDArray[np.bool_]:
         """Have the dialect read the events; which of them carried output."""
@@ -157,27 +213,29 @@ class Decoder:
         """
         alike = frame.compare(payloads[done:], exchange.text_before)
         kinds[done:] = frame.kind
-        if alike.so_far is not None:
-            so_far[done:] = alike.so_far
+        so_far[done:] = UNKNOWN if alike.so_far is None else alike.so_far  # a frame before may have left its own
         n_alike = len(payloads) - done
         like_before = done
         for i in alike.unlike:
             if done + i > like_before:
-                self._catch_up(exchange, frame, alike, i - 1)
+                self._catch_up(exchange, frame, alike, i - 1, payloads[done + i - 1])
             so_far[done + i] = UNKNOWN
             self._read_one(exchange, payloads, done + i, kinds, so_far)
             like_before = done + i + 1
             if exchange.frame is not frame:
                 return done + i + 1
         if like_before < len(payloads):
-            self._catch_up(exchange, frame, alike, n_alike - 1)
+            self._catch_up(exchange, frame, alike, n_alike - 1, payloads[-1])
             if frame.cumulative:
                 exchange.text_before = alike.texts[-1]
         return len(payloads)
 
-    def _catch_up(self, exchange: Exchange, frame: Frame, alike: Alike, i: int) -> None:
-        """Let the answer know what event i said, which was not parsed."""
+    def _catch_up(self, exchange: Exchange, frame: Frame, alike: Alike, i: int, payload: bytes) -> None:
+        """Let the answer know what event i, `payload`, said, which was not parsed."""
         answer = exchange.answer
+        if frame.totals and not frame.cumulative:  # its other counts may have been overwritten since the frame was made
+            self._read(payload, answer)
+            return
         if alike.so_far is not None:
             answer.cumulative_tokens = int(alike.so_far[i])
             if frame.totals:
@@ -230,6 +288,8 @@ def judge(exchange: Exchange, dialect: Dialect) -> None:
     alone proves nothing, since vLLM and SGLang send it behind an error event too.
     """
     answer = exchange.answer
+    if exchange.too_large and exchange.error in (None, "truncated"):
+        exchange.error, exchange.words = "too-large", exchange.too_large
     finished = answer.end_seen or answer.finish_reason is not None or dialect.ends_with_response
     # llama-cpp-python says [DONE] to a stream that it breaks off, too: on a broken connection only a finish reason counts.
     if exchange.error == "truncated" and (answer.finish_reason is not None or exchange.status >= 300):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # The whole body of an error is read off the wire; this much of it is kept for the server's words.
 MAX_WORDS_BYTES = 64 * 1024
 
+MAX_SAVED_BYTES = 1024 * 1024
+"""Of a response, where bodies are saved."""
+
 
 class Segment(NamedTuple):
     """What a run of reads brought: handed from the transport to the decoder, at the end or when much has piled up."""
@@ -45,6 +48,7 @@ class Exchange:
         "data",
         "decode_failure",
         "decoded",
+        "decoded_bytes",
         "due_ns",
         "ended",
         "ended_ns",
@@ -71,6 +75,7 @@ class Exchange:
         "rest",
         "retries",
         "retry_after",
+        "saved",
         "segments",
         "sent_ns",
         "session_id",
@@ -82,6 +87,7 @@ class Exchange:
         "superseded",
         "text_before",
         "texts",
+        "too_large",
         "turn",
         "unstamped",
         "user",
@@ -132,12 +138,15 @@ class Exchange:
 
         # the decoder's
         self.decoded = False
+        self.decoded_bytes = 0  # of those in segments
+        self.too_large = ""  # over which limit, in words; what comes behind it is not looked at
         self.decode_failure = ""  # our own, in words
         self.started = False
         self.answer = Answer()
         self.rest = b""
         self.frame: Frame | None = None
         self.text_before: bytes | None = None  # the JSON text of the event before, where a frame has to compare
+        self.saved: bytearray | None = None  # what --save-bodies keeps of the response
         self.frames_tried = 0
         self.other_body = b""
         self.event_ns: list[npt.NDArray[np.int64]] = []
@@ -152,6 +161,11 @@ class Exchange:
         self.max_lag_ns = 0
         self.n_reads = 0
         self.unstamped = 0
+
+    def held_bytes(self) -> int:
+        """About how much memory the response takes: what is not decoded yet, and the stamps of its events."""
+        texts_bytes = self.response_bytes if self.texts else 0
+        return self.response_bytes - self.decoded_bytes + len(self.rest) + 17 * len(self.kinds) + texts_bytes
 
     def body(self) -> bytes:
         """What there is of the body and has not been decoded."""

@@ -28,6 +28,11 @@ BUFFER_BYTES: Final = 96 * 1024 * 1024
 MIN_SEGMENT_BYTES: Final = 8 * 1024
 MAX_SEGMENT_BYTES: Final = 256 * 1024
 
+# What may wait, read and not framed, or framed and not decoded, before no more is read: a server that is faster than this
+# program is then held back by TCP, and the memory stays bounded.
+MOST_UNFRAMED_BYTES: Final = 64 * 1024 * 1024
+MOST_WAITING_BYTES: Final = 192 * 1024 * 1024
+
 CONNECTING_AT_ONCE: Final = 128
 
 
@@ -75,6 +80,8 @@ class FramedSlots(ABC, Generic[C]):
         self.on_segment: Callable[[Exchange], None] = lambda _: None
         self.decode_one: Callable[[], bool] = lambda: False
         self.decode_now: Callable[[Exchange], int] = lambda _: 0
+        self.decoded_bytes: Callable[[], int] = lambda: self._handed_bytes
+        self._handed_bytes = 0
 
     # the transport's own
 
@@ -176,6 +183,10 @@ class FramedSlots(ABC, Generic[C]):
         self._send(connection, exchange)
 
     # framing
+
+    def _is_flooded(self) -> bool:
+        """Whether so much waits for the decoder that reading more would only pile it up."""
+        return self._handed_bytes - self.decoded_bytes() > MOST_WAITING_BYTES
 
     def _frame(self, connection: C) -> None:
         """Run what was read through TLS and HTTP; ends the exchange where the response ends."""
@@ -308,6 +319,7 @@ class FramedSlots(ABC, Generic[C]):
         exchange.segments.append(Segment(*reader.take(), exchange.stamps, exchange.read_ns))
         exchange.stamps = bytearray()
         exchange.read_ns = array("q")
+        self._handed_bytes += exchange.response_bytes - exchange.handed_bytes
         exchange.handed_bytes = exchange.response_bytes
 
     def _end(self, connection: C, exchange: Exchange, error: str | None = None, words: str = "") -> None:

@@ -11,18 +11,23 @@ import signal
 import sys
 import traceback
 from collections import deque
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import uvloop
 
 from loadgen import board as b
+from loadgen.blotting import blotted
 from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
 from loadgen.dialects import spoken
+from loadgen.dialects.answer import MAX_SHORT_TEXT
 from loadgen.dialects.dialect import EVENT_LINES
-from loadgen.host import raise_descriptor_limit
+from loadgen.errors import LoadgenError
+from loadgen.host import keep_memory_private, memory_bytes, raise_descriptor_limit, resident_bytes
 from loadgen.plan import OpenLoad, StagePlan, WorkerPlan
 from loadgen.tokens import load
+from loadgen.worker.bodies import BodyWriter
 from loadgen.worker.capture import CaptureWriter
 from loadgen.worker.chores import Chores
 from loadgen.worker.counting import OutputCounter
@@ -43,6 +48,12 @@ ORDERS_S: Final = 0.01
 
 WRITE_NS: Final = NS_PER_S
 """A batch at least this often."""
+
+# All workers together may take half of the memory. Thousands of ordinary streams need less than the least, so beyond it the
+# endpoint is at work: the responses that hold most are given up, before the kernel gives up on the worker.
+MEMORY_SHARE: Final = 0.5
+LEAST_MEMORY_BYTES: Final = 512 * 1024 * 1024
+LARGE_BYTES: Final = 64 * 1024
 
 
 class Worker:
@@ -65,6 +76,11 @@ class Worker:
         self._chores = Chores(self._decoder, self._pacer, gives_way=self._transport.stamp_source == "kernel")
         self._transport.decode_one = self._chores.do_one
         self._transport.decode_now = self._decoder.decode_now
+        self._transport.decoded_bytes = lambda: self._decoder.decoded_bytes
+        self._decoder.give_up = self._transport.abort
+        self._bodies = BodyWriter(plan.bodies_path, plan.secrets) if plan.bodies_path is not None else None
+        self._decoder.keeps_bodies = self._bodies is not None
+        self._memory_limit_bytes = max(int(memory_bytes() * MEMORY_SHARE) // plan.workers, LEAST_MEMORY_BYTES)
         self._maker = RequestMaker(plan.pool, dialect)
         self._script = None if plan.script is None else Script(plan.script, dialect, plan.pool.head)
         self._capture = CaptureWriter(
@@ -119,6 +135,8 @@ class Worker:
                 self._pacer.close()
                 self._transport.close()
                 self._capture.close(self._said())
+                if self._bodies is not None:
+                    self._bodies.close()
                 if self._script is not None:
                     self._script.close()
         for task in (working, watching):
@@ -176,6 +194,8 @@ class Worker:
                     self._stages[-1].stop()
                 elif order == b.ABORT:
                     self._stages[-1].abort()
+            if resident_bytes() > self._memory_limit_bytes:
+                self._save_memory()
             if now_ns - self._checked_ns >= check_ns:
                 self._checked_ns = now_ns
                 self._enforce_limits(now_ns)
@@ -187,6 +207,15 @@ class Worker:
             numbers[at + b.CPU_NS] = cpu_ns
             numbers[at + b.READS] = self._transport.reads
             numbers[at + b.HEARTBEAT_NS] = now_ns
+
+    def _save_memory(self) -> None:
+        """Give up the responses that hold most, a tenth of them at a time."""
+        in_flight = self._transport.in_flight()
+        large = sorted((e for e in in_flight if e.held_bytes() > LARGE_BYTES), key=Exchange.held_bytes, reverse=True)
+        limit = f"this worker's limit of {self._memory_limit_bytes >> 20} MiB is reached"
+        for exchange in large[: len(large) // 10 + 1]:
+            words = f"it held {exchange.held_bytes() >> 10} KiB when {limit}"
+            self._transport.abort(exchange, "too-large", words)
 
     def _limits_ns(self) -> tuple[int, int, int]:
         limits = self._plan.limits
@@ -239,16 +268,27 @@ class Worker:
         else:
             numbers[at + b.FAILED] += 1
             self._say(f"{exchange.error}: {exchange.words}" if exchange.words else exchange.error)
+        if self._plan.secrets:  # a server may put a request's key into the ids, too
+            answer = exchange.answer
+            answer.response_id = self._harmless(answer.response_id)
+            answer.finish_reason = self._harmless(answer.finish_reason)
+        if self._bodies is not None:
+            self._bodies.write(exchange)
         if self._capture.append(exchange):
             self._begin_writing()
+
+    def _harmless(self, text: str | None) -> str | None:
+        """An id or a reason without secrets; looked at closely only where one is in it, or it was cut."""
+        secrets = self._plan.secrets
+        if text is None or (len(text) < MAX_SHORT_TEXT and not any(secret in text for secret in secrets)):
+            return text
+        return blotted(text, secrets)
 
     def _count(self, histogram: int, duration_ns: int) -> None:
         self._numbers[self._board.histogram_at(self._plan.worker, histogram) + b.bucket_of(duration_ns)] += 1
 
     def _say(self, words: str) -> None:
-        for secret in self._plan.secrets:
-            words = words.replace(secret, "***")
-        self._board.say(self._plan.worker, words)
+        self._board.say(self._plan.worker, blotted(words, self._plan.secrets))
 
     def _write(self) -> None:
         self._begin_writing()
@@ -272,6 +312,7 @@ class Worker:
             "unprepared": self._script.waited if self._script is not None else 0,
             "reads": self._transport.reads,
             "clock_steps": self._clock.steps,
+            "sleeps": self._clock.sleeps,
         }
 
     def _hear(self) -> None:
@@ -313,10 +354,19 @@ def main() -> None:
     line: Connection[None, Any] = Connection(os.dup(sys.stdin.fileno()), writable=False)
     plan: WorkerPlan = line.recv()
     raise_descriptor_limit()
-    try:
-        if plan.core is not None:
+    if plan.secrets:
+        keep_memory_private()
+    if plan.core is not None:
+        try:
             os.sched_setaffinity(0, {plan.core})
+        except OSError:  # a container may refuse: then the kernel chooses, and the capture says so
+            plan = replace(plan, core=None)
+    try:
         uvloop.run(live(plan, line))
+    except LoadgenError as error:
+        sys.exit(f"worker {plan.worker}: {error}")
+    except MemoryError:
+        sys.exit(f"worker {plan.worker}: out of memory")
     except Exception as error:
         traceback.print_exc()
         sys.exit(f"worker {plan.worker}: {type(error).__name__}: {error}")

@@ -26,9 +26,9 @@ from yarl import URL
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.plan import Limits, Target
 from loadgen.wire.http1 import ResponseReader
-from loadgen.worker.connection import ConnectError, Read, tls_context
+from loadgen.worker.connection import ConnectError, Read, tls_context, tls_words, unconnected
 from loadgen.worker.exchange import Exchange
-from loadgen.worker.framing import SLICE_NS, FramedSlots
+from loadgen.worker.framing import MOST_UNFRAMED_BYTES, SLICE_NS, FramedSlots
 from loadgen.worker.pacer import Pacer
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ class Portable(FramedSlots[PortableConnection]):
         self._fresh: deque[PortableConnection] = deque()  # have reads that nobody has framed
         self._to_send: deque[tuple[PortableConnection, Exchange, Wire]] = deque()
         self._sends = 0  # in this turn
+        self._unframed_bytes = 0  # at most
         self._scheduled = False
         # For the lag's estimate: whether this turn has read, since when its bytes may have lain there, and the last poll.
         self._is_reading = False
@@ -233,6 +234,7 @@ class Portable(FramedSlots[PortableConnection]):
         if not reads:
             self._fresh.append(connection)
         reads.append((read_ns, _NO_ANCILLARY, data))
+        self._unframed_bytes += len(data or b"")
         exchange = connection.exchange
         if exchange is not None:
             lag_ns = read_ns - self._lain_since_ns
@@ -254,6 +256,11 @@ class Portable(FramedSlots[PortableConnection]):
         self._polled_ns = read_ns
         self._is_reading = True
         self.wake()
+
+    def _is_flooded(self) -> bool:
+        if not self._fresh:
+            self._unframed_bytes = 0
+        return self._unframed_bytes > MOST_UNFRAMED_BYTES or super()._is_flooded()
 
     def tls_broke(self, connection: PortableConnection, words: str) -> None:
         """The TLS layer gave up on an open connection."""
@@ -288,7 +295,7 @@ class Portable(FramedSlots[PortableConnection]):
         else:
             until_ns = began_ns + SLICE_NS
             more = True
-            while (now_ns := now()) < until_ns:
+            while (now_ns := now()) < until_ns or self._is_flooded():
                 if now_ns >= pacer.due_ns:
                     pacer.look()
                 elif fresh:
@@ -324,11 +331,13 @@ def _connect_error(error: Exception, target: Target) -> ConnectError:
             certificate_error = error.certificate_error
             return ConnectError("tls-certificate", getattr(certificate_error, "verify_message", str(certificate_error)))
         case aiohttp.ClientConnectorSSLError():
-            return ConnectError("tls", _words(cause))
+            return ConnectError("tls", tls_words(cause) if isinstance(cause, ssl.SSLError) else _words(cause))
         case aiohttp.ClientHttpProxyError():
             return ConnectError("connect-failed", f"the proxy answered {error.status} {error.message}")
-    kind = "connect-refused" if isinstance(cause, ConnectionRefusedError) else "connect-failed"
-    return ConnectError(kind, f"{where}{_words(cause)}")
+    if not isinstance(cause, OSError):
+        return ConnectError("connect-failed", f"{where}{_words(cause)}")
+    told = unconnected(cause)
+    return ConnectError(told.error, f"{where}{told}")
 
 
 def _words(error: Exception) -> str:

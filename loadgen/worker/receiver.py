@@ -21,7 +21,7 @@ from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.plan import Limits, Target
 from loadgen.worker.connection import Address, ConnectError, Connection, resolve, tls_context
 from loadgen.worker.exchange import Exchange
-from loadgen.worker.framing import SLICE_NS, FramedSlots
+from loadgen.worker.framing import MOST_UNFRAMED_BYTES, SLICE_NS, FramedSlots
 from loadgen.worker.pacer import Pacer
 
 # A token's event is some 250 bytes. With its header a bytes object of this size is the largest that Python takes from its
@@ -131,6 +131,7 @@ class Receiver(FramedSlots[Connection]):
         self._sends = 0
         poll, by_fd, fresh, now = self._epoll.poll, self._by_fd, self._fresh, monotonic_ns
         read_bytes, pacer = self._read_bytes, self._pacer
+        most_fresh = MOST_UNFRAMED_BYTES // read_bytes
         for _ in range(polls):
             ready = poll(0, READY_AT_ONCE)
             due_ns, n_reads = pacer.due_ns, 0
@@ -160,7 +161,7 @@ class Receiver(FramedSlots[Connection]):
             self.reads += n_reads
             if now() >= pacer.due_ns:
                 pacer.look()
-            elif len(ready) < READY_AT_ONCE:
+            elif len(ready) < READY_AT_ONCE or len(fresh) > most_fresh:
                 return
 
     def _hand_over(self, connection: Connection, exchange: Exchange) -> None:
@@ -183,7 +184,7 @@ class Receiver(FramedSlots[Connection]):
         until_ns = monotonic_ns() + SLICE_NS
         fresh, now, pacer = self._fresh, monotonic_ns, self._pacer
         more = True
-        while (now_ns := now()) < until_ns:
+        while (now_ns := now()) < until_ns or self._is_flooded():
             if now_ns >= pacer.due_ns:
                 pacer.look()
             elif fresh:

@@ -11,11 +11,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from loadgen.clock import NS_PER_S, STEP_NS, monotonic_ns, realtime_offset_ns
+from loadgen.clock import NS_PER_MS, NS_PER_S, STEP_NS, asleep_ns, monotonic_ns, realtime_offset_ns
 
 Nanoseconds = npt.NDArray[np.int64]
 
 NO_STAMP: Final = bytes(16)
+
+LARGE_LAG_NS: Final = NS_PER_MS
+
+# The two clocks are read one after the other; whoever suspends a machine does it for longer.
+LEAST_SLEEP_NS: Final = 100 * NS_PER_MS
 
 
 class StampClock:
@@ -26,9 +31,16 @@ class StampClock:
         self._since_ns = [0]
         self.steps: list[tuple[int, int]] = []
         """(t_ns, step_ns) of each step of the wall clock."""
+        self._asleep_ns = asleep_ns()
+        self.sleeps: list[tuple[int, int]] = []
+        """(t_ns, slept_ns) of each time that the machine was suspended; CLOCK_MONOTONIC stood still meanwhile."""
 
     def watch(self) -> int:
         """Measure the offset again; a change beyond the measuring error is recorded as a step. Returns the offset."""
+        slept_ns = asleep_ns() - self._asleep_ns
+        if slept_ns > LEAST_SLEEP_NS:
+            self._asleep_ns += slept_ns
+            self.sleeps.append((monotonic_ns(), slept_ns))
         offset_ns = realtime_offset_ns(tries=3)
         step_ns = offset_ns - self.offsets_ns[-1]
         if abs(step_ns) > STEP_NS:
@@ -57,7 +69,8 @@ class StampClock:
         if unstamped:
             stamp_ns[missing] = read_ns[missing]
             lag_ns[missing] = 0
-        if len(self.offsets_ns) > 1 or int(lag_ns.min()) < -STEP_NS:
+        # A lag may be large for its own reasons; behind a step back, before it is found, every one is.
+        if len(self.offsets_ns) > 1 or int(lag_ns.min()) < -STEP_NS or int(lag_ns.max()) > LARGE_LAG_NS:
             self.watch()
             self._choose_offsets(realtime_ns, read_ns, stamp_ns, missing)
             lag_ns = read_ns - stamp_ns

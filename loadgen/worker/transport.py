@@ -28,6 +28,9 @@ class Transport(Protocol):
     decode_now: Callable[[Exchange], int]
     """For the transport to call where a user leaves after so many tokens: decodes what has come, gives the tokens so far."""
 
+    decoded_bytes: Callable[[], int]
+    """For the transport to call: how much of what it has handed over is decoded. It reads no more while much waits."""
+
     @property
     def slots(self) -> int:
         """How many slots there are, connected or not."""

@@ -445,6 +445,8 @@ def test_a_run_that_is_cut_or_missing_a_worker_is_summed_up_and_suspect(tmp_path
         "parts": 1,
         "missing_workers": [1],
         "cut_workers": [0, 2],
+        "cut_requests": 0,
+        "unpinned_workers": [],
         "requests": 160,
         "stages_planned": 1,
         "stages_begun": 1,

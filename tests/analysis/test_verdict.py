@@ -82,6 +82,8 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "cut_captures": [({"capture.cut_workers": [0]}, {"capture.cut_workers": []})],
     "missing_workers": [({"capture.missing_workers": [1], "capture.workers": 2}, {"capture.missing_workers": []})],
     "stages_missing": [({"capture.stages_planned": 3}, {"capture.stages_planned": 1})],
+    "unpinned": [({"capture.unpinned_workers": [0, 3]}, {"capture.unpinned_workers": []})],
+    "throttled": [({"throttled_ms": 11}, {"throttled_ms": 10}), ({"throttled_ms": 11}, {"throttled_ms": None})],
     "nothing_completed": [
         ({"stages.0.requests.completed": 0}, {"stages.0.requests.completed": 1}),
         ({"stages.0.requests.completed": 0, "stages.0.window_s": 0.0}, {}),
@@ -240,6 +242,14 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         (
             {"stages.0.requests": requests(failed=11, errors={"unfinished": 11})},
             {"stages.0.requests": requests(failed=30, errors={"unfinished": 10, "http-429": 20})},
+        )
+    ],
+    "suspended": [({"stages.0.client.suspended_ms": 4_000.0}, {"stages.0.client.suspended_ms": 0})],
+    "silent_workers": [({"stages.0.client.silent_ms": {"1": 3_000.0}}, {"stages.0.client.silent_ms": {}})],
+    "client_exhausted": [
+        (
+            {"stages.0.requests": requests(failed=1, errors={"client-exhausted": 1})},
+            {"stages.0.requests": requests(failed=1, errors={"connect-failed": 1})},
         )
     ],
     "mostly_cancelled": [

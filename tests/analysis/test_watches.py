@@ -2,7 +2,7 @@ import pytest
 from synthetic import MS, START_NS, S, file_facts, steady_samples, watch
 
 from analysis.captures import Capture
-from analysis.watches import clock_steps, counted, cpu_share
+from analysis.watches import clock_steps, counted, cpu_share, longest_silence_ns, sleeps
 
 
 def capture(*watches: dict) -> Capture:
@@ -47,3 +47,16 @@ def test_a_clock_step_seen_by_all_workers_is_one_step():
     assert clock_steps([one, two], START_NS, START_NS + 10 * S) == [(START_NS + S, 4 * MS)]
     assert clock_steps([one, two], START_NS + 15 * S, START_NS + 30 * S) == [(START_NS + 20 * S, MS)]
     assert clock_steps([capture()], START_NS, START_NS + S) == []
+
+
+def test_a_sleep_of_the_machine_is_counted_where_it_was():
+    one = capture(watch(sleeps=[[START_NS + S, 60 * S]]))
+    assert sleeps([one, capture(watch())], START_NS, START_NS + 10 * S) == [(START_NS + S, 60 * S)]
+    assert sleeps([one], START_NS + 2 * S, START_NS + 10 * S) == []
+
+
+def test_the_longest_silence_is_that_between_two_moments():
+    one = capture(watch([[START_NS, 0, 0, 0], [START_NS + 3 * S, 0, 0, 0]]), watch([[START_NS + 4 * S, 0, 0, 0]]))
+    assert longest_silence_ns(one, START_NS, START_NS + 9 * S) == 3 * S
+    assert longest_silence_ns(one, START_NS + 2 * S, START_NS + 9 * S) == S
+    assert longest_silence_ns(capture(watch()), START_NS, START_NS + S) == 0

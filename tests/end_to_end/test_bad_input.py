@@ -222,7 +222,7 @@ ENDPOINTS: dict[str, tuple[Any, str]] = {
     "an empty response": (response(b""), "answered 200 without any output (0 bytes)"),
     "an empty stream": (response(b"data: [DONE]\n\n"), "without any output"),
     "a closed connection": (b"", "broke off"),
-    "no HTTP": (b"220 smtp ready\r\n", "broke off"),
+    "no HTTP": (b"220 smtp ready\r\n", "answered, but not in HTTP/1.1 (another protocol, or HTTP/2 alone?)"),
     "a redirect": (
         response(b"", "", "308 Permanent Redirect", "Location: https://h/v1"),
         "redirects to https://h/v1; give that URL instead",

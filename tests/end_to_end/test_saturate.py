@@ -71,6 +71,7 @@ def test_a_budget_that_is_spent_is_said_to_be(tmp_path):
     [
         (("--think", "1s"), "--think: users who think are not in flight"),
         (("--budget", "1s"), "too short"),
+        (("--api", "embeddings"), "--api: a search goes by output tokens, and this API has none"),
         (("--concurrency", "3"), "No such option"),
         (("--slo", "speed=1s"), "--slo"),
     ],

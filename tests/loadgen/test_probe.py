@@ -154,7 +154,7 @@ WRONG = {
         "http-307",
         "redirects to https://elsewhere/v1; give that URL instead",
     ),
-    "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n", "bad-http", "broke off"),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.6\r\n", "bad-http", "not in HTTP/1.1"),
     "a closed connection": (b"", "bad-http", "broke off"),
     "half a response": (response(GOOD)[:-20], "bad-http", "broke off"),
     "a bad chunk": (

@@ -6,9 +6,10 @@ import pytest
 from asked import spec as spec_with
 from click.testing import CliRunner
 
-from loadgen.cli.options import credentials, load_options, spec_of
+from loadgen.cli.options import load_options, spec_of
 from loadgen.distribution import parse_distribution
 from loadgen.errors import UsageError
+from loadgen.job.environment import credentials
 from loadgen.schedule.arrivals import parse_process
 from loadgen.schedule.profile import parse_profile
 from loadgen.spec import Spec, StageSpec, parse_cancel

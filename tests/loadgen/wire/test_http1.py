@@ -182,3 +182,29 @@ def test_a_closed_reader_leaves_nothing_to_a_garbage_collector():
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("piece", [b"X-More: yes\r\n", b"x"])
+def test_endless_trailers_are_refused(piece):
+    reader = ResponseReader()
+    reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-More: ")
+    for _ in range(MAX_HEAD_BYTES // len(piece)):
+        reader.feed_many([piece])
+    with pytest.raises(BadResponse, match="trailers"):
+        reader.feed_many([piece] * 20)
+    assert reader.take()[0] == [b"hi"]
+
+
+def test_a_long_body_is_no_endless_trailer():
+    reader = ResponseReader()
+    reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (3 * MAX_HEAD_BYTES))
+    for _ in range(3):
+        reader.feed_many([b"x" * MAX_HEAD_BYTES])
+    assert reader.complete
+
+
+@pytest.mark.parametrize("flags", [b"\0", b"\1"])
+def test_a_server_that_speaks_http2_is_told_by_its_first_frame(flags):
+    reader = ResponseReader()
+    with pytest.raises(BadResponse, match=r"HTTP/2 alone"):
+        reader.feed(b"\x00\x00\x06\x04" + flags + bytes(4) + b"\x00\x03\x00\x00\x00\x64")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.wire import sse
-from loadgen.wire.sse import split_events
+from loadgen.wire.sse import may_end_event, split_events
 
 
 def by_the_book(stream: bytes) -> list[bytes]:
@@ -129,3 +129,21 @@ def test_an_unterminated_event_waits_for_more_unless_the_stream_is_over():
 
 def test_a_bom_in_mid_stream_is_data():
     assert split_events(b"\xef\xbb\xbfdata: a\n\n").payloads == []
+
+
+@given(
+    before=st.text("ab:\r\n", max_size=6).map(str.encode),
+    behind=st.text("ab:\r\n", max_size=6).map(str.encode),
+)
+def test_what_cannot_end_an_event_ends_none(before, behind):
+    held = b"data: x" + split_events(before).consumed * b"" + before.lstrip(b"\r\n")
+    if not split_events(held).consumed and not may_end_event(held, behind):
+        assert split_events(held + behind).payloads == []
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_a_block_of_very_many_lines_is_read_as_a_short_one(line_end):
+    lines = [b"data: a", b": b", b"id: 3", b"data"] * 20_000
+    (payload,) = split_events(line_end.join(lines) + 2 * line_end).payloads
+    assert payload == b"\n".join([b"a", b""] * 20_000)
+    assert split_events(line_end.join(lines), final=True).payloads == [payload]

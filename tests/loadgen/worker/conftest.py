@@ -3,7 +3,6 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from certificates import Authority
 
 from loadgen.worker.connection import SO_TIMESTAMPNS
 
@@ -15,11 +14,6 @@ def kernel_stamps() -> Iterator[None]:
         if sys.platform == "linux":
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         yield
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")

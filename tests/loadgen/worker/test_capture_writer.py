@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.dialects.answer import CONTENT, REASONING
+from loadgen.errors import RunError
 from loadgen.schema import CAPTURE_SCHEMA, FILE_KEYS, WATCH_KEY, decode_metadata
 from loadgen.worker import capture
 from loadgen.worker.capture import CaptureWriter
@@ -278,3 +279,53 @@ def test_a_cut_at_any_byte_loses_no_batch_before_it(tmp_path):
         rows = read(cut)[0]
         assert len(rows) >= sum(size <= n_bytes for size in sizes[1:])
         assert [row["request_id"] for row in rows] == list(range(len(rows)))
+
+
+class Full:
+    """A file on a disk that takes so many bytes more."""
+
+    def __init__(self, file: Any, left: int) -> None:
+        self._file, self.left = file, left
+
+    def write(self, data: Any) -> int:
+        self.left -= len(memoryview(data).cast("B"))
+        if self.left < 0:
+            raise OSError(28, "No space left on device")
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def write_until_it_fails(writer: CaptureWriter) -> None:
+    for _ in range(9):
+        writer.write({"samples": []})
+
+
+@pytest.mark.parametrize("left", [0, 1, 500, 3_000, 9_000])
+def test_a_full_disk_leaves_whole_batches_and_no_half_one(left, tmp_path, monkeypatch):
+    opened = Path.open
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", lambda path, mode: Full(opened(path, mode), 1 << 20))
+        writer = CaptureWriter(str(tmp_path / "c.arrow"), 0, FACTS)
+    writer.append(exchange(1, [10]))
+    writer.write({"samples": []})
+    size = (tmp_path / "c.arrow").stat().st_size
+    writer._file.left = left
+    for number in range(2, 30):
+        writer.append(exchange(number, [10, 20]))
+    writer.begin({"samples": []})
+    with pytest.raises(RunError, match="the capture cannot be written: No space left on device"):
+        write_until_it_fails(writer)
+    rows, watches = read(tmp_path / "c.arrow")
+    assert rows[0]["request_id"] == 1
+    assert (tmp_path / "c.arrow").stat().st_size >= size
+    writer.append(exchange(99, [10]))
+    writer.write({})
+    writer.close({})
+    assert read(tmp_path / "c.arrow") == (rows, watches), "nothing is written behind a failure"
+
+
+def test_a_capture_that_cannot_be_made_says_why(tmp_path):
+    with pytest.raises(RunError, match="the capture cannot be made: No such file or directory"):
+        CaptureWriter(str(tmp_path / "none" / "c.arrow"), 0, FACTS)

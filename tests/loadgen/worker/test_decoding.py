@@ -1,6 +1,7 @@
 import json
 from array import array
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from loadgen.dialects import chat, completions
 from loadgen.dialects.answer import CONTENT, MAX_WORDS, REASONING
 from loadgen.errors import ERROR_CLASSES
+from loadgen.worker import decoding
 from loadgen.worker.decoding import Decoder, event_tokens
 from loadgen.worker.exchange import MAX_WORDS_BYTES, Exchange, Segment
 from loadgen.worker.stamps import NO_STAMP, StampClock
@@ -302,3 +304,97 @@ def test_the_answer_is_quoted_to_the_letter(texts, escaped, dialect, cuts, segme
     exchange = ended(*reads, segment_ends=ends, dialect=dialect, quoted=True)
     assert (exchange.error, "".join(exchange.texts)) == (None, "".join(texts))
     assert len(exchange.kinds) == len(texts)
+
+
+# too much
+
+
+def held(**sizes: int):
+    """The limits, small enough to be reached."""
+    return patch.multiple(decoding, **sizes)
+
+
+def streaming(number: int = 0) -> Exchange:
+    exchange = Exchange(number, 0, 0, b"", 0)
+    exchange.status, exchange.content_type = 200, "text/event-stream"
+    return exchange
+
+
+def more(decoder: Decoder, exchange: Exchange, data: bytes) -> None:
+    """A segment of a response that goes on."""
+    exchange.response_bytes += len(data)
+    exchange.handed_bytes = exchange.response_bytes
+    exchange.segments.append(Segment([data], [1], bytearray(NO_STAMP), array("q", [1_000])))
+    decoder.on_segment(exchange)
+    while decoder.decode_one():
+        pass
+
+
+def a_decoder() -> tuple[Decoder, list[tuple[Exchange, str, str]]]:
+    decoder, given_up = Decoder(chat.DIALECT, StampClock(), lambda _: None), []
+    decoder.give_up = lambda *told: given_up.append(told)
+    return decoder, given_up
+
+
+def test_an_event_may_be_large_but_not_without_end():
+    decoder, given_up = a_decoder()
+    large = delta(content="x" * 5_000) + b"data: "
+    with held(MAX_EVENT_BYTES=10_000, LARGE_BYTES=100):
+        exchange = streaming()
+        for at in range(0, len(large), 700):
+            more(decoder, exchange, large[at : at + 700])
+        assert (len(exchange.kinds), given_up) == (1, [])
+        for _ in range(20):
+            more(decoder, exchange, b"x" * 700)
+    assert {(told[1], told[2]) for told in given_up} == {("too-large", exchange.too_large)}
+    assert exchange.too_large.startswith("an event of more than")
+    assert exchange.rest == b"", "what cannot be used is not kept"
+    assert decoder._held_bytes == 0
+
+
+def test_all_streams_together_may_hold_so_much_and_the_large_ones_go_first():
+    decoder, given_up = a_decoder()
+    with held(MAX_HELD_BYTES=10_000, LARGE_BYTES=1_000):
+        small = [streaming(number) for number in range(5)]
+        for exchange in small:
+            more(decoder, exchange, b"data: " + b"s" * 500)
+        large = [streaming(number) for number in range(5, 10)]
+        for exchange in large:
+            more(decoder, exchange, b"data: " + b"l" * 3_000)
+    assert [told[0] for told in given_up] == large[2:], "two of them have room"
+    assert decoder._held_bytes <= 10_000 + 3_006
+    assert all(exchange.rest for exchange in small)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [({"MAX_EVENTS": 10}, "more than 10 events of output"), ({"MAX_RESPONSE_BYTES": 600}, "a response of more than")],
+)
+def test_a_response_has_a_limit_to_its_events_and_bytes(limit, words):
+    decoder, given_up = a_decoder()
+    with held(**limit):
+        exchange = streaming()
+        for _ in range(20):
+            more(decoder, exchange, delta(content="x"))
+    assert given_up
+    assert given_up[0][2].startswith(words)
+    assert len(exchange.kinds) <= 12
+
+
+def test_what_is_too_large_is_the_failure_even_if_it_ended_meanwhile():
+    with held(MAX_EVENT_BYTES=1_000):
+        exchange = ended(b"data: " + b"x" * 5_000, error="truncated")
+    assert (exchange.error, len(exchange.kinds)) == ("truncated", 0), "nothing came behind it, so nothing was held"
+    decoder, _ = a_decoder()
+    with held(MAX_EVENT_BYTES=1_000):
+        exchange = streaming()
+        more(decoder, exchange, b"data: " + b"x" * 5_000)
+        exchange.ended = True
+        more(decoder, exchange, b"\n\ndata: [DONE]\n\n")
+    assert exchange.error == "too-large"
+
+
+def test_a_control_character_makes_an_event_one_to_be_parsed():
+    good, bad = delta(content="word"), delta(content="wo").replace(b"wo", b"w\x01")
+    exchange = ended(good, good, bad, good, delta(finish_reason="stop"))
+    assert (exchange.error, len(exchange.kinds)) == ("bad-event", 3)

@@ -121,3 +121,23 @@ def test_a_stamp_that_no_offset_explains_is_never_later_than_its_read(wall):
     future = bytearray(wall.stamp(90_000_000_000))
     stamp_ns, lag_ns, _ = clock.convert(future, reads(6_000_000_000))
     assert (stamp_ns.tolist(), lag_ns.tolist()) == ([6_000_000_000], [0])
+
+
+def test_a_step_backwards_is_found_by_a_lag_beyond_belief(wall):
+    clock = StampClock()
+    wall.step(-3 * NS_PER_S)
+    stamp_ns, lag_ns, _ = clock.convert(bytearray(wall.stamp(4_500_000_000)), reads(4_500_010_000))
+    assert (stamp_ns.tolist(), lag_ns.tolist()) == ([4_500_000_000], [10_000])
+    assert clock.steps == [(wall.now_ns, -3 * NS_PER_S)]
+
+
+def test_a_machine_that_slept_is_seen_by_the_clock_that_went_on(wall, monkeypatch):
+    slept_ns = [7 * NS_PER_S]  # before the worker began, which is nothing to it
+    monkeypatch.setattr(stamps, "asleep_ns", lambda: slept_ns[0])
+    clock = StampClock()
+    clock.watch()
+    assert clock.sleeps == []
+    slept_ns[0] += 60 * NS_PER_S
+    clock.watch()
+    clock.watch()
+    assert clock.sleeps == [(wall.now_ns, 60 * NS_PER_S)]

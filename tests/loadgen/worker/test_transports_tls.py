@@ -58,6 +58,28 @@ def test_a_certificate_for_another_name_is_refused(transport, authority):
     assert exchange.error == "tls-certificate"
 
 
+def test_a_certificate_that_has_expired_is_refused(transport, authority):
+    expired = authority.server_context("127.0.0.1", expired=True)
+    exchange, _ = outcome(transport, serve_for_ever, tls=expired, tls_ca=str(authority.ca_file))
+    assert (exchange.error, exchange.words) == ("tls-certificate", "certificate has expired")
+
+
+def test_a_server_that_takes_http2_alone_is_told_as_such(transport):
+    async def refuse(peer: Peer) -> None:
+        await peer.reader.read(100)
+        await peer.send(b"\x15\x03\x03\x00\x02\x02\x78")  # fatal, no_application_protocol (RFC 7301, 3.2)
+        peer.close()
+
+    async def ask(_client: Client, server: Server) -> None:
+        async with Client(transport, Target("127.0.0.1", server.port, True, "/")) as client:
+            await client.transport.open(1)
+            exchange = await client.ask()
+            assert exchange.error == "tls"
+            assert "HTTP/2" in exchange.words
+
+    play(transport, refuse, ask=ask, opened=False)
+
+
 def test_insecure_takes_any_certificate(transport, authority):
     other = authority.server_context("elsewhere.test")
     exchange, _ = outcome(transport, serve_for_ever, tls=other, insecure=True)

@@ -27,9 +27,11 @@ class Authority:
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def _builder(self, name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+    def _builder(
+        self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, expired: bool = False
+    ) -> x509.CertificateBuilder:
         day = datetime.timedelta(days=1)
+        now = datetime.datetime.now(datetime.UTC) - (10 * day if expired else 0 * day)
         return (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -45,7 +47,7 @@ class Authority:
             )
         )
 
-    def server_context(self, *names: str) -> ssl.SSLContext:
+    def server_context(self, *names: str, expired: bool = False) -> ssl.SSLContext:
         """A server's TLS settings, with a certificate for these host names or addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives = [
@@ -53,7 +55,7 @@ class Authority:
             for name in names
         ]
         certificate = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), key)
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])]), key, expired=expired)
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .sign(self._key, hashes.SHA256())

@@ -10,10 +10,10 @@ from asked import spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen import host, planner, run
+from loadgen import host, local_run, planner
 from loadgen.dialects.credentials import NOBODY, Credentials
 from loadgen.errors import RunError, UsageError
-from loadgen.run import Run, check_descriptors, check_directory, choose_cores, choose_transport, create_directory
+from loadgen.local_run import Run, check_descriptors, check_directory, choose_cores, choose_transport, create_directory
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,15 @@ from loadgen.run import Run, check_descriptors, check_directory, choose_cores, c
 )
 def test_workers_get_cores_of_their_own(workers, cpus, usable, in_flight, cores):
     assert choose_cores(workers, cpus, usable, in_flight) == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [(None, [1, 2, 3]), (0.5, [1]), (1.0, [1]), (2.9, [1, 2]), (3.0, [1, 2]), (8.0, [1, 2, 3])]
+)
+def test_a_cpu_quota_is_honoured_where_nobody_asks_for_more(quota, cores):
+    assert choose_cores(None, None, [0, 1, 2, 3], None, quota) == cores
+    assert choose_cores(4, None, [0, 1, 2, 3], None, quota) == [0, 1, 2, 3], "a wish is a wish"
+    assert choose_cores(None, (2, 3), [0, 1, 2, 3], None, quota) == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -81,19 +90,19 @@ def test_no_core_is_given_twice_and_none_that_is_not_there(workers, usable, in_f
     ],
 )
 def test_the_transport_is_the_kernels_where_it_can_be(transport, proxy, platform, chosen, monkeypatch):
-    monkeypatch.setattr(run.sys, "platform", platform)
+    monkeypatch.setattr(local_run.sys, "platform", platform)
     assert choose_transport(spec(transport=transport, proxy=proxy)) == chosen
 
 
 def test_a_kernel_transport_that_cannot_be_had_is_refused(monkeypatch):
-    monkeypatch.setattr(run.sys, "platform", "darwin")
+    monkeypatch.setattr(local_run.sys, "platform", "darwin")
     with pytest.raises(UsageError, match=r"^--transport: kernel needs 64-bit Linux; allowed here is aiohttp or auto"):
         choose_transport(spec(transport="kernel"))
 
 
 def test_more_connections_than_descriptors_are_refused_before_they_are_opened(monkeypatch):
     monkeypatch.setattr(host, "descriptor_limit", lambda: 1024)
-    check_descriptors(1024 - run.SPARE_DESCRIPTORS, 1)
+    check_descriptors(1024 - local_run.SPARE_DESCRIPTORS, 1)
     check_descriptors(1800, 2)
     check_descriptors(None, 1)
     with pytest.raises(
@@ -105,10 +114,10 @@ def test_more_connections_than_descriptors_are_refused_before_they_are_opened(mo
 def test_a_worker_without_a_place_is_not_started(monkeypatch):
     monkeypatch.setattr(host, "usable_cores", lambda: [0, 1, 2, 3])
     asked = spec(rate=(10.0,), requests=20, max_in_flight=2)
-    assert run.cores(asked, planner.schedules(asked)) == [1, 2]
+    assert local_run.cores(asked, planner.schedules(asked)) == [1, 2]
     asked = replace(asked, workers=3)
     with pytest.raises(UsageError, match=r"^--max-in-flight: 2 are fewer than the 3 workers; allowed is at least one"):
-        run.cores(asked, planner.schedules(asked))
+        local_run.cores(asked, planner.schedules(asked))
 
 
 def test_a_new_directory_is_made_with_all_above_it(tmp_path):
@@ -168,7 +177,7 @@ def test_checking_a_directory_makes_none(tmp_path):
 
 
 def test_a_run_without_a_name_is_called_by_its_time():
-    assert run.default_directory(datetime.datetime(2026, 1, 31, 17, 45)) == Path("runs/20260131-174500")
+    assert local_run.default_directory(datetime.datetime(2026, 1, 31, 17, 45)) == Path("runs/20260131-174500")
 
 
 def test_run_json_says_what_was_asked_where_and_how_it_ended_and_not_the_key(tmp_path):
@@ -184,7 +193,7 @@ def test_run_json_says_what_was_asked_where_and_how_it_ended_and_not_the_key(tmp
     job.ended("failed", "words of the server")
     text = (tmp_path / "run.json").read_text()
     told = json.loads(text)
-    assert told["schema"] == run.RUN_SCHEMA
+    assert told["schema"] == local_run.RUN_SCHEMA
     assert told["spec"] == replace(job.spec, proxy="http://***@127.0.0.1:9").to_json() | {
         "model": "sim",
         "transport": "aiohttp",

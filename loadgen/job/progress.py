@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.text import Text
 
 from loadgen.board import percentile_ns
-from loadgen.cli.sparkline import ASCII, BLOCKS, sparkline
 from loadgen.coordinator import StageNow
+from loadgen.job.sparkline import ASCII, BLOCKS, sparkline
 
 PLAIN_EVERY_S: Final = 5.0
 
@@ -69,7 +69,8 @@ class Progress:
             self._live.stop()
 
     def say(self, words: str) -> None:
-        """A line that stays."""
+        """A line that stays. The words may be a server's: what a terminal would act upon is shown as a question mark."""
+        words = "".join(c if c.isprintable() else "?" for c in words)
         self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, now: StageNow) -> None:

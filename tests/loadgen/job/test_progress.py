@@ -8,9 +8,9 @@ from rich.console import Console
 
 from loadgen import planner
 from loadgen.board import BUCKETS, bucket_of
-from loadgen.cli import progress
-from loadgen.cli.progress import Progress
 from loadgen.coordinator import StageNow
+from loadgen.job import progress
+from loadgen.job.progress import Progress
 
 START = StageNow(
     stage=0,

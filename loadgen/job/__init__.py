@@ -1,4 +1,7 @@
-"""What the commands that make load share: check the endpoint, run the stages, analyse what was captured."""
+"""What everything that makes load shares, on the command line and in Python: check the endpoint, run the stages, analyse.
+
+Nothing here prints but through the console it is given, and nothing exits.
+"""
 
 import datetime
 import signal
@@ -12,22 +15,19 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-import click
-
-from loadgen.cli.watching import Watching
+from loadgen.blotting import blotted
 from loadgen.errors import EndpointError, LoadgenError, RunError
+from loadgen.job.watching import Watching
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis.summary import Analysis
-    from loadgen.cli.progress import Progress
     from loadgen.coordinator import Judge, Outcome, StageNow
     from loadgen.dialects.dialect import Dialect
-    from loadgen.run import Run
+    from loadgen.job.progress import Progress
+    from loadgen.local_run import Run
     from loadgen.spec import Spec
-
-SUSPECT_STATUS = 3
 
 MAX_SENTENCE = 600
 """Characters of a server's words that are shown."""
@@ -56,6 +56,15 @@ class Job:
     """What went wrong, if something did."""
     outcomes: list["Outcome"] = field(default_factory=list)
     watching: Watching = field(default_factory=Watching)
+    complaints: list[str] = field(default_factory=list)
+    """What could not be written, and costs no number."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be said."""
+        from loadgen import planner
+
+        return planner.secrets(self.run.credentials, self.run.spec.proxy)
 
     def _speaker(self) -> "tuple[Dialect, list[tuple[str, str]]]":
         """How the endpoint is spoken to, and with which headers."""
@@ -72,7 +81,7 @@ class Job:
 
         spec, began_s = self.run.spec, time.monotonic()
         dialect, fields = self._speaker()
-        with kept_secret(self.run.credentials.secrets):
+        with kept_secret(self.secrets):
             checked = probe.check(
                 self.run.where,
                 dialect,
@@ -95,8 +104,12 @@ class Job:
         spec = self.run.spec
         if spec.model is None:
             dialect, fields = self._speaker()
-            with kept_secret(self.run.credentials.secrets):
+            with kept_secret(self.secrets):
                 model = probe.find_model(self.run.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s)
+            if blotted(model, self.secrets) != model:  # it would be written into every file of the run
+                raise EndpointError(
+                    "no-model", "--model: not given, and the first one that is listed quotes the API key"
+                )
             self.run.change(model=model)
         self.model = self.run.spec.model or ""
 
@@ -106,7 +119,7 @@ class Job:
 
         spec = self.run.spec
         dialect, fields = self._speaker()
-        with kept_secret(self.run.credentials.secrets):
+        with kept_secret(self.secrets):
             api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
         if api != spec.api:
             self.run.change(api=api)
@@ -181,25 +194,34 @@ class Job:
             )
 
 
+def has_own_process() -> bool:
+    """Whether this process is there for the job alone; in Python and notebooks, where it is not, a job has a thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def prepared(
     spec: "Spec",
     out: Path | None,
     console: "Console",
     *,
+    key: str | None = None,
     no_check: bool,
     resume: dict[str, Any] | None = None,
     wants_baseline: bool = False,
     watching: Watching | None = None,
 ) -> Job:
-    """A job whose endpoint has answered one request; its directory is there. What cannot be done is refused before that."""
-    from loadgen import planner, run
-    from loadgen.cli.options import credentials
+    """A job whose endpoint has answered one request; nothing is written yet. What cannot be done is refused before that."""
+    from loadgen import host, local_run, planner
     from loadgen.dialects import AUTO
+    from loadgen.job import environment
 
     was_auto = spec.api == AUTO
     spec = planner.resolved(spec)
-    run_dir = out or run.default_directory(datetime.datetime.now())
-    made = run.Run(spec, run_dir, credentials=credentials(spec), resumed=resume)
+    run_dir = out or local_run.default_directory(datetime.datetime.now())
+    proofs = environment.credentials(spec, key)
+    if proofs.secrets and has_own_process():
+        host.keep_memory_private()
+    made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume)
     job = Job(made, spec.model or "", console, resumed=resume is not None, watching=watching or Watching())
     job.find_model()
     if was_auto and not no_check:
@@ -210,18 +232,21 @@ def prepared(
             job.baseline_s = min(taken_s, job.one_request_s())
     if spec.calibrate_prompts:
         job.calibrate()
-    if resume is None:
-        run.create_directory(run_dir)
     return job
 
 
 def make_load(
     job: Job, drive: Callable[[Job, "Progress"], None], *, command: str, question: dict[str, Any] | None = None
 ) -> None:
-    """Start the workers and let `drive` run the stages; what went wrong goes into job.words, and what was measured stays."""
-    from loadgen import host
-    from loadgen.cli.progress import Progress
+    """Start the workers and let `drive` run the stages; what went wrong goes into job.words, and what was measured stays.
 
+    UsageError where the directory cannot be made.
+    """
+    from loadgen import host, local_run
+    from loadgen.job.progress import Progress
+
+    if not job.resumed:
+        local_run.create_directory(job.run.run_dir)
     facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {})
     try:
         with (
@@ -230,21 +255,29 @@ def make_load(
             job.watching.of_run(job.run, job.model, progress.say),
             interruptible(job.run.interrupt, progress),
         ):
-            host.step_back()  # the workers have been started: this process only watches from here on
+            if sys.platform == "linux" or has_own_process():
+                host.step_back()  # the workers have been started: this thread only watches from here on
             drive(job, progress)
         if job.run.skipped_lines:
             job.console.print(
                 f"passed over, for they cannot be used: {job.run.skipped_lines:,} of the lines read", highlight=False
             )
     except LoadgenError as error:
-        job.run.ended("failed", str(error))
         job.words = str(error)
+        _note_end(job, "failed", str(error))
         return
     last = job.outcomes[-1] if job.outcomes else None
     failed = last is not None and last.reason == "failed"
-    job.run.ended("interrupted" if job.interrupted else "failed" if failed else "finished", last.words if last else "")
     if failed and last is not None:
         job.words = last.words
+    _note_end(job, "interrupted" if job.interrupted else "failed" if failed else "finished", last.words if last else "")
+
+
+def _note_end(job: Job, reason: str, words: str) -> None:
+    try:
+        job.run.ended(reason, words)
+    except RunError as error:  # a full disk: what was measured can be shown all the same
+        job.complaints.append(str(error))
 
 
 def every_stage(job: Job, progress: "Progress") -> None:
@@ -321,7 +354,7 @@ def backlog_judge(stage: dict[str, Any], least_s: float = 3.0) -> "Judge | None"
 @contextmanager
 def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterator[None]:
     """SIGINT and SIGTERM stop the run meanwhile; in a thread, where signals do not come, nothing does."""
-    if threading.current_thread() is not threading.main_thread():
+    if not has_own_process():
         yield
         return
 
@@ -343,40 +376,24 @@ def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
     try:
         yield
     except EndpointError as error:
-        words = str(error)
-        for secret in secrets:
-            words = words.replace(secret, "***")
+        words = blotted(str(error), secrets)
         raise EndpointError(
             error.error_class, words if len(words) <= MAX_SENTENCE else f"{words[:MAX_SENTENCE]}..."
         ) from None
 
 
-def analysed(run_dir: Path) -> "Analysis | None":
-    """The analysis of a run, written beside its capture; None, with a line on stderr, where there is nothing to analyse."""
+def analysed(job: Job) -> "Analysis | None":
+    """The analysis of a run, written beside its capture; None, with a complaint, where there is none."""
     from analysis.summary import analyse, write
     from loadgen.schema import CaptureError
 
+    analysis = None
     try:
-        analysis = analyse(run_dir)
-        write(run_dir, analysis)
+        analysis = analyse(job.run.run_dir)
+        write(job.run.run_dir, analysis)
     except CaptureError as error:
-        click.echo(f"loadgen: {error}", err=True)
+        job.complaints.append(str(error))
         return None
     except OSError as error:
-        click.echo(f"loadgen: the summary could not be written: {error}", err=True)
+        job.complaints.append(f"the summary could not be written: {error}")
     return analysis
-
-
-def concluded(job: Job, analysis: "Analysis | None", *, strict: bool, page: bool) -> None:
-    """Write the page, show the results, and end as they say: RunError for a failed run, SUSPECT_STATUS with --strict."""
-    if analysis is not None:
-        from loadgen.cli import pictures
-        from loadgen.cli.results import show
-
-        run_dir = job.run.run_dir
-        show(analysis.summary, run_dir, job.console, pictures.beside(run_dir, analysis) if page else "")
-    if job.words:
-        raise RunError(job.words)
-    if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:
-        sys.stdout.flush()
-        raise SystemExit(SUSPECT_STATUS)

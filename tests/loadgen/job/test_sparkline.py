@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.cli.sparkline import ASCII, BLOCKS, sparkline
+from loadgen.job.sparkline import ASCII, BLOCKS, sparkline
 
 
 def test_the_largest_is_the_highest_and_nothing_is_the_lowest():

@@ -2,8 +2,10 @@
 
 RUN/run.json            the resolved spec, versions, host facts; no secret; `ended` says how it ended
 RUN/capture/            worker-NN.arrow, see loadgen.schema; of a run that was resumed also part-2/, part-3/ ...
+RUN/bodies/             worker-NN.jsonl with --save-bodies alone, see loadgen.worker.bodies
 """
 
+import contextlib
 import datetime
 import errno
 import os
@@ -21,11 +23,12 @@ import orjson
 
 from loadgen import __version__, host, planner, recipes
 from loadgen.board import Board
-from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher
+from loadgen.clock import NS_PER_MS
+from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher, harmless_environment
 from loadgen.dialects import find
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
-from loadgen.plan import Target
+from loadgen.plan import Target, WorkerPlan
 from loadgen.preparation import Preparation
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.scrape.plan import ScrapePlan, Source
@@ -39,16 +42,25 @@ SPARE_DESCRIPTORS: Final = 64
 
 
 def choose_cores(
-    workers: int | None, cpus: tuple[int, ...] | None, usable: list[int], most_in_flight: int | None
+    workers: int | None,
+    cpus: tuple[int, ...] | None,
+    usable: list[int],
+    most_in_flight: int | None,
+    quota: float | None = None,
 ) -> list[int]:
     """The core of each worker. Without a wish every core gets one, but for the first where there are more than two.
 
+    `quota` is how many CPUs' time there is (control groups), which may be less than the cores: more workers would stop one
+    another.
     UsageError where the wish cannot be met. More workers than units in flight would have nothing to do.
     """
     if cpus is not None and (missing := [cpu for cpu in cpus if cpu not in usable]):
         raise UsageError(f"--cpus: CPU {missing[0]} cannot be used here; allowed is {_ranges(usable)}")
     cores = list(cpus) if cpus is not None else usable[1:] if len(usable) > 2 and workers is None else usable
     if workers is None:
+        if quota is not None and cpus is None and quota < len(usable):
+            whole = max(int(quota), 1)
+            cores = cores[: whole - 1 if whole > 2 else whole]
         return cores[:most_in_flight]
     if workers > len(cores):
         raise UsageError(
@@ -61,7 +73,8 @@ def choose_cores(
 
 def cores(spec: Spec, planned: Sequence[Schedule]) -> list[int]:
     """The core of each worker of a run. UsageError where the wish cannot be met."""
-    chosen = choose_cores(spec.workers, spec.cpus, host.usable_cores(), planner.most_in_flight(spec, planned))
+    most_in_flight = planner.most_in_flight(spec, planned)
+    chosen = choose_cores(spec.workers, spec.cpus, host.usable_cores(), most_in_flight, host.cpu_quota())
     # A worker without a place could not send its arrivals.
     places = min((stage.max_in_flight for stage in spec.stages if stage.max_in_flight is not None), default=len(chosen))
     if spec.workers is not None and spec.workers > places:
@@ -165,6 +178,8 @@ class Run:
         self.stages: list[dict[str, Any]] = self._facts.setdefault("stages", planner.stages(self.spec, self.schedules))
         """As they stand in run.json, with `part` and `outcome` once they have been run."""
         self._coordinator: Coordinator | None = None
+        self._throttled_ns = 0
+        self._interrupts = 0
 
     @property
     def workers(self) -> int:
@@ -197,7 +212,8 @@ class Run:
             cpus=tuple(free) if free and hasattr(os, "sched_setaffinity") else None,
             tls_ca=self.spec.tls_ca,
             insecure=self.spec.insecure,
-            secrets=self.credentials.secrets,
+            secrets=planner.secrets(self.credentials, self.spec.proxy),
+            environment=harmless_environment(planner.secrets(self.credentials, self.spec.proxy)),
         )
 
     @property
@@ -222,6 +238,7 @@ class Run:
         pin = hasattr(os, "sched_setaffinity")
         self._part = len(self._facts["parts"]) + 1
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        self._throttled_ns = host.throttled_ns()
         self._facts = {
             "schema": RUN_SCHEMA,
             "run_id": self._facts["run_id"],
@@ -258,8 +275,12 @@ class Run:
                 scripts=None if preparation is None else preparation.scripts,
                 calibration=self.calibration,
             )
+            if self.spec.save_bodies:
+                plans = self._with_bodies(plans)
             check = (lambda: None) if preparation is None else preparation.check
             with preparation or nullcontext(), Coordinator(plans, board, check=check) as self._coordinator:
+                if self._interrupts:
+                    self._coordinator.interrupt()
                 try:
                     yield
                 finally:
@@ -268,6 +289,14 @@ class Run:
         finally:
             self._coordinator = None
             board.close()
+
+    def _with_bodies(self, plans: list[WorkerPlan]) -> list[WorkerPlan]:
+        folder = self.run_dir / "bodies" / ("" if self._part == 1 else f"part-{self._part}")
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise RunError(f"{folder} cannot be made: {error.strerror}") from None
+        return [replace(plan, bodies_path=str(folder / f"worker-{plan.worker:02}.jsonl")) for plan in plans]
 
     def _preparation(self, model: str, pin: bool) -> Preparation | None:
         """Where requests are prepared while the run goes on: beside the workers, if there is a core without one."""
@@ -280,6 +309,7 @@ class Run:
             len(self._cores),
             cpus=free if pin else None,
             longest_tokens=recipes.longest_tokens(self.spec),
+            environment=harmless_environment(planner.secrets(self.credentials, self.spec.proxy)),
         )
 
     def add(self, stage: StageSpec) -> int:
@@ -324,16 +354,19 @@ class Run:
     @property
     def is_interrupted(self) -> bool:
         """Whether no more is to be sent."""
-        return self._coordinator is not None and self._coordinator.is_interrupted
+        return self._interrupts > 0
 
     def interrupt(self) -> int:
-        """Stop, as Coordinator.interrupt; gives how often it has been asked for."""
-        assert self._coordinator is not None
-        return self._coordinator.interrupt()
+        """Stop, as Coordinator.interrupt, before the start and from other threads too; gives how often it was asked for."""
+        self._interrupts += 1
+        if self._coordinator is not None:
+            self._coordinator.interrupt()
+        return self._interrupts
 
     def ended(self, reason: str, words: str = "") -> None:
-        """Note in run.json how the run ended: finished, interrupted or failed."""
+        """Note in run.json how the run ended: finished, interrupted or failed. RunError if the disk does not take it."""
         self._facts["ended"] = {"reason": reason, "words": words}
+        self._facts["throttled_ms"] = (host.throttled_ns() - self._throttled_ns) // NS_PER_MS
         self._write()
 
     def _write(self) -> None:
@@ -343,6 +376,8 @@ class Run:
             fresh.write_bytes(orjson.dumps(self._facts, option=orjson.OPT_INDENT_2))
             fresh.replace(path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
             raise RunError(f"{path} cannot be written: {error.strerror}") from None
 
 

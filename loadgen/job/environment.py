@@ -1,0 +1,91 @@
+"""What the environment says of an endpoint: its URL and its key. Nobody else looks into it."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from loadgen.errors import UsageError
+from loadgen.spec import Spec
+from loadgen.spec.file import read_spec_file
+from loadgen.spec.layers import Document, Given, Layer, settled
+from loadgen.spec.refusals import flag
+
+if TYPE_CHECKING:
+    from loadgen.dialects.credentials import Credentials
+
+# The longest in use, OAuth tokens with many claims, have a few thousand.
+MOST_KEY_CHARACTERS: Final = 65536
+
+
+def spec_of(given: Layer, file: str | None, defaults: Mapping[str, object] | None = None) -> Spec:
+    """A checked Spec from settings over a spec file, the environment and a command's own defaults (values by setting).
+
+    UsageError names what is wrong, and where.
+    """
+    url = os.environ.get("OPENAI_BASE_URL")
+    return settled(
+        given,
+        Document({}) if file is None else read_spec_file(file),
+        {name: Given(value, flag(name)) for name, value in (defaults or {}).items()}
+        | ({"url": Given(url, "OPENAI_BASE_URL")} if url else {}),
+    )
+
+
+def credentials(spec: Spec, key: str | None = None) -> "Credentials":
+    """What proves to the endpoint who asks: a `key` from Python, else from the environment or a file; never from the command
+    line, where every user of this machine could read it. UsageError where it is not where it should be. The API is known.
+    """
+    from loadgen.dialects import find
+    from loadgen.dialects.credentials import Credentials
+
+    headers = []
+    for name, variable in spec.header_env:
+        if not (value := os.environ.get(variable)):
+            raise UsageError(f"--header-env: the environment variable {variable} of {name} is not set")
+        headers.append((name, value))
+    return Credentials(key or _key(spec, find(spec.api).key_variables), tuple(headers))
+
+
+def _key(spec: Spec, variables: tuple[str, ...]) -> str | None:
+    if spec.api_key_file is not None:
+        return _key_of_file(spec.api_key_file)
+    if spec.api_key_env is not None:
+        if not (key := os.environ.get(spec.api_key_env)):
+            raise UsageError(f"--api-key-env: the environment variable {spec.api_key_env} is not set")
+        return key
+    return next((key for variable in variables if (key := os.environ.get(variable))), None)
+
+
+def _key_of_file(path: str) -> str:
+    try:
+        if path == "-":
+            key = sys.stdin.read(MOST_KEY_CHARACTERS + 1)
+        else:
+            with open(path, encoding="utf-8") as file:
+                key = file.read(MOST_KEY_CHARACTERS + 1)
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(
+            f"--api-key-file: {path!r} cannot be read ({words}); allowed is a file that holds the key alone"
+        ) from None
+    key = key.strip()
+    if not key or len(key) > MOST_KEY_CHARACTERS or len(key.split()) != 1:
+        raise UsageError(f"--api-key-file: {path!r} holds no key; allowed is a file that holds the key alone")
+    return key
+
+
+def databricks_url(endpoint: str) -> Given:
+    """Where an endpoint of Databricks model serving is asked. UsageError if the workspace is not known."""
+    from urllib.parse import quote
+
+    host = (os.environ.get("DATABRICKS_HOST") or "").strip().rstrip("/")
+    if not host:
+        raise UsageError(
+            "--databricks-endpoint: DATABRICKS_HOST is not set; allowed is https://WORKSPACE.cloud.databricks.com"
+        )
+    if not endpoint.strip():
+        raise UsageError("--databricks-endpoint: the name is empty; allowed is the name of a serving endpoint")
+    if "://" not in host:
+        host = f"https://{host}"
+    return Given(f"{host}/serving-endpoints/{quote(endpoint.strip(), safe='')}/invocations", "DATABRICKS_HOST")

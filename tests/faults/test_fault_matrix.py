@@ -1,0 +1,67 @@
+"""The fault matrix: what servers do wrong, over both transports, with exact accounts: it costs one request alone."""
+
+import random
+from collections import Counter
+
+import pytest
+from misbehaving import FAULTS, GOOD, Fault, Misbehaving, misbehaving
+from runs import Ran, accounts_are_even, ran
+
+TRANSPORTS = ("kernel", "aiohttp")
+LIMITS = ("--first-byte-timeout", "1500ms", "--idle-timeout", "1500ms", "--timeout", "4s")
+
+
+def interleaved() -> list[Fault]:
+    return [each for fault in FAULTS.values() for each in (fault, GOOD)]
+
+
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def one_by_one(request, tmp_path_factory) -> tuple[Ran, Misbehaving]:
+    """Every fault once, each followed by a good response, on one slot: request 2k meets fault k."""
+    run_dir = tmp_path_factory.mktemp("faults") / "run"
+    with misbehaving(interleaved()) as server:
+        arguments = ("--transport", request.param, "--concurrency", 1, "--requests", 2 * len(FAULTS), *LIMITS)
+        return ran(server.url, run_dir, *arguments), server
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_classed_and_keeps_what_came(name, one_by_one):
+    run, _ = one_by_one
+    row = run.rows[2 * list(FAULTS).index(name)]
+    fault = FAULTS[name]
+    assert (row["error"], len(row["event_ns"]), row["status"]) == (fault.error, fault.events, fault.status)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_request_behind_a_fault_is_none_the_worse(name, one_by_one):
+    run, _ = one_by_one
+    row = run.rows[2 * list(FAULTS).index(name) + 1]
+    assert (row["error"], len(row["event_ns"]), row["status"]) == (GOOD.error, GOOD.events, 200)
+
+
+def test_the_run_over_all_faults_ends_by_itself_with_even_accounts(one_by_one):
+    run, server = one_by_one
+    assert run.status == 0, run.complained
+    accounts_are_even(run)
+    assert [row["request_id"] for row in run.rows] == list(range(2 * len(FAULTS)))
+    (stage,) = run.summary["stages"]
+    expected = Counter(fault.error for fault in interleaved())
+    completed = expected.pop(None)
+    assert stage["requests"]["sent"] == 2 * len(FAULTS)
+    assert stage["requests"]["completed"] == completed
+    assert Counter(stage["requests"]["errors"]) == expected
+    assert len(server.requests) == 2 * len(FAULTS), "every request came, and none of them changed on the way"
+    assert not server.swallowed, "no flood was taken to its end"
+    assert {reason["code"] for reason in run.summary["verdict"]["reasons"]} >= {"errors"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_many_faults_at_once_are_all_accounted_for(transport, run):
+    plan = 2 * interleaved()
+    random.Random(1).shuffle(plan)
+    with misbehaving(plan) as server:
+        done = run(server.url, "--transport", transport, "--concurrency", 8, "--requests", len(plan), *LIMITS)
+    assert done.status == 0, done.complained
+    seen = Counter((row["error"], len(row["event_ns"]), row["status"]) for row in done.rows)
+    assert seen == Counter((fault.error, fault.events, fault.status) for fault in plan)
