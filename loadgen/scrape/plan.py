@@ -31,7 +31,8 @@ class ScrapePlan:
     environment: dict[str, str] | None = field(default=None, repr=False)
     """Of the process; None: that of this one."""
     saying_fd: int = -1
-    """Where the process says what is wrong with a source: a line of JSON {"source", "words"} each."""
+    """Where the process says what is wrong with a source: a line of JSON {"source", "words"} each;
+    without words that it is ready."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """The scraping process as the coordinator's side has it: start it, tell it of stages, say what it says, end it.
 
-Nothing here waits for it while the run goes on, and nothing that becomes of it ends the run.
+Nothing here waits for it once the run goes on, and nothing that becomes of it ends the run.
 """
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
 import time
@@ -18,6 +19,9 @@ import orjson
 
 from loadgen.clock import NS_PER_S
 from loadgen.scrape.plan import Borders, ScrapePlan
+
+READY_S: Final = 10.0
+"""For it to start: whoever starves it longer has a run without its first scrapes."""
 
 LEAVE_S: Final = 5.0
 """For the last scrapes and the last batch, before it is killed."""
@@ -54,6 +58,12 @@ class Scraper:
         os.close(mouth)
         self._line: Connection[Any, None] = Connection(end, readable=False)
         self._send(replace(self._plan, saying_fd=mouth, environment=None))
+        try:
+            # It starts as slowly as a worker, and must not miss the first border; a pipe that closes is readable, too.
+            select.select([self._ear], [], [], READY_S)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -86,7 +96,8 @@ class Scraper:
         *lines, self._said = self._said.split(b"\n")
         for line in lines:
             told = orjson.loads(line)
-            self._say(f"--scrape {self._plan.sources[told['source']].shown}: {told['words']}")
+            if told["words"]:  # without: it is ready
+                self._say(f"--scrape {self._plan.sources[told['source']].shown}: {told['words']}")
         if not self._lost and not self._line.closed and self._process.poll() is not None:
             self._lost = True
             self._say("--scrape: the scraping process has ended; the run goes on without it")

@@ -81,6 +81,7 @@ class Sampler:
         loop.add_reader(self._line.fileno(), self._hear)
         origin_ns = monotonic_ns()
         self._recording.write(self._missed)  # the file can be read from the first moment
+        self._tell({"source": -1, "words": ""})  # ready
         for source in range(len(self._plan.sources)):
             self._begin(self._keep_scraping(source, origin_ns))
         try:
@@ -180,8 +181,11 @@ class Sampler:
         if (source, words) in self._said or sum(one == source for one, _ in self._said) >= 3:
             return
         self._said.add((source, words))
+        self._tell({"source": source, "words": words})
+
+    def _tell(self, told: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._plan.saying_fd, orjson.dumps({"source": source, "words": words}) + b"\n")
+            os.write(self._plan.saying_fd, orjson.dumps(told) + b"\n")
 
 
 async def _until(at_ns: int) -> None:
