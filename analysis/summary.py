@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from analysis import metrics, rates, slo, watches
 from analysis.bootstrap import block_bootstrap, design_effect, quantile_intervals, wilson
-from analysis.captures import ABSENT, Capture, Integers, Run, open_run
+from analysis.captures import ABSENT, Capture, Integers, Run, open_run, part_of
 from analysis.closeups import CloseUp
 from analysis.confidence import MOST_BLOCKS, halves, sample_floor
 from analysis.curves import curve
 from analysis.histogram import Histogram, LogLine, merge, percentiles, write_log
 from analysis.jobs import stage_tallies
 from analysis.queueing import growth, scatter_of
+from analysis.server import read_scrapes, run_server, stage_server
 from analysis.tally import StageTally
 from analysis.verdict import verdict
 from analysis.window import is_open_loop, stage_marks, stage_window
@@ -124,6 +125,11 @@ def _analyse(run_dir: Path, jobs: int) -> Analysis:
         "stages": [_stage(plans[stage], tally, run) for stage, tally in shown.items()],
         "skipped": [_skipped(plan) for plan in plans.values() if _outcome(plan) == "skipped"],
     }
+    scrapes = read_scrapes(run_dir)
+    summary["server"] = run_server(scrapes.values())
+    for told in summary["stages"]:
+        plan, window = plans[told["stage"]], tallies[told["stage"]].window
+        told["server"] = stage_server(scrapes.get(part_of(plan)), window, told)
     summary["curve"] = curve(summary["stages"], {stage: _histograms(tally) for stage, tally in shown.items()})
     summary["verdict"] = verdict(summary)
     first_ns = min((tally.window.begin_ns for tally in tallies.values()), default=0)

@@ -269,6 +269,64 @@ def turn_table(stages: Sequence[Facts]) -> Table | None:
     return table
 
 
+def server_table(stages: Sequence[Facts]) -> Table | None:
+    """What the server's own metrics said, a row a stage; None where nobody scraped."""
+    told = [stage for stage in stages if stage.get("server")]
+    if not told:
+        return None
+    table = _table(12, padding=0)
+    for title in ("\nrunning", "\nwaiting", "KV\nmax", "prefix\nhits", "pre-\nempted", "GPU\nmean"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("TTFT\nmean", "client\n+", "E2E\nmean", "client\n+"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for stage in told:
+        server = stage["server"]
+        running, waiting, kv, gpu = (
+            server[name] or {} for name in ("running", "waiting", "kv_cache_share", "gpu_share")
+        )
+        table.add_row(
+            Text(plain(load_words(stage["load"]))),
+            short(running.get("mean")),
+            short(waiting.get("mean")),
+            _share(kv.get("max")),
+            _share(server["prefix_hit_share"]),
+            short(server["preemptions"]),
+            _share(gpu.get("mean")),
+            *(
+                short((server[metric] or {}).get(name))
+                for metric in ("ttft_ms", "e2e_ms")
+                for name in ("mean", "client_minus_server")
+            ),
+        )
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def server_notes(summary: Facts) -> list[Text]:
+    """Which pages of metrics could not be read, or only now and then; and restarts of the server."""
+    notes = []
+    for source in summary.get("server") or ():
+        url, scrapes, failed = plain(source["url"]), source["scrapes"], source["failed"]
+        if failed:
+            words = "; ".join(f"{plain(words)} ({count})" for words, count in source["errors"].items())
+            notes.append(Text(f"{url}: {failed} of {scrapes} scrapes failed: {words}"))
+        if source["missed"]:
+            notes.append(Text(f"{url}: {source['missed']} scrapes were left out, for it had not answered those before"))
+        if source["bad_lines"] or source["left_out"]:
+            words = f"{source['bad_lines']} lines are no samples, {source['left_out']} samples were too many"
+            notes.append(Text(f"{url}: {words}"))
+    notes += [
+        Text(f"{plain(stage['name'])}: {plain(source['url'])} began to count anew: a restart?")
+        for stage in summary["stages"]
+        for source in (stage.get("server") or {}).get("sources", ())
+        if source["restarts"]
+    ]
+    return notes
+
+
 def _count(value: int) -> str:
     return short(value) if value >= 100_000 else f"{value:,}"
 

@@ -8,6 +8,7 @@ numbers that belong together is written payload first, key last.
 import mmap
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Final
 
 START_STAGE, START_NS, ORDER = range(3)
@@ -55,10 +56,28 @@ def bucket_of(duration_ns: int) -> int:
     return min(octave * 8 + ((us << 3 >> octave) & 7), BUCKETS - 1)
 
 
+def bucket_end_ns(bucket: int) -> int:
+    """Where a bucket ends, ns."""
+    octave, eighth = divmod(bucket, 8)
+    return int((1 << octave) * (1 + (eighth + 1) / 8) * 1000)
+
+
 def bucket_middle_ns(bucket: int) -> int:
     """The middle of a bucket, ns."""
     octave, eighth = divmod(bucket, 8)
     return int((1 << octave) * (1 + (eighth + 0.5) / 8) * 1000)
+
+
+def percentile_ns(counts: Sequence[int], percentile: float) -> int | None:
+    """A rough percentile (6 %) of a histogram's counts, ns; None without values."""
+    total = sum(counts)
+    wanted = total * percentile / 100
+    seen = 0
+    for bucket, count in enumerate(counts):
+        seen += count
+        if total and seen >= wanted:
+            return bucket_middle_ns(bucket)
+    return None
 
 
 class Board:
@@ -96,22 +115,10 @@ class Board:
         """The index of a worker's histogram in `numbers`."""
         return _ORDERS + worker * _BLOCK + 16 + histogram * BUCKETS
 
-    def percentile_ns(self, histogram: int, percentile: float) -> int | None:
-        """A rough percentile (6 %) over all workers, ns; None without values."""
-        counts = [0] * BUCKETS
-        for worker in range(self.workers):
-            first = self.histogram_at(worker, histogram)
-            for bucket, count in enumerate(self.numbers[first : first + BUCKETS]):
-                counts[bucket] += count
-        wanted = sum(counts) * percentile / 100
-        if not wanted:
-            return None
-        seen = 0
-        for bucket, count in enumerate(counts):
-            seen += count
-            if seen >= wanted:
-                return bucket_middle_ns(bucket)
-        return None
+    def counts(self, histogram: int) -> tuple[int, ...]:
+        """A histogram's counts by bucket over all workers."""
+        firsts = [self.histogram_at(worker, histogram) for worker in range(self.workers)]
+        return tuple(map(sum, zip(*(self.numbers[first : first + BUCKETS] for first in firsts), strict=True)))
 
     def clear_stage(self, worker: int) -> None:
         """Zero what counts one stage, and forget the words of its failures."""

@@ -73,6 +73,12 @@ class StageNow:
     cpu_ns: tuple[int, ...]
     """Per worker, since its start."""
     draining: bool
+    start_ns: int = 0
+    """CLOCK_MONOTONIC."""
+    ttft_p99_ns: int | None = None
+    ttft_counts: tuple[int, ...] = ()
+    """By bucket of the board, of this stage; likewise for the time per output token."""
+    tpot_counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +189,7 @@ class Coordinator:
         start_ns = monotonic_ns() + START_LEAD_NS
         board.numbers[b.START_NS] = start_ns
         board.numbers[b.START_STAGE] = stage
+        watch(self._now(stage, start_ns))  # some 50 ms before it starts
         slots = sum(plan.load.slots for plan in plans if isinstance(plan.load, ClosedLoad))
         hopeless = cut = ""
         next_tick_s = next_judgement_s = time.monotonic()
@@ -215,6 +222,7 @@ class Coordinator:
     def _now(self, stage: int, start_ns: int) -> StageNow:
         board = self._board
         workers = range(board.workers)
+        ttft_counts, tpot_counts = board.counts(b.TTFT), board.counts(b.TPOT)
         return StageNow(
             stage=stage,
             elapsed_s=(monotonic_ns() - start_ns) / NS_PER_S,
@@ -228,12 +236,16 @@ class Coordinator:
             events=board.total(b.EVENTS),
             reads=board.total(b.READS),
             decoded_reads=board.total(b.DECODED_READS),
-            ttft_p50_ns=board.percentile_ns(b.TTFT, 50),
-            tpot_p50_ns=board.percentile_ns(b.TPOT, 50),
+            ttft_p50_ns=b.percentile_ns(ttft_counts, 50),
+            tpot_p50_ns=b.percentile_ns(tpot_counts, 50),
             lag_ns=max(board.get(worker, b.LAG_NS) for worker in workers),
             lateness_ns=max(board.get(worker, b.LATENESS_NS) for worker in workers),
             cpu_ns=tuple(board.get(worker, b.CPU_NS) for worker in workers),
             draining=board.numbers[b.ORDER] != b.RUN,
+            start_ns=start_ns,
+            ttft_p99_ns=b.percentile_ns(ttft_counts, 99),
+            ttft_counts=ttft_counts,
+            tpot_counts=tpot_counts,
         )
 
     def words(self) -> str:

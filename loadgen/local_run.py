@@ -17,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -24,11 +25,13 @@ from loadgen import __version__, host, planner, recipes
 from loadgen.board import Board
 from loadgen.clock import NS_PER_MS
 from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher, harmless_environment
+from loadgen.dialects import find
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
 from loadgen.plan import Target, WorkerPlan
 from loadgen.preparation import Preparation
 from loadgen.schedule.stage import Schedule, schedule
+from loadgen.scrape.plan import ScrapePlan, Source
 from loadgen.spec import Spec, StageSpec
 from loadgen.workload.script import Calibration
 
@@ -182,6 +185,36 @@ class Run:
     def workers(self) -> int:
         """How many workers it will have."""
         return len(self._cores)
+
+    @property
+    def run_id(self) -> str:
+        """The same in every file of the run."""
+        run_id: str = self._facts["run_id"]
+        return run_id
+
+    def scrape_plan(self, urls: Sequence[str], every_ns: int) -> ScrapePlan:
+        """How to sample these pages beside the run, which must have been started: off the workers' cores where possible.
+
+        The key and secret headers go to pages of the endpoint itself alone.
+        """
+        name, value = find(self.spec.api).auth
+        key, headers = self.credentials.key, self.credentials.headers
+        fields = (*([(name, value.format(key=key))] if key else []), *headers)
+        free = [cpu for cpu in host.usable_cores() if cpu not in self._cores]
+        return ScrapePlan(
+            sources=tuple(
+                Source(url, url.partition("?")[0], fields if _origin(url) == _origin(self.spec.url) else ())
+                for url in urls
+            ),
+            every_ns=every_ns,
+            path=str(capture_folder(self.run_dir, self._part) / "scrape.arrow"),
+            run_id=self.run_id,
+            cpus=tuple(free) if free and hasattr(os, "sched_setaffinity") else None,
+            tls_ca=self.spec.tls_ca,
+            insecure=self.spec.insecure,
+            secrets=planner.secrets(self.credentials, self.spec.proxy),
+            environment=harmless_environment(planner.secrets(self.credentials, self.spec.proxy)),
+        )
 
     @property
     def stages_left(self) -> list[int]:
@@ -346,6 +379,11 @@ class Run:
             with contextlib.suppress(OSError):
                 fresh.unlink(missing_ok=True)
             raise RunError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _ranges(cpus: list[int]) -> str:

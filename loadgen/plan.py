@@ -102,6 +102,8 @@ class UsersPlan:
     """Who leaves does so after so many tokens (unit "count"), or so long after the send ("duration")."""
     retries: int = 0
     """How often a request that was refused (429, 503) is tried again."""
+    traceparent: "Traceparent | None" = None
+    """Each request gets one."""
     scripted_sessions: bool = False
     """Units are sessions whose turns are the script's; `turns` is then None."""
 
@@ -109,6 +111,15 @@ class UsersPlan:
     def has_sessions(self) -> bool:
         """Whether units are sessions."""
         return self.turns is not None or self.scripted_sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Traceparent:
+    """The header of that name, which goes into a request behind its first line, `at` bytes from its beginning."""
+
+    at: int
+    run_id: bytes
+    """16 hex digits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from loadgen.plan import (
     StagePlan,
     Talk,
     Target,
+    Traceparent,
     UsersPlan,
     WorkerPlan,
 )
@@ -393,7 +394,7 @@ def _open_load(stage: StageSpec, made: Schedule, worker: int, workers: int, most
     )
 
 
-def users(spec: Spec) -> UsersPlan:
+def users(spec: Spec, traceparent: Traceparent | None = None) -> UsersPlan:
     """How users behave."""
     how = recipes.file_of(spec)
     return UsersPlan(
@@ -406,6 +407,7 @@ def users(spec: Spec) -> UsersPlan:
         cancel_share=spec.cancel.share if spec.cancel is not None else 0.0,
         cancel_after=spec.cancel.after if spec.cancel is not None else None,
         retries=spec.retries,
+        traceparent=traceparent,
     )
 
 
@@ -442,7 +444,9 @@ def worker_plans(
     """A plan a worker, without the stages; `cores`, `capture_paths` and `scripts` hold one entry for each."""
     workers = len(cores)
     worded = wording(spec)
-    requests = pool(spec, model, head(spec, where, credentials), calibration)
+    head_bytes = head(spec, where, credentials)
+    requests = pool(spec, model, head_bytes, calibration)
+    traceparent = Traceparent(head_bytes.index(b"\r\n") + 2, run_id.encode()) if spec.traceparent else None
     metadata = {
         "schema": SCHEMA_VERSION,
         "loadgen": __version__,
@@ -465,7 +469,7 @@ def worker_plans(
             wording=worded,
             target=where,
             limits=limits(spec),
-            users=users(spec),
+            users=users(spec, traceparent),
             pool=requests,
             script=None if scripts is None else scripts[worker],
             tokenizer=spec.tokenizer,

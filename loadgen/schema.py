@@ -107,6 +107,21 @@ CAPTURE_SCHEMA: Final = pa.schema(
 )
 
 
+# Two odd numbers: each step is a permutation of 0..2^64-1, and so is the whole.
+_SPREAD: Final = (0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93)
+_64_BITS: Final = (1 << 64) - 1
+
+
+def trace_number(request_id: int) -> int:
+    """What a request of a run is called in traces: 64 bits, never 0, another for each id, spread over all of them.
+
+    The trace id (W3C Trace Context, --traceparent) is run_id followed by its 16 hex digits, which are the span id too.
+    Spread, because samplers that go by the trace id take its last 56 bits for random.
+    """
+    number = (request_id + 1) * _SPREAD[0] & _64_BITS
+    return (number ^ number >> 32) * _SPREAD[1] & _64_BITS
+
+
 class CaptureError(Exception):
     """A capture that cannot be read, or captures that do not belong together; one sentence."""
 
@@ -131,3 +146,37 @@ def decode_metadata(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     if missing := [key for key in FILE_KEYS if key not in facts]:
         raise CaptureError(f"the capture's metadata is damaged: it has no {missing[0]}")
     return facts
+
+
+# The server's own metrics: capture/scrape.arrow (of a resumed run also in capture/part-N/), one row a sample, written by
+# loadgen.scrape. Batch metadata, key WATCH_KEY: {"scrapes": [...], "closing"}, each scrape (answered or not) with
+#     source      index into the file's `sources`
+#     t_send_ns, t_recv_ns  around it; its rows have the same
+#     border      true where it was made for the start or end of a window, or of a stage
+#     status      HTTP status, or null
+#     error       null, or why it holds nothing, in words
+#     bytes, samples, bad_lines, left_out
+# and `missed`, how many scrapes a source was too slow for so far, [n a source].
+
+SCRAPE_SCHEMA_VERSION: Final = 1
+
+SCRAPE_FILE_KEYS: Final = (
+    "scrape_schema",  # int, SCRAPE_SCHEMA_VERSION
+    "run_id",  # str
+    "sources",  # [str], URLs without query
+    "every_ns",  # int, between two scrapes of a source
+    "realtime_offset_ns",  # int, as in a capture
+)
+
+_texts = pa.dictionary(pa.int32(), pa.string())
+
+SCRAPE_SCHEMA: Final = pa.schema(
+    [
+        pa.field("t_send_ns", pa.int64(), nullable=False),  # CLOCK_MONOTONIC, as everything else
+        pa.field("t_recv_ns", pa.int64(), nullable=False),  # the whole page was there
+        pa.field("source", pa.uint16(), nullable=False),
+        pa.field("name", _texts, nullable=False),  # as the server wrote it, with _total, _bucket, _sum, _count
+        pa.field("labels", _texts, nullable=False),  # a JSON object, keys in order
+        pa.field("value", pa.float64(), nullable=False),  # finite
+    ]
+)

@@ -16,5 +16,6 @@ FORMATS: Final = {
     "json-aiperf": ("analysis.exports.aiperf", "stage-N.aiperf.json, as AIPerf's profile_export_aiperf.json"),
     "hlog": ("analysis.exports.hlog", "intervals.hlog, HdrHistograms by the second"),
     "perfetto": ("analysis.exports.perfetto", "trace.json, sampled requests for ui.perfetto.dev and chrome://tracing"),
+    "otlp": ("analysis.exports.otlp", "traces.otlp.jsonl, sampled requests as OpenTelemetry spans"),
     "openmetrics": ("analysis.exports.openmetrics", "metrics.txt, the summary in the text format of Prometheus"),
 }

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from analysis import metrics
-from analysis.captures import ABSENT
+from analysis.captures import ABSENT, COLUMNS
 from analysis.exports.files import whole
 from analysis.opened import Opened, opened
 from analysis.summary import summarize
@@ -28,6 +28,9 @@ COUNTERS_PID: Final = 1_000_000
 # Weyl's sequence by the golden ratio: multiples of it, cut to 64 bits, spread over all of them, and the smallest belong to
 # requests from all over the run.
 _SPREAD: Final = 0x9E3779B97F4A7C15
+
+KEPT: Final = ("worker", "status", "session_id", "finish_reason", "response_id")
+"""Of a sampled request, as the capture has them."""
 
 Request = dict[str, Any]
 
@@ -48,7 +51,7 @@ def write(run_dir: Path, out_dir: Path, sample: int) -> list[Path]:
 def sampled(run: Opened, sample: int) -> list[Request]:
     """So many requests that were sent, from all over the run, the same ones each time; by the time of the send."""
     kept: list[tuple[int, int, Request]] = []
-    for number, piece in enumerate(run.pieces(also=("worker", "status"))):
+    for number, piece in enumerate(run.pieces(also=tuple(name for name in KEPT if name not in COLUMNS))):
         rows = piece.rows
         request_ids = piece.batch.column("request_id").to_numpy()
         with np.errstate(over="ignore"):
@@ -60,7 +63,6 @@ def sampled(run: Opened, sample: int) -> list[Request]:
             one = {
                 "request_id": int(request_ids[at]),
                 "stage": piece.stage,
-                "worker": piece.batch.column("worker")[at].as_py(),
                 "due_ns": int(due_ns[at]),
                 "sent_ns": int(rows.sent_ns[at]),
                 "connect_ns": int(rows.connect_ns[at]),
@@ -71,7 +73,7 @@ def sampled(run: Opened, sample: int) -> list[Request]:
                 "prompt_tokens": int(rows.prompt_tokens[at]),
                 "output_tokens": int(output_tokens[at]),
                 "error": rows.error[at].as_py(),
-                "status": piece.batch.column("status")[at].as_py(),
+                **{name: piece.batch.column(name)[at].as_py() for name in KEPT},
             }
             item = (-int(spread[at]), number, one)
             if len(kept) < sample:

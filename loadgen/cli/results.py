@@ -73,6 +73,12 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
                 say(table)
         for note in tables.footnotes(stages):
             say(note)
+    if (table := tables.server_table(stages)) is not None:
+        say("")
+        say(Text("the server's own metrics, ms; client +: by how much our mean is longer", style="dim"))
+        say(table)
+    for note in tables.server_notes(summary):
+        say(note)
     picture = charts.throughput_latency(summary["curve"], width=width, ascii_only=not can_draw)
     if picture:
         say("")

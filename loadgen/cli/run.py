@@ -9,12 +9,14 @@ from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
 from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded
+from loadgen.cli.watching import watch_options, watching_of
 from loadgen.job import every_stage, make_load, prepared
 
 
 @click.command(short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load.")
 @load_options()
 @safety_options
+@watch_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
 @click.option("--no-html", is_flag=True, help="Write no report.html.")
@@ -38,9 +40,9 @@ def command(
     """
     from rich.console import Console
 
-    spec, console = spec_of(flags), Console()
+    watching, spec, console = watching_of(flags), spec_of(flags), Console()
     agree = agreement(console, Prices(price_input, price_output), yes=yes, state=of_stages)
     wants_baseline = spec.cooldown_s > 0 and not no_check
-    job = prepared(spec, out, console, no_check=no_check, wants_baseline=wants_baseline, agree=agree)
+    job = prepared(spec, out, console, no_check=no_check, wants_baseline=wants_baseline, agree=agree, watching=watching)
     make_load(job, every_stage, command="run")
     concluded(job, strict=strict, page=not no_html)

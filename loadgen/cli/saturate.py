@@ -11,6 +11,7 @@ from loadgen.cli.durations import DurationType
 from loadgen.cli.expectation import Prices
 from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded
+from loadgen.cli.watching import watch_options, watching_of
 from loadgen.job import prepared
 from loadgen.job.saturate import CHOSEN_HERE, saturate, searched
 
@@ -40,6 +41,7 @@ NS_PER_S: Final = 1_000_000_000
     help="The first load  [default: 1 in flight, or the rate of one request at a time].",
 )
 @click.option("--most", type=click.FloatRange(min=0, min_open=True), help="The highest load to try.")
+@watch_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option(
@@ -69,10 +71,12 @@ def command(
     from rich.console import Console
 
     # A load among the flags puts the stages of a spec file out of force.
+    watching = watching_of(flags)
     spec = searched(spec_of(flags | {mode: "1"}))
     console, prices = Console(), Prices(price_input, price_output)
     agree = agreement(console, prices, yes=yes, state=of_search(mode, budget / NS_PER_S, most))
-    job = prepared(replace(spec, stages=()), out, console, no_check=False, wants_baseline=True, agree=agree)
+    empty = replace(spec, stages=())
+    job = prepared(empty, out, console, no_check=False, wants_baseline=True, agree=agree, watching=watching)
     told = saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
     concluded(job, strict=False, page=not no_html)
     if strict and (told is None or told["limited_by"] != "server"):

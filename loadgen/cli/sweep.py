@@ -9,6 +9,7 @@ from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
 from loadgen.cli.options import load_options, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded
+from loadgen.cli.watching import watch_options, watching_of
 from loadgen.errors import UsageError
 from loadgen.job import prepared
 from loadgen.job.sweep import CHECK_REQUESTS, DEFAULTS, MOST_CHECK_REQUESTS, resumed, sweep, with_warm_up
@@ -26,6 +27,7 @@ from loadgen.job.sweep import CHECK_REQUESTS, DEFAULTS, MOST_CHECK_REQUESTS, res
     show_default=True,
     help="Requests before the first level: they warm the endpoint up, and show how it counts a prompt's tokens.",
 )
+@watch_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option(
     "--resume",
@@ -59,7 +61,7 @@ def command(
     """
     from rich.console import Console
 
-    console = Console()
+    console, watching = Console(), watching_of(flags)
     agree = agreement(console, Prices(price_input, price_output), yes=yes, state=of_stages)
     if resume is not None:
         # An option that may be given several times is an empty tuple where it was not given.
@@ -69,13 +71,13 @@ def command(
             )
         if out is not None:
             raise UsageError("--out: --resume writes into the run that it goes on with; leave it out")
-        job = resumed(resume, console, no_check=no_check, agree=agree)
+        job = resumed(resume, console, no_check=no_check, agree=agree, watching=watching)
     else:
         if parallel is not None:
             if flags["concurrency"] is not None:
                 raise UsageError("--parallel, --concurrency: these are the same; give one of the two")
             flags["concurrency"] = parallel
         spec = with_warm_up(spec_of(flags, DEFAULTS), check_requests)
-        job = prepared(spec, out, console, no_check=no_check, wants_baseline=True, agree=agree)
+        job = prepared(spec, out, console, no_check=no_check, wants_baseline=True, agree=agree, watching=watching)
     sweep(job)
     concluded(job, strict=strict, page=not no_html)

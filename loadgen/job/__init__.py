@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loadgen.blotting import blotted
 from loadgen.errors import EndpointError, LoadgenError, RunError
+from loadgen.job.watching import Watching
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis.summary import Analysis
-    from loadgen.coordinator import Judge, Outcome
+    from loadgen.coordinator import Judge, Outcome, StageNow
     from loadgen.dialects.dialect import Dialect
     from loadgen.job.progress import Progress
     from loadgen.local_run import Run
@@ -54,6 +55,7 @@ class Job:
     words: str = ""
     """What went wrong, if something did."""
     outcomes: list["Outcome"] = field(default_factory=list)
+    watching: Watching = field(default_factory=Watching)
     complaints: list[str] = field(default_factory=list)
     """What could not be written, and costs no number."""
 
@@ -158,8 +160,13 @@ class Job:
         """Run a stage. It is cut by what `judge` says, or by --abort-on."""
         from loadgen.job.breaker import breaker, first_of
 
+        def watch(now: "StageNow") -> None:
+            self.watching.look(now, self.run.stages[number])
+            progress(now)
+
         judges = [breaker(self.run.stages[number], self.run.spec.abort_on), judge]
-        outcome = self.run.stage(number, progress, first_of(judges))
+        outcome = self.run.stage(number, watch, first_of(judges))
+        self.watching.stage_ended()
         self.outcomes.append(outcome)
         self.interrupted = outcome.reason == "interrupted"
         return outcome
@@ -210,6 +217,7 @@ def prepared(
     resume: dict[str, Any] | None = None,
     wants_baseline: bool = False,
     agree: "Callable[[Run], None] | None" = None,
+    watching: Watching | None = None,
 ) -> Job:
     """A job whose endpoint has answered one request; nothing is written yet. What cannot be done is refused before that.
 
@@ -228,7 +236,7 @@ def prepared(
     made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume)
     if agree is not None:
         agree(made)
-    job = Job(made, spec.model or "", console, resumed=resume is not None)
+    job = Job(made, spec.model or "", console, resumed=resume is not None, watching=watching or Watching())
     job.find_model()
     if was_auto and not no_check:
         job.find_api()
@@ -258,6 +266,7 @@ def make_load(
         with (
             job.run.started(job.model, **facts),
             Progress(job.run.stages, job.console) as progress,
+            job.watching.of_run(job.run, job.model, progress.say),
             interruptible(job.run.interrupt, progress),
         ):
             if sys.platform == "linux" or has_own_process():

@@ -1,33 +1,58 @@
-"""What a run shows while it goes on: a live table in a terminal, a plain line now and then elsewhere."""
+"""What a run shows while it goes on: numbers with their recent course in a terminal, a plain line now and then elsewhere.
+
+All of it is read off the board by the coordinator, which is nice: the workers pay nothing.
+"""
 
 import time
 from collections import deque
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
+from loadgen.board import percentile_ns
 from loadgen.coordinator import StageNow
+from loadgen.job.sparkline import ASCII, BLOCKS, sparkline
 
 PLAIN_EVERY_S: Final = 5.0
 
-# The rate shown is that of the last seconds: long enough to be steady over responses that end all at once.
+# Rates and percentiles shown are those of the last seconds: long enough to be steady over responses that end all at once.
 RATE_S: Final = 3.0
 
-LEAST_WANTED: Final = ("CPU", "left", "lag")
-"""The columns that go first where the terminal is too narrow for all."""
+MOST_KEPT: Final = 240
+"""Looks, two a second: as many as the widest line shows."""
+
+LEAST_HEIGHT: Final = 9
+"""Of a terminal that has room for the courses; a lower one shows the two lines around them."""
+
+WIDEST: Final = 120
+
+COURSES: Final = (("tokens/s", ""), ("TTFT p50", "ms"), ("TTFT p99", "ms"), ("in flight", ""), ("lag", "ms"))
+"""What has a line of its own, and its unit."""
+
+
+class _Look(NamedTuple):
+    """The sums at one moment; of their differences the rates are made."""
+
+    at_s: float
+    reads: int
+    cpu_ns: int
+    ttft_counts: tuple[int, ...]
 
 
 class Progress:
-    """Called with each StageNow. A context manager: the live table is taken away at the end."""
+    """Called with each StageNow. A context manager: the live view is taken away at the end."""
 
     def __init__(self, stages: list[dict[str, Any]], console: Console) -> None:
         self._stages = stages  # as in run.json
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._seen: deque[tuple[float, int, int]] = deque()
+        can_move = console.is_terminal and not console.is_dumb_terminal
+        self._live = Live(console=console, auto_refresh=False, transient=True) if can_move else None
+        self._levels = BLOCKS if console.encoding.lower().startswith("utf") else ASCII
+        self._seen: deque[_Look] = deque()
+        self._courses: dict[str, deque[float | None]] = {name: deque(maxlen=MOST_KEPT) for name, _ in COURSES}
         self._plain_due_s = 0.0
         self._stage = -1
         self.latest: StageNow | None = None
@@ -55,30 +80,67 @@ class Progress:
             self._seen.clear()
             self._plain_due_s = 0.0
         at_s = time.monotonic()
-        self._seen.append((at_s, now.reads, sum(now.cpu_ns)))
-        while self._seen[-1][0] - self._seen[0][0] > RATE_S:
+        self._seen.append(_Look(at_s, now.reads, sum(now.cpu_ns), now.ttft_counts))
+        while at_s - self._seen[0].at_s > RATE_S:
             self._seen.popleft()
         if self._live is not None:
-            self._live.update(self._table(now), refresh=True)
-        elif now.sent and at_s >= self._plain_due_s:
+            self._keep(now)
+            self._live.update(self._view(now), refresh=True)
+        elif at_s >= self._plain_due_s and now.sent:
             self._plain_due_s = at_s + PLAIN_EVERY_S
             self.say("  ".join(f"{name} {value}" for name, value in self._cells(now)))
 
-    def _table(self, now: StageNow) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        cells = self._cells(now)
-        for least in LEAST_WANTED:  # a narrow terminal would cut every column short
-            if sum(max(len(name), len(value)) + 2 for name, value in cells) > self._console.width:
-                cells = [cell for cell in cells if cell[0] != least]
-        for name, _ in cells:
-            table.add_column(name, justify="right")
-        table.add_row(*(value for _, value in cells))
-        return table
+    def _keep(self, now: StageNow) -> None:
+        """The courses go on through all stages, so that the steps between them show."""
+        values = {
+            "tokens/s": self._tokens_per_s(now),
+            "TTFT p50": self._ttft_ms(now, 50),
+            "TTFT p99": self._ttft_ms(now, 99),
+            "in flight": float(now.in_flight),
+            "lag": now.lag_ns / 1e6,
+        }
+        for name, value in values.items():
+            self._courses[name].append(value)
+
+    def _ttft_ms(self, now: StageNow, percentile: float) -> float | None:
+        """Of the requests that have ended in the last seconds; None where none has."""
+        before = self._seen[0].ttft_counts
+        if not now.ttft_counts or not before:
+            return None
+        recent = [count - then for count, then in zip(now.ttft_counts, before, strict=True)]
+        found_ns = percentile_ns(recent, percentile)
+        return None if found_ns is None else found_ns / 1e6
+
+    def _view(self, now: StageNow) -> Text:
+        width = min(self._console.width, WIDEST) - 1  # some terminals wrap a full line
+        cells = dict(self._cells(now))
+        lines = [
+            _fitting(Text("  ").join(_cell(name, cells.pop(name)) for name in ("stage", "elapsed", "left")), width)
+        ]
+        if self._console.height >= LEAST_HEIGHT:
+            lines += [self._course(name, unit, width) for name, unit in COURSES]
+            for name, _ in COURSES:
+                cells.pop(name, None)
+            cells.pop("TTFT", None)
+        lines.append(_fitting(Text("  ").join(_cell(name, value) for name, value in cells.items()), width))
+        return Text("\n").join(lines)
+
+    def _course(self, name: str, unit: str, width: int) -> Text:
+        """`name  value  its course  the largest of it`"""
+        values = self._courses[name]
+        latest = values[-1] if values else None
+        most = max((value for value in values if value is not None), default=None)
+        line = Text(f"{name:9} ", style="dim").append(f"{_amount(latest, unit):>10} ", style="not dim bold")
+        end = f" {'max' if self._levels is BLOCKS else 'most'} {_amount(most, unit):<10}"
+        line.append(
+            sparkline(list(values), max(width - len(line) - len(end), 0), levels=self._levels), style="not dim cyan"
+        )
+        return _fitting(line.append(end), width)
 
     def _cells(self, now: StageNow) -> list[tuple[str, str]]:
         is_open_loop = self._stages[now.stage]["load"]["mode"] == "rate"
         cells = [
-            ("stage", f"{now.stage + 1}/{len(self._stages)} {self._stages[now.stage]['name']}"),
+            ("stage", f"{now.stage + 1}/{len(self._stages)} {_plain(self._stages[now.stage]['name'])}"),
             ("elapsed", f"{max(now.elapsed_s, 0):.0f} s{self._phase(now)}"),
             ("left", _span(self._left_s(now))),
             *([("offered", f"{now.offered}")] if is_open_loop else []),
@@ -109,15 +171,16 @@ class Progress:
 
     def _tokens_per_s(self, now: StageNow) -> float | None:
         """Reads of the last seconds a second, times the events a read: events are only counted when a response has ended."""
-        (then_s, reads_then, _), (at_s, reads_now, _) = self._seen[0], self._seen[-1]
-        if at_s == then_s:
+        then, latest = self._seen[0], self._seen[-1]
+        if latest.at_s == then.at_s:
             return None
         events_a_read = now.events / now.decoded_reads if now.decoded_reads else 1.0
-        return (reads_now - reads_then) / (at_s - then_s) * events_a_read
+        return (latest.reads - then.reads) / (latest.at_s - then.at_s) * events_a_read
 
     def _cpu_share(self, now: StageNow) -> float:
-        (then_s, _, cpu_then), (at_s, _, cpu_now) = self._seen[0], self._seen[-1]
-        return (cpu_now - cpu_then) / 1e9 / (at_s - then_s) / len(now.cpu_ns) if at_s > then_s else 0.0
+        then, latest = self._seen[0], self._seen[-1]
+        span_s = latest.at_s - then.at_s
+        return (latest.cpu_ns - then.cpu_ns) / 1e9 / span_s / len(now.cpu_ns) if span_s > 0 else 0.0
 
     def _left_s(self, now: StageNow) -> float | None:
         """Until the last stage's sending ends, seconds; None where nothing has come back that could tell."""
@@ -139,6 +202,27 @@ def _sending_s(stage: dict[str, Any]) -> float | None:
         return None
     sending_s: float = stage["ramp_up_s"] + stage["warmup_s"] + stage["duration_s"]
     return sending_s
+
+
+def _cell(name: str, value: str) -> Text:
+    is_bad = name in ("failed", "dropped") and value != "0"
+    return Text(f"{name} ", style="dim").append(value, style="not dim red" if is_bad else "not dim")
+
+
+def _fitting(line: Text, width: int) -> Text:
+    line.truncate(max(width, 1))
+    return line
+
+
+def _plain(words: object) -> str:
+    """A name from a file without control characters, which could steer the terminal."""
+    return "".join(char if char.isprintable() else " " for char in str(words))
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    return _ms(round(value * 1e6)) if unit == "ms" else f"{value:,.0f}"
 
 
 def _ms(span_ns: int | None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from loadgen.errors import UsageError
 from loadgen.job import Job, every_stage, make_load, prepared
+from loadgen.job.watching import Watching
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +63,7 @@ def resumed(
     key: str | None = None,
     no_check: bool,
     agree: "Callable[[Run], None] | None" = None,
+    watching: Watching | None = None,
 ) -> Job:
     """The job of a run that was interrupted. UsageError where there is nothing to go on with."""
     from loadgen.spec import spec_of_json
@@ -88,4 +90,5 @@ def resumed(
         resume={name: facts[name] for name in ("run_id", "started_at")} | {"parts": parts, "stages": stages},
         wants_baseline=True,
         agree=agree,
+        watching=watching,
     )

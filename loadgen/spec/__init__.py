@@ -161,6 +161,8 @@ class Spec:
     early_stop: bool
     slo: dict[str, dict[str, float | None]] | None
     """Per metric of SLO_METRICS: {"percentile": 0..100 or None, "limit_ms"}."""
+    traceparent: bool = False
+    """A W3C Trace Context header with each request."""
     prefixes: Prefixes | None = None
     lengths: str | None = None
     """A file with pairs of input and output lengths."""

@@ -60,6 +60,8 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         raise UsageError(
             f"{called('turns')}: {spec.turns.text} is too large; allowed are up to {MOST_TURNS} turns a session"
         )
+    if spec.traceparent and any(name.lower() == "traceparent" for name, _ in spec.header):
+        raise UsageError(f"{called('traceparent')}: --header has a traceparent of its own; give one of the two")
     if not 0 <= spec.seed < 1 << 63:
         raise UsageError(f"{called('seed')}: {spec.seed} is out of range; allowed is 0 to 2^63 - 1")
     if spec.workers is not None:

@@ -418,6 +418,13 @@ SETTINGS: Final = {
         _duration("idle_timeout", help="Limit on silence in a stream.", default="2m"),
         _duration("timeout", help="Limit on a whole response.", default="20m"),
         Setting(
+            "traceparent",
+            read_switch,
+            "Send a traceparent header (W3C) with each request, so that the server's traces join those of loadgen export "
+            "--format otlp.",
+            False,
+        ),
+        Setting(
             "save_bodies",
             read_switch,
             "Keep every request and response in RUN/bodies, for the owner alone (mode 0600): prompts and answers are never "

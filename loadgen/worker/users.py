@@ -18,7 +18,8 @@ from typing import Final
 from loadgen import board as b
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.distribution import CANCEL_WHEN, CANCEL_WHO, RETRY, THINK, TURNS, uniform
-from loadgen.plan import UsersPlan
+from loadgen.plan import Traceparent, UsersPlan
+from loadgen.schema import trace_number
 from loadgen.worker.counting import OutputCounter
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Due, Pacer
@@ -72,6 +73,13 @@ class User:
         self.leaving: Due | None = None
 
 
+def traced(request: bytes, traceparent: Traceparent, request_id: int) -> bytes:
+    """The request with a traceparent header behind its first line: some 1 us, and two copies of the body."""
+    number = trace_number(request_id)
+    at, run_id = traceparent.at, traceparent.run_id
+    return b"%btraceparent: 00-%b%016x-%016x-01\r\n%b" % (request[:at], run_id, number, number, request[at:])
+
+
 class Users:
     """The users of one stage on one worker."""
 
@@ -90,6 +98,7 @@ class Users:
         counter: OutputCounter | None = None,
     ) -> None:
         self._plan = plan
+        self._traceparent = plan.traceparent
         self._counter = counter
         self._stage = stage
         self._transport = transport
@@ -134,7 +143,8 @@ class Users:
     def _ask(self, user: User) -> None:
         now_ns = monotonic_ns()
         request_id = self._request_id(user)
-        exchange = Exchange(request_id, self._stage, user.slot, user.asked, now_ns)
+        asked = user.asked if self._traceparent is None else traced(user.asked, self._traceparent, request_id)
+        exchange = Exchange(request_id, self._stage, user.slot, asked, now_ns)
         exchange.user = user
         exchange.intended_ns = user.intended_ns
         exchange.retries = user.retries

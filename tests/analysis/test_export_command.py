@@ -21,7 +21,7 @@ def test_all_formats_at_once_print_the_paths_of_their_files(run_dir, tmp_path):
     result = invoked(run_dir, *options, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     paths = result.output.splitlines()
-    assert len(paths) == 12
+    assert len(paths) == 13
     assert sorted(paths) == sorted(str(path) for path in (tmp_path / "out").iterdir())
     assert all(os.stat(path).st_size for path in paths)
 

@@ -1,4 +1,5 @@
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,7 @@ from asked import spec
 from rich.console import Console
 
 from loadgen import planner
+from loadgen.board import BUCKETS, bucket_of
 from loadgen.coordinator import StageNow
 from loadgen.job import progress
 from loadgen.job.progress import Progress
@@ -90,11 +92,83 @@ def test_nothing_is_divided_by_zero_at_the_start(asked, terminal, clock):
         shown(look, look, asked=asked, terminal=terminal, clock=clock)
 
 
-def test_a_terminal_shows_a_table_and_takes_it_away(clock):
-    said = shown(replace(BUSY, reads=0), BUSY, terminal=True, clock=clock)
-    for words in ("1/2 concurrency 1", "in flight", "64", "done", "97", "failed", "tokens/s", "123 ms", "20.1 ms"):
-        assert words in said
-    assert said.endswith(("\x1b[2K", "\x1b[?25h", "\r")) or "\x1b[2K" in said, "the last table is erased"
+def counts(*values_ms):
+    """The board's histogram of these."""
+    found = [0] * BUCKETS
+    for value_ms in values_ms:
+        found[bucket_of(round(value_ms * 1e6))] += 1
+    return tuple(found)
+
+
+def last_view(said):
+    """The lines of the last drawing, without control sequences."""
+    drawn = re.split(r"(?:\x1b\[1A\x1b\[2K)+", said)
+    plain = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", one) for one in drawn]
+    return [one for one in plain if "stage" in one][-1].splitlines()
+
+
+def test_a_terminal_shows_numbers_with_their_course_and_takes_them_away(clock):
+    before = replace(BUSY, reads=0, ttft_counts=counts())
+    now = replace(BUSY, ttft_counts=counts(*[123.4] * 90, *[400.0] * 10))
+    said = shown(before, now, terminal=True, clock=clock, width=80)
+    lines = last_view(said)
+    assert lines[0].startswith("stage 1/2 concurrency 1  elapsed 4 s")
+    for line, words in zip(
+        lines[1:6],
+        ("tokens/s 19,796", "TTFT p50 127 ms", "TTFT p99 410 ms", "in flight 64", "lag 0.035 ms"),
+        strict=True,
+    ):
+        assert " ".join(line.split()).startswith(words)
+        assert "█" in line
+    assert lines[6].startswith("done 97  failed 3  TPOT 20.1 ms")
+    assert max(map(len, lines)) < 80
+    assert "\x1b[2K" in said.rpartition("done")[2], "the last view is erased"
+
+
+def test_percentiles_are_those_of_the_last_seconds(clock):
+    slow = replace(BUSY, ttft_counts=counts(*[900.0] * 50))
+    quick = replace(BUSY, ttft_counts=counts(*[900.0] * 50, *[20.0] * 50))
+    view = last_view(shown(slow, *[slow] * 10, quick, terminal=True, clock=clock, width=100))
+    assert view[2].split()[2] == "19.5", "the middle of a bucket"
+    assert "900" not in view[3]
+
+
+def test_a_course_goes_on_over_the_stages_and_what_is_not_known_is_blank(clock):
+    first = replace(BUSY, in_flight=8, ttft_counts=counts())
+    view = last_view(shown(*[first] * 4, *[replace(first, stage=1, in_flight=16)] * 4, terminal=True, clock=clock))
+    assert re.search("▅▅▅▅████", view[4])
+    assert view[2].split()[2] == "-"
+
+
+def test_a_low_terminal_shows_two_lines(clock):
+    out = io.StringIO()
+    with Progress(planned(), Console(file=out, force_terminal=True, width=80, height=6)) as watch:
+        watch(BUSY)
+    lines = last_view(out.getvalue())
+    assert lines[0].startswith("stage 1/2")
+    assert "in flight 64  done 97" in lines[1]
+
+
+def test_a_dumb_terminal_gets_plain_lines(clock, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    said = shown(BUSY, BUSY, terminal=True, clock=clock)
+    assert "\x1b[" not in said
+    assert "stage 1/2 concurrency 1" in said
+
+
+def test_a_terminal_without_blocks_gets_letters(clock):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with Progress(planned(), Console(file=out, force_terminal=True, width=80)) as watch:
+        watch(BUSY)
+    out.flush()
+    assert b"@" in out.buffer.getvalue()
+
+
+def test_a_stages_name_cannot_steer_the_terminal(clock):
+    asked = planned()
+    asked[0]["name"] = "\x1b[2Jname"
+    assert "\x1b[2Jname" not in shown(BUSY, asked=asked, terminal=True, clock=clock)
+    assert "\x1b" not in shown(BUSY, asked=asked, clock=clock)
 
 
 def test_without_a_terminal_there_is_a_plain_line_now_and_then(clock):

@@ -1,0 +1,1 @@
+"""The server's own metrics, sampled while a run goes on, in a process that is no worker."""

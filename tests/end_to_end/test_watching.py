@@ -1,0 +1,175 @@
+"""A run that is watched: what the server says of itself beside what we measured, live metrics, trace contexts."""
+
+import json
+import re
+import subprocess
+import threading
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from asked import environment, installed, rows, typed, until
+from canned import canned, refused_port, response
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from scraped import scrapes_in
+
+from loadgen.schema import trace_number
+from loadgen.simulator.process import serve
+
+SMALL = ("--workers", 1, "--input-tokens", 20)
+
+STREAM = (
+    b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+    b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+)
+
+
+def in_flight(told: list[dict], at_ns: int) -> int:
+    return sum(row["sent_ns"] <= at_ns < row["ended_ns"] for row in told)
+
+
+def test_the_servers_story_is_aligned_with_the_load(tmp_path):
+    run_dir = tmp_path / "run"
+    with serve("--step", "20ms") as served:
+        page = served.url.removesuffix("/v1") + "/metrics"
+        ended = typed(
+            *("run", "--url", served.url, "--out", run_dir, *SMALL, "--output-tokens", 60),
+            *("--concurrency", "0..6@3s", "--scrape", page, "--scrape-every", "100ms"),
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert "the server's own metrics" in ended.stdout
+    told = rows(run_dir)
+    _, scrapes, samples = scrapes_in(run_dir / "capture" / "scrape.arrow")
+    assert all(one["error"] is None for one in scrapes)
+    seen = {
+        (row["t_send_ns"] + row["t_recv_ns"]) // 2: row["value"]
+        for row in samples
+        if row["name"] == "vllm:num_requests_running"
+    }
+    off = np.array([running - in_flight(told, at_ns) for at_ns, running in seen.items()])
+    assert len(off) >= 20
+    assert max(seen.values()) >= 5, "it saw the load rise"
+    assert np.mean(np.abs(off) <= 1) >= 0.9, "what was running is what was in flight, at each of nearly all moments"
+
+    (stage,) = json.loads((run_dir / "summary.json").read_bytes())["stages"]
+    server = stage["server"]
+    assert server["sources"][0]["server"] == "vLLM"
+    assert server["running"]["mean"] == pytest.approx(stage["concurrency"]["mean"], abs=1)
+    assert server["sources"][0]["span_s"] == pytest.approx(stage["window_s"], rel=0.2)
+    assert server["ttft_ms"]["count"] > 0
+    assert len(server["timeline"][0]["running"]["t_s"]) >= 20
+
+
+def test_pages_that_are_dead_or_silent_disturb_nothing_and_are_told(tmp_path):
+    run_dir, released = tmp_path / "run", threading.Event()
+
+    def hang(_request: bytes) -> bytes:
+        released.wait(60)
+        return b""
+
+    dead = f"http://127.0.0.1:{refused_port()}/metrics"
+    with serve("--step", "2ms") as served, canned(hang) as slow:
+        ended = typed(
+            *("run", "--url", served.url, "--out", run_dir, *SMALL, "--output-tokens", 5),
+            *("--concurrency", 2, "--requests", 40, "--scrape", dead, "--scrape", slow.url),
+        )
+        released.set()
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert f"--scrape {dead}: cannot connect: connection refused" in ended.stdout
+    assert len(rows(run_dir)) == 40
+    summary = json.loads((run_dir / "summary.json").read_bytes())
+    assert summary["stages"][0]["server"] is None
+    assert summary["stages"][0]["requests"]["completed"] == 40
+    assert [(source["url"], source["failed"] == source["scrapes"]) for source in summary["server"]] == [
+        (dead, True),
+        (slow.url, True),
+    ]
+    assert "scrapes failed" in " ".join(ended.stdout.split())
+
+
+def test_live_metrics_are_served_while_a_run_goes_on(tmp_path):
+    with serve("--step", "2ms") as served:
+        port = refused_port()
+        command = [*installed(), "run", "--url", served.url, "--out", tmp_path / "run", *SMALL, "--output-tokens", 5]
+        command += ["--concurrency", 3, "--duration", "60s", "--prometheus", port]
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            families = until(lambda: completed(port), "completed requests on the page")
+            process.send_signal(2)
+            said, wrong = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.communicate()
+    assert "Traceback" not in wrong
+    assert f"Live metrics: http://127.0.0.1:{port}/metrics" in said
+    by_name = {family.name: family for family in families}
+    assert by_name["loadgen_live_stage"].samples[0].labels["mode"] == "concurrency"
+    assert by_name["loadgen_live_ttft_seconds"].type == "histogram"
+    assert any(sample.value for sample in by_name["loadgen_live_ttft_seconds"].samples)
+
+
+def completed(port: int):
+    """The families of the page, once it has completed requests; else None."""
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{port}/metrics", headers={"Accept": "application/openmetrics-text"}
+    )
+    try:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+    except OSError:
+        return None
+    done = {
+        sample.labels["outcome"]: sample.value
+        for family in families
+        if family.name == "loadgen_live_requests"
+        for sample in family.samples
+    }
+    return families if done["completed"] else None
+
+
+@pytest.mark.parametrize("transport", ["kernel", "aiohttp"])
+def test_each_request_carries_the_trace_context_of_its_span(transport, tmp_path):
+    run_dir = tmp_path / "run"
+    with canned(response(STREAM)) as server:
+        ended = typed(
+            *("run", "--url", server.url, "--model", "m", "--out", run_dir, *SMALL, "--output-tokens", 5),
+            *("--concurrency", 1, "--requests", 5, "--no-check", "--traceparent", "--transport", transport),
+        )
+    assert ended.returncode == 0, ended.stderr
+    sent = [re.search(rb"\r\ntraceparent: ([^\r]*)\r\n", request)[1].decode() for request in server.requests]
+    run_id = json.loads((run_dir / "run.json").read_bytes())["run_id"]
+    numbers = [f"{trace_number(row['request_id']):016x}" for row in rows(run_dir)]
+    assert sorted(sent) == sorted(f"00-{run_id}{number}-{number}-01" for number in numbers)
+    exported = typed("export", run_dir, "--format", "otlp")
+    assert exported.returncode == 0, exported.stderr
+    spans = json.loads(Path(exported.stdout.strip()).read_text())["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert {f"00-{span['traceId']}-{span['spanId']}-01" for span in spans} == set(sent)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--scrape", "localhost:8000"], "--scrape: 'localhost:8000' is no URL; allowed is http"),
+        (["--scrape", "http://u:hunter2@h/metrics"], "--scrape: the URL holds a password"),
+        (["--scrape", "http://h/metrics", "--scrape", "http://h"], "--scrape: the same URL twice"),
+        (["--scrape-every", "1ms"], "too short"),
+        (["--prometheus", "h:x"], "--prometheus: 'h:x' is no address; allowed is [HOST:]PORT"),
+        (["--prometheus", "70000"], "--prometheus: '70000' is no address"),
+        (["--traceparent", "--header", "Traceparent: x"], "--traceparent: --header has a traceparent of its own"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused_before_anything_is_sent(arguments, words, tmp_path):
+    ended = typed("run", "--url", "http://127.0.0.1:1", "--out", tmp_path / "run", *arguments)
+    assert ended.returncode == 2, ended.stderr
+    assert words in ended.stderr
+    assert "hunter2" not in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
