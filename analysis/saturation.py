@@ -109,6 +109,7 @@ def _point(load: float, group: Sequence[Facts], tokens_a_request: float | None, 
     meets, leans, strain = _objectives(group)
     if saturated:
         meets, leans, strain = False, False, 0.0
+    missed, misses = _misses(group)
     return Point(
         load=load,
         output_tokens_per_s=tokens,
@@ -117,6 +118,9 @@ def _point(load: float, group: Sequence[Facts], tokens_a_request: float | None, 
         meets=meets,
         leans=leans,
         strain=strain,
+        missed=missed,
+        misses=misses,
+        seconds=sum(stage["window_s"] for stage in group),
         saturated=saturated,
         client=() if is_clean else tuple(client_limits(group[0])),
     )
@@ -186,6 +190,24 @@ def _objectives(group: Sequence[Facts]) -> tuple[bool | None, bool, float]:
         return False, False, strain
     decided = False if False in meets else None if None in meets else True
     return (decided if meets else None), leans, strain
+
+
+def _misses(group: Sequence[Facts]) -> tuple[float, float]:
+    """Of the objective that is missed most: misses over those allowed, and what the misses are worth."""
+    worst = (0.0, 0.0)
+    for name in group[0]["slo"] or {}:
+        limits = [stage["slo"][name] for stage in group]
+        told = [limit["attained"] for limit in limits if limit["attained"]]
+        requests = sum(one["requests"] for one in told)
+        if not requests:
+            continue
+        missed = requests - sum(one["met"] for one in told)
+        allowed = 1 - (limits[0]["percentile"] or DEFAULT_PERCENTILE) / 100
+        # Half a request where none missed: a share of nothing would say that there is no limit at all.
+        share = (missed or 0.5) / requests
+        worth = sum(one["worth"] for one in told)
+        worst = max(worst, (share / max(allowed, 1 / requests), missed / requests * worth))
+    return worst
 
 
 def document(question: str, mode: str, answer: Answer, known: Sequence[Point], stages: Sequence[Facts]) -> Facts:

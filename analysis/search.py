@@ -59,6 +59,12 @@ class Point:
     """What `meets` would be on the values alone."""
     strain: float = 0.0
     """The worst objective's value over its limit: above 1 where it is missed. 0: unknown."""
+    missed: float = 0.0
+    """Requests that missed the worst objective over those that may: above 1 where it is missed."""
+    misses: float = 0.0
+    """How many independent requests those that missed it are worth."""
+    seconds: float = 0.0
+    """Length of the windows in all."""
     saturated: bool = False
     """Open loop: it did not keep up; the throughputs are of the time in which it was full."""
     client: tuple[str, ...] = ()
@@ -70,6 +76,8 @@ class Try(NamedTuple):
 
     load: float
     why: str
+    is_long: bool = False
+    """Whether the stage is to be as long as the budget allows: its answer hangs on rare requests."""
 
 
 class Answer(NamedTuple):
@@ -103,6 +111,8 @@ def so_far(question: str, points: Sequence[Point], bounds: Bounds) -> Answer:
     known = sorted((point for point in points if not point.client), key=lambda point: point.load)
     if not known:
         return Answer(Interval(0.0, 0.0, bounds.most), NOTHING, "server", (), decided=False)
+    if question == "slo" and not bounds.whole and (long := _long(known)) and any(map(_is_missed, known)):
+        return _rate_answer(_crossing(long)[0], long, _ceiling(known, bounds), decided=False)
     if question == "slo":
         missed = [point for point in known if not point.leans]
         met = [point for point in known if point.leans and (not missed or point.load < missed[0].load)]
@@ -130,6 +140,8 @@ def so_far(question: str, points: Sequence[Point], bounds: Bounds) -> Answer:
 
 def next_for_slo(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
     """The next step of the search for the highest load that meets every objective."""
+    if not bounds.whole:
+        return _next_rate(points, bounds)
     known = sorted(points, key=lambda point: point.load)
     of_server = [point for point in known if not point.client]
     missed = [point for point in of_server if not point.leans]
@@ -214,6 +226,118 @@ def _without_a_miss(low: Point | None, clients: Sequence[Point], bounds: Bounds)
         return Try(bounds.fit(low.load * (4 if 0 < low.strain <= EASY else 2)), "doubling")
     words = f"the highest load that can be tried here ({bounds.most:g}) meets the objectives"
     return Answer(Interval(low.load, low.load, bounds.most), low.output_tokens_per_s, "client", (words,), True)
+
+
+# --- the highest rate within the objectives ---
+#
+# At a rate, what misses an objective are the few requests that meet a queue; how many do rises steeply with the rate, and a
+# stage of some seconds that begins with an empty endpoint sees too few of them: a bracket of such stages settles too high.
+# Once an objective has been missed, stages are long, close to where the share of misses should be the allowed one, and the
+# answer comes from all of them: ln(missed / allowed) over ln(rate) is a line near its zero (a stochastic root search, as
+# in Robbins and Monro 1951, with the slope learnt on the way). A rate that is not below the throughput of an overloaded
+# stage has no steady state, whatever a short look at it shows.
+
+SLOPE: Final = 12.0
+"""Of the line, before there is any: between that of one slot and that of a hundred."""
+
+SLOPES: Final = (3.0, 40.0)
+
+SLOPE_WEIGHT: Final = 0.1
+"""Of that first guess, in squared logarithms of the rate."""
+
+BELOW_CAPACITY: Final = 0.955
+"""Closer to what is served at most, a queue takes longer to settle than a search can look at it."""
+
+LONG_STAGES: Final = 3
+
+FEW_MISSES: Final = 4.0
+"""Fewer may have been unlucky."""
+
+STEP: Final = 1.5
+"""From one long stage to the next at most."""
+
+RATE_TOLERANCE_SHARE: Final = 0.08
+
+RATE_ERROR_SHARE: Final = 0.03
+"""One standard deviation for what the line, and a stage that begins with an empty endpoint, are off."""
+
+
+def _next_rate(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
+    known = sorted(points, key=lambda point: point.load)
+    if not known:
+        return Try(bounds.fit(bounds.start), "the first")
+    of_server = [point for point in known if not point.client]
+    clients = [point for point in known if point.client]
+    missed = [point for point in of_server if _is_missed(point)]
+    if not missed:
+        return _without_a_miss(of_server[-1] if of_server else None, clients, bounds)
+    ceiling = _ceiling(of_server, bounds)
+    long = _long(of_server)
+    if not long:
+        met = [point.load for point in of_server if point.leans and point.load < ceiling]
+        low = max(met, default=missed[0].load / 4)
+        return Try(bounds.fit(min(math.sqrt(low * min(missed[0].load, ceiling)), ceiling)), "near the limit", True)
+    found, slope = _crossing(long)
+    half = found.high / found.value - 1
+    if len(long) >= LONG_STAGES and half <= RATE_TOLERANCE_SHARE:
+        return _rate_answer(found, long, ceiling)
+    nearest = min(long, key=lambda point: abs(math.log(point.load / found.value)))
+    load = min(max(found.value, nearest.load / STEP), nearest.load * STEP, ceiling)
+    # To either side of the estimate in turn: points on one spot tell no slope.
+    aside = 1 + min(0.25 / slope, 0.03)
+    load = load / aside if len(long) % 2 else min(load * aside, ceiling)
+    while any(abs(load / point.load - 1) < 1e-3 for point in known):
+        load /= 1.004
+    return Try(bounds.fit(load), "near the limit", True)
+
+
+def _is_missed(point: Point) -> bool:
+    """Whether an objective is missed by more than a few requests that were unlucky."""
+    return point.saturated or point.meets is False or (not point.leans and point.misses >= FEW_MISSES)
+
+
+def _ceiling(points: Sequence[Point], bounds: Bounds) -> float:
+    """Below what an overloaded stage served: from there on nothing is steady."""
+    served = [point.requests_per_s.value for point in points if point.saturated and point.requests_per_s.value > 0]
+    return min(BELOW_CAPACITY * min(served), bounds.most) if served else bounds.most
+
+
+def _long(points: Sequence[Point]) -> list[Point]:
+    """The stages that were long, of those that tell how many requests missed."""
+    longest = max((point.seconds for point in points if not point.saturated), default=0.0)
+    shortest = min((point.seconds for point in points), default=0.0)
+    return [p for p in points if p.seconds > 1.5 * shortest and p.seconds > longest / 4 and p.misses >= 0]
+
+
+def _crossing(points: Sequence[Point]) -> tuple[Interval, float]:
+    """The rate at which as many miss as may, with its interval, and the slope there."""
+    x = [math.log(point.load) for point in points]
+    # Half a miss where there was none; an overloaded stage missed as good as all.
+    y = [math.log(20.0 if p.saturated else max(p.missed, 1e-9 if p.misses else _unseen(p))) for p in points]
+    weights = [1 / (0.6 if p.saturated else 1 / (p.misses + 0.5) + 0.09) for p in points]
+    whole = sum(weights)
+    mean_x = sum(w * one for w, one in zip(weights, x, strict=True)) / whole
+    mean_y = sum(w * one for w, one in zip(weights, y, strict=True)) / whole
+    prior = SLOPE_WEIGHT * whole / len(points)
+    spread = sum(w * (one - mean_x) ** 2 for w, one in zip(weights, x, strict=True)) + prior
+    shared = sum(w * (one - mean_x) * (two - mean_y) for w, one, two in zip(weights, x, y, strict=True)) + prior * SLOPE
+    slope = min(max(shared / spread, SLOPES[0]), SLOPES[1])
+    at = mean_x - mean_y / slope
+    error = math.sqrt(1 / whole + (at - mean_x) ** 2 / spread) / slope
+    half = 1.96 * math.hypot(error, RATE_ERROR_SHARE)
+    return Interval(math.exp(at), math.exp(at - half), math.exp(at + half)), slope
+
+
+def _unseen(point: Point) -> float:
+    """Where none missed: as if half a request had."""
+    return max(point.missed, 0.02)
+
+
+def _rate_answer(found: Interval, points: Sequence[Point], ceiling: float, *, decided: bool = True) -> Answer:
+    value = min(found.value, ceiling)
+    near = min(points, key=lambda point: abs(math.log(point.load / value)))
+    tokens = Interval(*(one * value / near.load for one in near.output_tokens_per_s))
+    return Answer(Interval(value, min(found.low, value), max(found.high, value)), tokens, "server", (), decided)
 
 
 def _least(bounds: Bounds, known: Sequence[Point]) -> float:

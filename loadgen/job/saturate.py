@@ -27,6 +27,9 @@ MOST_WINDOW_PART: Final = 8
 
 LEAST_WINDOW_S: Final = 2.0
 
+LONG_PART: Final = 3
+"""Of what is left of the budget: a stage whose answer hangs on rare requests."""
+
 # A window holds so many responses one behind the other, and a warm-up a little more than one.
 RESPONSES: Final = 2.5
 WARMUP_RESPONSES: Final = 1.3
@@ -122,7 +125,7 @@ class Search:
                 expected_s = max(expected_s, load / served_per_s)
         return expected_s
 
-    def stage_for(self, load: float) -> "StageSpec":
+    def stage_for(self, load: float, *, is_long: bool = False) -> "StageSpec":
         """One stage at this load, as long as the responses and the budget ask for."""
         from loadgen.schedule.profile import parse_profile
         from loadgen.spec import plain
@@ -134,6 +137,9 @@ class Search:
             max(LEAST_WINDOW_S, self.budget_s / WINDOW_PART, RESPONSES * taken_s),
             max(LEAST_WINDOW_S, self.budget_s / MOST_WINDOW_PART),
         )
+        if is_long:  # a quarter of it warms up: a queue takes its time to become what it will be
+            whole_s = max((self.deadline_s - time.monotonic()) / LONG_PART - 2 * taken_s - 1, warmup_s + window_s)
+            warmup_s, window_s = max(warmup_s, whole_s / 4), whole_s * 3 / 4
         return replace(
             self.pattern,
             concurrency=level if self.is_closed else None,
@@ -167,7 +173,7 @@ class Search:
         from analysis.summary import summarize
 
         while not isinstance(step := self.next_step(), Answer):
-            stage = self.stage_for(step.load)
+            stage = self.stage_for(step.load, is_long=step.is_long)
             assert stage.duration_s is not None
             takes_s = stage.warmup_s + stage.duration_s + min(stage.drain_s, self.response_s(step.load))
             if time.monotonic() + takes_s > self.deadline_s:

@@ -146,3 +146,47 @@ def test_when_time_is_up_the_best_so_far_is_told_with_what_is_not_known():
     assert (answer.load, answer.decided) == (Interval(4, 1, 16), False)
     assert so_far("slo", [], CLOSED).load == Interval(0, 0, CLOSED.most)
     assert so_far("knee", known, CLOSED).load.value == 16
+
+
+def queued(rate: float, seconds: float, rng: np.random.Generator, limit: float = 40.0, served: float = 44.0) -> Point:
+    """A stage in which the share that waits too long is 5 % at `limit` requests a second, and rises with its 12th power."""
+    arrived = max(int(rng.poisson(rate * seconds)), 1)
+    missed = int(rng.binomial(arrived, min(0.05 * (rate / limit) ** 12, 1.0)))
+    share = (missed or 0.5) / arrived
+    saturated = rate > 1.2 * served
+    per_s = Interval(*[min(rate, served)] * 3)
+    return Point(
+        rate, per_s, per_s, meets=False if saturated else None, leans=not saturated and missed <= 0.05 * arrived,
+        strain=share / 0.05, missed=share / 0.05, misses=float(missed), seconds=seconds, saturated=saturated,
+    )  # fmt: skip
+
+
+def test_the_highest_rate_comes_from_long_stages_near_the_limit_and_all_of_them():
+    off, held = [], 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        points: list[Point] = []
+        left_s = 120.0
+        while not isinstance(step := next_for_slo(points, Bounds(1, 1e5, False)), Answer) and left_s > 8:
+            seconds = max(left_s / 4, 3.0) if step.is_long else 3.0
+            left_s -= seconds + 3
+            points.append(queued(step.load, seconds, rng))
+        answer = step if isinstance(step, Answer) else so_far("slo", points, Bounds(1, 1e5, False))
+        assert sum(point.seconds > 10 for point in points) >= 2
+        off.append(abs(answer.load.value / 40 - 1))
+        held += answer.load.low <= 40 <= answer.load.high
+    assert sorted(off)[17] < 0.06
+    assert held >= 17
+
+
+def test_a_rate_that_is_not_below_what_is_served_at_most_is_never_the_answer():
+    rng = np.random.default_rng(3)
+    points = [queued(20, 3, rng), queued(60, 3, rng)] + [queued(rate, 20, rng, limit=400) for rate in (36, 39, 41)]
+    answer = so_far("slo", points, Bounds(1, 1e5, False))
+    assert answer.load.value <= 0.96 * 44
+
+
+def test_a_few_unlucky_requests_do_not_end_the_growth():
+    unlucky = Point(5, Interval(5, 5, 5), Interval(5, 5, 5), leans=False, strain=1.5, missed=2.0, misses=1.0, seconds=3)
+    step = next_for_slo([unlucky], Bounds(1, 1e5, False))
+    assert (step.load, step.is_long) == (10, False)
