@@ -8,6 +8,7 @@ import contextlib
 import socket
 import socketserver
 import threading
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -216,8 +217,9 @@ class _Answer(BaseHTTPRequestHandler):
     server_version = "loadgen"
     sys_version = ""
 
+    @abstractmethod
     def page(self, *, open_metrics: bool) -> str | None:
-        raise NotImplementedError
+        """What there is to read; None before the run has begun."""
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0] != "/metrics":
