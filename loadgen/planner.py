@@ -24,6 +24,7 @@ from loadgen.plan import (
     OpenLoad,
     PromptPool,
     ScriptPlan,
+    Share,
     StagePlan,
     Talk,
     Target,
@@ -438,11 +439,16 @@ def worker_plans(
     host: dict[str, Any],
     capture_paths: list[str],
     board_fd: int,
+    share: Share | None = None,
     scripts: Sequence[ScriptPlan] | None = None,
     calibration: Calibration = Calibration(),  # noqa: B008 - a value
 ) -> list[WorkerPlan]:
-    """A plan a worker, without the stages; `cores`, `capture_paths` and `scripts` hold one entry for each."""
-    workers = len(cores)
+    """A plan a worker of this machine, without the stages; `cores`, `capture_paths` and `scripts` hold one entry for each.
+
+    `share` says which workers of the run they are; None: all of them.
+    """
+    share = share or Share(0, len(cores), len(cores))
+    workers = share.workers
     worded = wording(spec)
     head_bytes = head(spec, where, credentials)
     requests = pool(spec, model, head_bytes, calibration)
@@ -463,6 +469,8 @@ def worker_plans(
         WorkerPlan(
             worker=worker,
             workers=workers,
+            seat=seat,
+            seats=share.count,
             core=core,
             transport=transport,
             spin=spec.spin,
@@ -471,14 +479,14 @@ def worker_plans(
             limits=limits(spec),
             users=users(spec, traceparent),
             pool=requests,
-            script=None if scripts is None else scripts[worker],
+            script=None if scripts is None else scripts[seat],
             tokenizer=spec.tokenizer,
             capture_path=path,
             metadata=metadata,
             secrets=secrets(credentials, spec.proxy),
             board_fd=board_fd,
         )
-        for worker, (core, path) in enumerate(zip(cores, capture_paths, strict=True))
+        for seat, (worker, core, path) in enumerate(zip(share, cores, capture_paths, strict=True))
     ]
 
 

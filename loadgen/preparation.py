@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final
 
 from loadgen.errors import RunError
-from loadgen.plan import ScriptPlan
+from loadgen.plan import ScriptPlan, Share
 from loadgen.ring import SKIPPED, Ring
 from loadgen.wording import Wording
 from loadgen.workload.script import Recipe
@@ -36,7 +36,11 @@ class PreparerPlan:
     recipe: Recipe
     wording: Wording
     rings: tuple[tuple[int, int], ...]
-    """(descriptor, bytes) of each worker's."""
+    """(descriptor, bytes) of each worker's on this machine."""
+    first: int
+    """The number in the run of the first of them; the others follow it."""
+    workers: int
+    """Of the whole run."""
     cpus: tuple[int, ...] | None
     """Where it may run; None: anywhere."""
 
@@ -54,18 +58,20 @@ class Preparation:
         self,
         recipe: Recipe,
         wording: Wording,
-        workers: int,
+        share: Share,
         *,
         cpus: Sequence[int] | None,
         longest_tokens: int = 0,
         python: str = sys.executable,
         environment: dict[str, str] | None = None,
     ) -> None:
-        self._rings = [Ring(ring_bytes(workers, longest_tokens)) for _ in range(workers)]
+        self._rings = [Ring(ring_bytes(share.count, longest_tokens)) for _ in range(share.count)]
         self._plan = PreparerPlan(
             recipe,
             wording,
             tuple((ring.fd, ring.capacity) for ring in self._rings),
+            share.first,
+            share.workers,
             None if cpus is None else tuple(cpus),
         )
         self._python = python

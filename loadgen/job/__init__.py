@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loadgen.coordinator import Judge, Outcome, StageNow
     from loadgen.dialects.dialect import Dialect
     from loadgen.job.progress import Progress
-    from loadgen.local_run import Run
+    from loadgen.local_run import Place, Run
     from loadgen.spec import Spec
 
 MAX_SENTENCE = 600
@@ -218,10 +218,11 @@ def prepared(
     wants_baseline: bool = False,
     agree: "Callable[[Run], None] | None" = None,
     watching: Watching | None = None,
+    place: "Place | None" = None,
 ) -> Job:
     """A job whose endpoint has answered one request; nothing is written yet. What cannot be done is refused before that.
 
-    `agree` is asked before anything is sent, and raises where the load is not meant.
+    `agree` is asked before anything is sent, and raises where the load is not meant. The workers are at `place`; None: here.
     """
     from loadgen import host, local_run, planner
     from loadgen.dialects import AUTO
@@ -233,7 +234,7 @@ def prepared(
     proofs = environment.credentials(spec, key)
     if proofs.secrets and has_own_process():
         host.keep_memory_private()
-    made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume)
+    made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume, place=place)
     if agree is not None:
         agree(made)
     job = Job(made, spec.model or "", console, resumed=resume is not None, watching=watching or Watching())
@@ -264,8 +265,8 @@ def make_load(
     facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {}) | {"floor": _floor()}
     try:
         with (
-            job.run.started(job.model, **facts),
             Progress(job.run.stages, job.console) as progress,
+            job.run.started(job.model, progress.say, **facts),
             job.watching.of_run(job.run, job.model, progress.say),
             interruptible(job.run.interrupt, progress),
         ):

@@ -94,9 +94,9 @@ class Search:
     def bounds(self) -> "Bounds":
         """Between which loads to look: what this machine has descriptors for, or what the user allows."""
         from analysis.search import Bounds
-        from loadgen import local_run
 
-        most = float(local_run.most_connections() * self.job.run.workers) if self.is_closed else MOST_RATE_HERE
+        run = self.job.run
+        most = float(run.place.most_connections * run.workers) if self.is_closed else MOST_RATE_HERE
         start = self.start or (1.0 if self.is_closed else 1 / max(self.one_response_s(), 1e-3))
         most = min(most, self.most or most)
         return Bounds(min(start, most), most, self.is_closed)

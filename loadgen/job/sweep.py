@@ -13,7 +13,7 @@ from loadgen.job.watching import Watching
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from loadgen.local_run import Run
+    from loadgen.local_run import Place, Run
     from loadgen.spec import Spec
 
 DEFAULTS: Final = {"cooldown": 1.0, "early_stop": True}
@@ -64,6 +64,7 @@ def resumed(
     no_check: bool,
     agree: "Callable[[Run], None] | None" = None,
     watching: Watching | None = None,
+    place: "Place | None" = None,
 ) -> Job:
     """The job of a run that was interrupted. UsageError where there is nothing to go on with."""
     from loadgen.spec import spec_of_json
@@ -87,8 +88,10 @@ def resumed(
         console,
         key=key,
         no_check=no_check,
-        resume={name: facts[name] for name in ("run_id", "started_at")} | {"parts": parts, "stages": stages},
+        resume={name: facts[name] for name in ("run_id", "started_at")}
+        | {"parts": parts, "stages": stages, "nodes": facts.get("nodes", [])},
         wants_baseline=True,
         agree=agree,
         watching=watching,
+        place=place,
     )

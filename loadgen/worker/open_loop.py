@@ -52,6 +52,7 @@ class OpenLoop:
         pacer: Pacer,
         drop: Callable[[int, int, Scripted | None], None],
         board: b.Board,
+        seat: int,
         script: Script | None,
         on_through: Callable[[], None],
     ) -> None:
@@ -70,7 +71,7 @@ class OpenLoop:
         self._pacer = pacer
         self._drop = drop  # (number of the unit, intended_ns, scripted)
         self._numbers = board.numbers
-        self._offered_at = board.at(worker, b.OFFERED)
+        self._offered_at = board.at(seat, b.OFFERED)
         self._arrived = 0
         self._waiting: deque[Arrival] = deque()
         self._open: list[int] = []  # idle slots, the one that was used last goes first

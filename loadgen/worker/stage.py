@@ -51,7 +51,7 @@ class Stage:
             pacer=pacer,
             record=record,
             board=board,
-            worker=worker.worker,
+            seat=worker.seat,
             has_schedule=self._is_open_loop,
             counter=counter,
         )
@@ -66,6 +66,7 @@ class Stage:
                 pacer,
                 self._drop,
                 board,
+                worker.seat,
                 script,
                 self._through,
             )
