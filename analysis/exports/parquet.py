@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.captures import Integers, Rows
 from analysis.exports.files import whole
 from analysis.exports.requests import REQUESTS, event_numbers, request_batch
 from analysis.opened import Opened, Piece, of_window, opened
+from analysis.rows import Integers, Rows
 
 TIME_STEP_BITS: Final = 10
 """Times in tokens.parquet are multiples of 2**10 = 1,024 ns."""
