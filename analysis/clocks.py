@@ -37,7 +37,8 @@ class Clock:
             (times - first_ns).astype(np.float64),
             (offsets - base_ns).astype(np.float64),
         )
-        return base_ns + np.rint(beyond).astype(np.int64)
+        offsets_ns: Integers = base_ns + np.rint(beyond).astype(np.int64)
+        return offsets_ns
 
     def moved_ns(self, t_ns: int) -> int:
         """One moment of the node on the run's time line."""

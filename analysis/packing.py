@@ -8,7 +8,6 @@ of times and counts hardly differ: that, and zstd, leaves 30 to 40 of the 90 byt
 import hashlib
 import json
 from collections import Counter
-from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -86,8 +85,8 @@ class _Packer:
             return {"tuple": [self.plain(one) for one in value]}
         if isinstance(value, list):
             return [self.plain(one) for one in value]
-        if is_dataclass(value) and KINDS.get(type(value).__name__) is type(value):
-            return {type(value).__name__: [self.plain(getattr(value, field.name)) for field in fields(value)]}
+        if KINDS.get(type(value).__name__) is type(value):
+            return {type(value).__name__: [self.plain(getattr(value, name)) for name in value.__match_args__]}
         if value is None or isinstance(value, bool | int | float | str):
             return value
         raise TypeError(f"{type(value).__name__} is no part of a tally that packing.KINDS knows")
@@ -97,7 +96,7 @@ class _Packer:
         if not histogram.total:
             return {"Histogram": None}
         used = np.flatnonzero(histogram.counts)
-        rest = [getattr(histogram, field.name) for field in fields(Histogram) if field.name not in ("counts", "pieces")]
+        rest = [histogram.total, histogram.total_ns, histogram.min_ns, histogram.max_ns, histogram.out_of_range]
         values = None if histogram.pieces is None else self._row(histogram.pieces)
         return {"Histogram": [self._row([used]), self._row([histogram.counts[used]]), values, *rest]}
 
@@ -186,4 +185,6 @@ def _histogram(told: list[Any] | None, arrays: list[Array]) -> Histogram:
         return found
     used, counts, values, *rest = told
     found.counts[arrays[used]] = arrays[counts]
-    return Histogram(found.counts, *rest, None if values is None else [arrays[values]])
+    total, total_ns, min_ns, max_ns, out_of_range = rest
+    pieces = None if values is None else [arrays[values]]
+    return Histogram(found.counts, total, total_ns, min_ns, max_ns, out_of_range, pieces)

@@ -84,7 +84,7 @@ def order(run: Run) -> bytes:
 def tallies(folder: Path, ordered: bytes, node: int = 0, jobs: int = 1) -> bytes:
     """The captures of `node` under FOLDER/capture, counted on `jobs` processes. CaptureError where one is not there."""
     told = unpack(ordered)
-    mine = {(part, worker): rest for of, part, worker, *rest in told["captures"] if of == node}
+    mine = {(part, worker): (batches, clock) for of, part, worker, batches, clock in told["captures"] if of == node}
     captures = [_ordered(path, *mine[key], node) for key, path in _paths(folder).items() if key in mine]
     if missing := mine.keys() - {_key(one) for one in captures}:
         part, worker = min(missing)
