@@ -69,6 +69,10 @@ class Run:
         """The captures that tell a stage; `plan` is its entry in run.json."""
         return [capture for capture in self.captures if capture.part == part_of(plan)]
 
+    def nodes_of(self, plan: dict[str, Any]) -> list[dict[str, Any]]:
+        """The entries in run.json of the machines that made a stage; none where there was but one."""
+        return [node for node in self.facts.get("nodes") or () if part_of(node) == part_of(plan)]
+
     @property
     def last_part(self) -> int:
         return max(capture.part for capture in self.captures)
@@ -118,8 +122,9 @@ def run_of(run_dir: Path, captures: Iterable[Capture], unreadable: list[tuple[in
             if len(seen) > 1:
                 raise CaptureError(f"the captures in {run_dir} disagree on {key}: {', '.join(seen)[:300]}")
     facts = _run_facts(run_dir, found)
-    clocks = {int(node["node"]): clock_of(node) for node in facts.get("nodes") or ()}
-    return Run(run_dir, facts, [_on_time_line(one, clocks.get(one.node, AS_IT_IS)) for one in found], unreadable)
+    clocks = {(part_of(node), int(node["node"])): clock_of(node) for node in facts.get("nodes") or ()}
+    on_time_line = [_on_time_line(one, clocks.get((one.part, one.node), AS_IT_IS)) for one in found]
+    return Run(run_dir, facts, on_time_line, unreadable)
 
 
 def _on_time_line(capture: Capture, clock: Clock) -> Capture:
@@ -127,7 +132,7 @@ def _on_time_line(capture: Capture, clock: Clock) -> Capture:
 
 
 def part_of(plan: dict[str, Any]) -> int:
-    """The part of the run that tells a stage."""
+    """The part of the run that tells a stage, or that a node took part in: of its entry in run.json."""
     return int(plan.get("part", 1))
 
 

@@ -86,5 +86,5 @@ def moved_watch(watch: dict[str, Any], clock: Clock) -> dict[str, Any]:
 
 
 def clock_of(node: dict[str, Any]) -> Clock:
-    """The clock of a node's entry in run.json."""
-    return Clock(tuple(sorted((int(t_ns), int(offset_ns)) for t_ns, offset_ns in node.get("clock") or ())))
+    """The clock of a node's entry in run.json, whose points may also say how sure they are."""
+    return Clock(tuple(sorted((int(t_ns), int(offset_ns)) for t_ns, offset_ns, *_ in node.get("clock") or ())))

@@ -89,7 +89,7 @@ def stage_entry(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, 
         "halves": steadiness(tally, flow, open_loop),
         "client": client(tally, captures) | {"spin": bool((run.facts["spec"] or {}).get("spin"))},
         "by_worker": by_worker(tally, captures),
-        **({"by_node": by_node(tally, captures, run.facts["nodes"])} if run.facts.get("nodes") else {}),
+        **({"by_node": by_node(tally, captures, run.nodes_of(plan))} if run.facts.get("nodes") else {}),
         "timeline": timeline(tally, flow, open_loop),
     }
 

@@ -81,7 +81,7 @@ def test_what_a_worker_says_of_itself_is_moved_too():
 
 def test_a_node_may_say_nothing_of_its_clock_and_points_in_any_order():
     assert clock_of({"node": 0}) == clock_of({"node": 0, "clock": None}) == Clock()
-    assert clock_of({"node": 0, "clock": [[9, 1], [3, 2]]}) == Clock(((3, 2), (9, 1)))
+    assert clock_of({"node": 0, "clock": [[9, 1, 400], [3, 2, 500]]}) == Clock(((3, 2), (9, 1)))
 
 
 def test_every_column_that_is_a_point_in_time_is_one_of_those_that_are_moved():

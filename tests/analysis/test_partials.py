@@ -123,10 +123,12 @@ def test_a_part_of_a_resumed_run_is_found_in_the_folder_of_its_node(tmp_path):
     (capture / "part-2").mkdir()
     (capture / "worker-00.arrow").rename(capture / "part-2" / "worker-00.arrow")
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
-    for stage in facts["stages"]:
-        stage["part"] = 2
+    for one in (*facts["stages"], *facts["nodes"]):
+        one["part"] = 2
+    facts["nodes"].insert(0, {"node": 0, "name": "of the first part", "clock": [[0, 7 * S]]})
     (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
     told = summary.summarize(tmp_path / "run")
     assert told["capture"]["parts"] == 2
     assert told["stages"][0]["requests"]["completed"] == 300
     assert told["stages"][0]["window"]["start_ns"] == START_NS
+    assert [node["name"] for node in told["stages"][0]["by_node"]] == ["host-0"]
