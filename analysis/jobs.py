@@ -9,7 +9,8 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 from analysis import slo
-from analysis.captures import Run, Span, part_of, shares, span_rows
+from analysis.captures import Run, part_of
+from analysis.pieces import Span, shares, span_rows
 from analysis.tally import StageTally, absorb, add, stage_tally
 from analysis.window import Window
 

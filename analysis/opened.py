@@ -8,7 +8,9 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from analysis import metrics, rates
-from analysis.captures import COLUMNS, Mask, Rows, Run, Span, open_run, part_of, stage_pieces, to_rows
+from analysis.captures import Run, open_run, part_of
+from analysis.pieces import Span, stage_pieces
+from analysis.rows import COLUMNS, Mask, Rows, to_rows
 from analysis.window import Window, stage_marks, stage_window
 
 ALSO: Final = (

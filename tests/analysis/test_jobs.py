@@ -7,7 +7,8 @@ from strategies import runs_of_requests, seldom
 from synthetic import MS, START_NS, S, file_facts, mark, row, stage_plan, watch, write_capture, write_run
 
 from analysis import jobs, slo, summary
-from analysis.captures import Span, open_run, shares, span_rows, stage_rows
+from analysis.captures import open_run
+from analysis.pieces import Span, shares, span_rows, stage_rows
 from analysis.tally import COUNTS, LISTS, POOLS, StageTally, absorb
 from analysis.window import stage_marks, stage_window
 
