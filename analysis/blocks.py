@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis import metrics, rates, slo
-from analysis.captures import ABSENT, Integers, Rows, pick
 from analysis.cells import Cells
 from analysis.histogram import PLACES, highest_equivalent
 from analysis.opened import Opened, of_window
+from analysis.rows import ABSENT, Integers, Rows, pick
 from analysis.window import Window
 
 INTERVALS: Final = 40

@@ -4,8 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from analysis.captures import Integers
 from analysis.histogram import CEILING_NS, PLACES, places
+from analysis.rows import Integers
 
 MOST_CELLS: Final = 1 << 20
 """Cells that gather before they are added up."""

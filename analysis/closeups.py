@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis import metrics
-from analysis.captures import ABSENT, Integers, Rows
+from analysis.rows import ABSENT, Integers, Rows
 
 SAMPLED: Final = 2048
 """Of a stage. Far more than a picture shows: it can cut out a few seconds of a long stage and still have its hundred."""

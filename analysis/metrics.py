@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.captures import ABSENT, Integers, Mask, Rows
+from analysis.rows import ABSENT, Integers, Mask, Rows
 from loadgen.schema import EventKind
 
 

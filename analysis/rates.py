@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.captures import Integers, Mask
+from analysis.rows import Integers, Mask
 from analysis.window import Window
 
 BINS: Final = 60

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from analysis import verdict
 from analysis.bootstrap import Interval, block_bootstrap, wilson
 from analysis.search import Answer, Point
+from analysis.verdict.client import busy_workers, coalesced, lag
 
 Facts = dict[str, Any]
 
@@ -48,7 +48,7 @@ def client_limits(stage: Facts) -> list[str]:
     busiest = max((share for share in client["cpu_share"] if share is not None), default=0.0)
     if busiest < BUSY_SHARE:
         return []
-    doubts = (verdict.busy_workers(stage), verdict.lag(stage), verdict.coalesced(stage))
+    doubts = (busy_workers(stage), lag(stage), coalesced(stage))
     reasons = [f"{doubt.words}; try {doubt.try_}" for doubt in doubts if doubt]
     load, requests = stage["load"], stage["requests"]
     late, ttft_ms = client["lateness_us"] or {"count": 0}, (stage["ttft_ms"] or {}).get("p50")
@@ -68,7 +68,7 @@ def client_limits(stage: Facts) -> list[str]:
 
 def is_sure(stage: Facts) -> bool:
     """Whether what speaks against the client cannot have been a passing disturbance."""
-    return verdict.busy_workers(stage) is not None
+    return busy_workers(stage) is not None
 
 
 def grouped(stages: Sequence[Facts]) -> dict[float, list[Facts]]:

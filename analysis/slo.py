@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from analysis import metrics
-from analysis.captures import ABSENT, Mask, Rows
+from analysis.rows import ABSENT, Mask, Rows
 
 LIMITED: Final = ("ttft", "tpot", "itl", "e2e")
 

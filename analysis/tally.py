@@ -4,16 +4,17 @@ A row that was dropped is counted among the offered, and leaves here: it was nev
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from analysis import closeups, histogram, metrics, rates, slo
-from analysis.captures import ABSENT, Integers, Mask, Rows, pick
 from analysis.histogram import Histogram, fill
+from analysis.rows import ABSENT, Integers, Mask, Rows, pick
 from analysis.window import Window
 
 LATE_NS: Final = 1_000_000
@@ -118,6 +119,11 @@ class StageTally:
     @property
     def output_tokens(self) -> float:
         return sum(worker.output_parts for worker in self.workers.values()) / rates.TOKEN
+
+
+def joined(pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The pieces of one of a tally's lists as one array."""
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
 
 
 def stage_tally(window: Window, limits: dict[str, slo.Limit]) -> StageTally:

@@ -22,7 +22,8 @@ from typing import Any, Final
 import numpy as np
 from bench import CLIENT_CORE, SERVER_CORE, loadgen_run, save, simulator
 
-from analysis.captures import Capture, stage_rows
+from analysis.captures import Capture
+from analysis.pieces import stage_rows
 from analysis.watches import cpu_share
 from analysis.window import Window
 

@@ -14,8 +14,9 @@ import pyarrow.csv
 
 from analysis.exports.files import whole
 from analysis.exports.requests import REQUESTS, request_batches
+from analysis.latencies import PERCENTILES
 from analysis.opened import opened
-from analysis.summary import PERCENTILES, summarize
+from analysis.summary import summarize
 
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 

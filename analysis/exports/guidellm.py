@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.captures import ABSENT, Integers
 from analysis.exports.files import whole
 from analysis.exports.samples import NS_PER_MS, NS_PER_S, Samples, samples
 from analysis.opened import Opened, opened
+from analysis.rows import ABSENT, Integers
 from analysis.summary import summarize
 
 VERSION: Final = 2

@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from analysis import metrics
-from analysis.captures import ABSENT, Integers, Rows, pick
 from analysis.cells import Cells
 from analysis.exports.files import whole
 from analysis.histogram import PLACES, Histogram, LogLine, highest_equivalent, write_log
 from analysis.opened import Opened, of_window, opened
+from analysis.rows import ABSENT, Integers, Rows, pick
 from analysis.window import Window
 
 NS_PER_S: Final = 1_000_000_000

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from analysis.exports.files import whole
-from analysis.summary import PERCENTILES, summarize
+from analysis.latencies import PERCENTILES
+from analysis.summary import summarize
 
 LATENCIES: Final = {
     # key of summary.json: (name, help)

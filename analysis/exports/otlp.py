@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from analysis.captures import ABSENT, CANCELLED
 from analysis.exports.files import whole
 from analysis.exports.perfetto import Request, sampled
 from analysis.opened import Opened, opened
+from analysis.rows import ABSENT, CANCELLED
 from loadgen.schema import trace_number
 
 BATCH: Final = 500

@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from analysis import metrics
-from analysis.captures import ABSENT, COLUMNS
 from analysis.exports.files import whole
 from analysis.opened import Opened, opened
+from analysis.rows import ABSENT, COLUMNS
 from analysis.summary import summarize
 
 NS_PER_US: Final = 1_000

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from analysis import metrics
-from analysis.captures import ABSENT, Integers, Rows
 from analysis.opened import Opened, Piece, of_window
+from analysis.rows import ABSENT, Integers, Rows
 
 REQUESTS: Final = pa.schema(
     [

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from analysis import metrics, rates
-from analysis.captures import ABSENT, Integers, Mask, Rows, pick
 from analysis.histogram import Histogram, fill, highest_equivalent, percentiles
 from analysis.opened import Opened, of_window
+from analysis.rows import ABSENT, Integers, Mask, Rows, pick
 
 NS_PER_S: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000

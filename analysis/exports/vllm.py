@@ -12,7 +12,6 @@ from typing import Any, Final, TextIO
 import numpy as np
 
 from analysis import slo
-from analysis.captures import ABSENT, Integers
 from analysis.exports.files import whole
 from analysis.exports.samples import (
     NS_PER_MS,
@@ -25,6 +24,7 @@ from analysis.exports.samples import (
     samples,
 )
 from analysis.opened import Opened, opened
+from analysis.rows import ABSENT, Integers
 from analysis.summary import summarize
 
 PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from analysis.closeups import CloseUp
 from analysis.figures.facts import is_open_loop, name_of
-from analysis.summary import Details
+from analysis.stages import Details
 from analysis.tables import number, plain
 
 Facts = Mapping[str, Any]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc as ipc
+from numpy.typing import NDArray
 
 from loadgen.schema import CAPTURE_SCHEMA, SCHEMA_VERSION, WATCH_KEY, encode_metadata
 
@@ -253,18 +254,27 @@ def lock_step_batch(
     rng = np.random.default_rng(seed)
     sent_ns = first_sent_ns + np.sort(rng.integers(0, tick_ns, requests))
     ticks = first_sent_ns + 3 * tick_ns + tick_ns * np.arange(tokens)
-    event_ns = (ticks[None, :] + rng.integers(0, 200_000, (requests, tokens))).ravel()
+    event_ns = ticks[None, :] + rng.integers(0, 200_000, (requests, tokens))
+    return batch_of(0, sent_ns, event_ns, seed, usage)
+
+
+def batch_of(
+    first_id: int, sent_ns: NDArray[np.int64], event_ns: NDArray[np.int64], seed: int, usage: bool = True
+) -> pa.RecordBatch:
+    """Requests that completed, from their sends and their events, a line a request; numbered from `first_id` on."""
+    rng = np.random.default_rng([seed, 1])
+    requests, tokens = event_ns.shape
     offsets = np.arange(0, requests * tokens + 1, tokens, dtype=np.int32)
-    last_ns = event_ns.reshape(requests, tokens)[:, -1]
+    last_ns = event_ns[:, -1]
     columns: dict[str, Any] = {
-        "request_id": np.arange(requests, dtype=np.uint64),
+        "request_id": np.arange(first_id, first_id + requests, dtype=np.uint64),
         "stage": np.zeros(requests, np.uint16),
         "worker": np.zeros(requests, np.uint16),
         "sent_ns": sent_ns,
-        "first_byte_ns": event_ns.reshape(requests, tokens)[:, 0],
+        "first_byte_ns": event_ns[:, 0],
         "last_byte_ns": last_ns,
         "ended_ns": last_ns,
-        "event_ns": pa.ListArray.from_arrays(offsets, pa.array(event_ns)),
+        "event_ns": pa.ListArray.from_arrays(offsets, pa.array(event_ns.ravel())),
         "coalesced_events": np.zeros(requests, np.uint32),
         "max_lag_ns": rng.integers(2_000, 30_000, requests),
         "kernel_stamps": np.ones(requests, np.bool_),

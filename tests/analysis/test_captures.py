@@ -19,8 +19,10 @@ from synthetic import (
     write_run,
 )
 
-from analysis import captures
-from analysis.captures import Rows, open_capture, open_run, stage_rows, to_rows
+from analysis import pieces
+from analysis.captures import open_capture, open_run
+from analysis.pieces import stage_rows
+from analysis.rows import Rows, pick, to_rows
 from analysis.summary import summarize
 from loadgen.schema import CAPTURE_SCHEMA, CaptureError, encode_metadata
 
@@ -131,7 +133,7 @@ def test_stages_that_share_a_batch_are_kept_apart(tmp_path):
 
 
 def test_a_large_batch_is_taken_in_pieces_that_add_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(captures, "EVENTS_AT_ONCE", 1_000)
+    monkeypatch.setattr(pieces, "EVENTS_AT_ONCE", 1_000)
     batch = lock_step_batch(300, 16, START_NS, seed=1)
     write_capture(tmp_path / "worker-00.arrow", file_facts([stage_plan()]), [(batch, watch())])
     parts = [rows for _, rows in stage_rows(open_capture(tmp_path / "worker-00.arrow"))]
@@ -141,7 +143,7 @@ def test_a_large_batch_is_taken_in_pieces_that_add_up(tmp_path, monkeypatch):
 
 
 def test_small_batches_that_follow_each_other_are_taken_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(captures, "EVENTS_AT_ONCE", 100)
+    monkeypatch.setattr(pieces, "EVENTS_AT_ONCE", 100)
     words = [None, "http-500", None, "cancelled", "empty"]
     rows = [
         row(
@@ -164,7 +166,7 @@ def test_small_batches_that_follow_each_other_are_taken_together(tmp_path, monke
 
 
 def test_a_request_larger_than_a_piece_is_not_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(captures, "EVENTS_AT_ONCE", 4)
+    monkeypatch.setattr(pieces, "EVENTS_AT_ONCE", 4)
     rows = [row(START_NS, []), row(START_NS, range(START_NS, START_NS + 9)), row(START_NS, [START_NS])]
     write_run(tmp_path, rows)
     parts = [part for _, part in stage_rows(open_run(tmp_path).captures[0])]
@@ -193,7 +195,7 @@ def test_picking_rows_picks_their_events():
     names = [field.name for field in fields(Rows) if field.name not in ("event_kind", "error")]
     batch = pa.RecordBatch.from_pylist(requests, schema=CAPTURE_SCHEMA)
     wanted = [True, False, False, True, True, True]
-    picked = captures.pick(to_rows(batch), pa.array(wanted).to_numpy(zero_copy_only=False))
+    picked = pick(to_rows(batch), pa.array(wanted).to_numpy(zero_copy_only=False))
     again = to_rows(batch.filter(pa.array(wanted)))
     assert {field.name for field in fields(Rows)} == set(names) | {"event_kind", "error"}
     for name in names:

@@ -6,7 +6,7 @@ from strategies import runs_of_requests, seldom
 from synthetic import MS, START_NS, row
 
 from analysis import metrics
-from analysis.captures import ABSENT, Rows, to_rows
+from analysis.rows import ABSENT, Rows, to_rows
 from loadgen.schema import CAPTURE_SCHEMA
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from strategies import runs_of_requests, seldom
 from synthetic import MS, START_NS, row
 
-from analysis.captures import Rows, to_rows
+from analysis.rows import Rows, to_rows
 from analysis.slo import Limit, deadlines, limits, met
 from loadgen.schema import CAPTURE_SCHEMA
 

@@ -29,6 +29,7 @@ from synthetic import (
 )
 
 from analysis import summary
+from analysis.latencies import PERCENTILES
 from loadgen.schema import CaptureError
 
 WINDOW = (START_NS + S, START_NS + 10 * S)
@@ -50,7 +51,7 @@ def same(told: dict[str, Any] | None, values: list[int]) -> bool:
     assert told["min"] == pytest.approx(min(values) / 1e6, abs=1e-6)
     assert told["max"] == pytest.approx(max(values) / 1e6, abs=1e-6)
     assert told["mean"] == pytest.approx(sum(values) / len(values) / 1e6, abs=1e-6)
-    for name, percentile in summary.PERCENTILES.items():
+    for name, percentile in PERCENTILES.items():
         assert told[name] == pytest.approx(reference.nearest_rank(values, percentile) / 1e6, rel=1e-12, abs=1e-6)
     return True
 

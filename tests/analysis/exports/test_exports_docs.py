@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from synthetic import START_NS
 
 from analysis import summary
 from analysis.exports import FORMATS, parquet
@@ -38,15 +39,21 @@ def wanted(stages):
     return [(stage["stage"], stage["itl_ms"]["p50"], stage["itl_ms"]["p99"]) for stage in stages]
 
 
-def test_every_query_for_duckdb_runs(exported):
+def test_every_query_for_duckdb_runs(exported, everything):
     results = [duckdb.sql(query).fetchall() for query in blocks("sql")]
-    assert len(results) == 4
+    assert len(results) == 5
     assert results[0] == in_order(wanted(exported))
     assert {stage for stage, _, _ in results[1]} == {0, 1}
     slowest = max(stage["ttft_ms"]["max"] for stage in exported)
     assert results[2][0][1] == pytest.approx(slowest, abs=1e-6)
     assert len(results[2]) == 10
     assert all(in_flight >= 1 for _, _, in_flight in results[2])
+    captured = {
+        (row["request_id"], index): t_ns - START_NS for row in everything for index, t_ns in enumerate(row["event_ns"])
+    }
+    exact = {(request_id, index): t_ns for request_id, index, _, t_ns in results[4]}
+    assert exact.keys() == captured.keys()
+    assert max(abs(t_ns - captured[token]) for token, t_ns in exact.items()) <= 512
 
 
 def test_every_snippet_for_polars_and_pandas_runs_and_agrees(exported):

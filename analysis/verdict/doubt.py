@@ -1,0 +1,32 @@
+"""A doubt, and the words that several of them share."""
+
+from typing import Any, Final, NamedTuple
+
+MOST_ERROR_SHARE: Final = 0.01  # of the metric that lateness or lag touches
+
+Facts = dict[str, Any]
+
+
+class Doubt(NamedTuple):
+    """Why a result may not be what it says: `words` has the numbers, `try_` the next thing to do."""
+
+    code: str
+    words: str
+    try_: str
+
+
+def value_of(facts: Facts, block: str, name: str) -> float | None:
+    """A number of a block that may be null."""
+    value: float | None = (facts[block] or {}).get(name)
+    return value
+
+
+def share_of(part: float, whole: float) -> str:
+    """A share in words."""
+    return f"{part / whole:.1%}" if whole > 0 else "more than all"
+
+
+def listed(workers: list[int]) -> str:
+    """The numbers of some workers, the first eight of them."""
+    shown = ", ".join(str(worker) for worker in workers[:8])
+    return shown + (" ..." if len(workers) > 8 else "")
