@@ -14,6 +14,7 @@ during and after a run hold for every moment of it. Source of the interval arith
 the Time in a Distributed System, 1983.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -86,13 +87,23 @@ def there_ns(latest: Bound, here_ns: int) -> int:
 
 
 def _of(trip: RoundTrip) -> Bound:
-    return Bound((trip.sent_ns + trip.back_ns) // 2, trip.there_ns - trip.back_ns, trip.there_ns - trip.sent_ns)
+    # It was there at some moment of the round trip, which need not be its middle.
+    drift_ns = _drift_ns(trip.back_ns - trip.sent_ns)
+    return Bound(
+        (trip.sent_ns + trip.back_ns) // 2,
+        trip.there_ns - trip.back_ns - drift_ns,
+        trip.there_ns - trip.sent_ns + drift_ns,
+    )
 
 
 def _at(one: Bound, at_ns: int) -> Bound:
     """The same at another moment: wider."""
-    drift_ns = -(-abs(at_ns - one.at_ns) * MOST_DRIFT // 1)
-    return Bound(at_ns, one.least_ns - int(drift_ns), one.most_ns + int(drift_ns))
+    drift_ns = _drift_ns(abs(at_ns - one.at_ns))
+    return Bound(at_ns, one.least_ns - drift_ns, one.most_ns + drift_ns)
+
+
+def _drift_ns(span_ns: int) -> int:
+    return math.ceil(span_ns * MOST_DRIFT)
 
 
 def _common(bounds: Sequence[Bound], at_ns: int) -> Bound:
