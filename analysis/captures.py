@@ -106,11 +106,28 @@ def open_captures(run_dir: Path) -> tuple[list[Capture], list[tuple[int, int]]]:
     return captures, unreadable
 
 
+def _elsewhere(run_dir: Path) -> str:
+    """Where the captures were left, in words; "" where nobody says so."""
+    try:
+        nodes = json.loads((run_dir / "run.json").read_bytes()).get("nodes") or []
+        places = {f"capture/node-{node['node']}": str(node["captures"]) for node in nodes}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    told = [f"{place} is at {where}" for place, where in places.items() if where != "driver"]
+    return (
+        f": its nodes kept them, bring them here ({'; '.join(told[:4])}{'; ...' if len(told) > 4 else ''})"
+        if told
+        else ""
+    )
+
+
 def run_of(run_dir: Path, captures: Iterable[Capture], unreadable: list[tuple[int, int]]) -> Run:
     """The run that captures make, with run.json of this folder, on one time line. CaptureError as `open_run`."""
     found = sorted(captures, key=lambda capture: (capture.part, capture.worker))
     if not found and not unreadable:
-        raise CaptureError(f"{run_dir} holds no capture: there is no capture/worker-NN.arrow in it")
+        raise CaptureError(
+            f"{run_dir} holds no capture: there is no capture/worker-NN.arrow in it{_elsewhere(run_dir)}"
+        )
     if not found:
         raise CaptureError(f"no capture in {run_dir} has a whole head yet: no worker got as far as writing it")
     for before, after in pairwise(found):

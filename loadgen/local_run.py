@@ -155,6 +155,16 @@ class Place(Protocol):
     def skipped_lines(self) -> int:
         """Lines of a data set that could not be used, so far."""
 
+    @property
+    def counts_there(self) -> bool:
+        """Whether captures stay where they were written, and are counted there: by `heads` and `tallies`."""
+
+    def heads(self) -> list[bytes]:
+        """What the captures say of themselves, as analysis.partials has it."""
+
+    def tallies(self, order: bytes) -> list[bytes]:
+        """The captures counted as analysis.partials orders it."""
+
     def settle(self, spec: Spec, planned: Sequence[Schedule]) -> None:
         """Choose how many workers there are and their cores. UsageError where the spec cannot be run there."""
 
@@ -185,6 +195,7 @@ class Here:
     def __init__(self) -> None:
         self.say: Callable[[str], object] = str
         self.skipped_lines = 0
+        self.counts_there = False
         self._cores: list[int] = []
         self._crew: Crew | None = None
         self._interrupts = 0
@@ -204,6 +215,14 @@ class Here:
     def cores(self) -> tuple[int, ...]:
         """Those that belong to a worker."""
         return tuple(self._cores)
+
+    def heads(self) -> list[bytes]:
+        """None: the captures are in the run directory."""
+        return []
+
+    def tallies(self, order: bytes) -> list[bytes]:
+        """None, likewise."""
+        return []
 
     def settle(self, spec: Spec, planned: Sequence[Schedule]) -> None:
         """Choose the cores. UsageError where the wish cannot be met."""

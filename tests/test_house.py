@@ -209,7 +209,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "loadgen.cluster.clock": (set(), set()),
     "loadgen.cluster.engine": ({"loadgen.cluster", "loadgen.errors", "loadgen.host"}, {"ray"}),
-    "loadgen.machines": ({"loadgen.errors", "loadgen.forecast", "loadgen.local_run"}, set()),
+    "loadgen.machines": ({"loadgen.crew", "loadgen.errors", "loadgen.forecast"}, set()),
     "loadgen.forecast": ({"loadgen.clock", "loadgen.plan", "loadgen.schedule.stage", "loadgen.spec"}, set()),
     "loadgen.simulator": (
         {"loadgen.clock", "loadgen.errors"},

@@ -57,4 +57,4 @@ def command(
             place=place,
         )
         make_load(job, every_stage, command="run")
-    concluded(job, strict=strict, page=not no_html)
+        concluded(job, strict=strict, page=not no_html)

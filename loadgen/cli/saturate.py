@@ -83,6 +83,6 @@ def command(
             empty, out, console, no_check=False, wants_baseline=True, agree=agree, watching=watching, place=place
         )
         told = saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
-    concluded(job, strict=False, page=not no_html)
+        concluded(job, strict=False, page=not no_html)
     if strict and (told is None or told["limited_by"] != "server"):
         raise SystemExit(SUSPECT_STATUS)

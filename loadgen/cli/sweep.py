@@ -85,4 +85,4 @@ def command(
                 spec, out, console, no_check=no_check, wants_baseline=True, agree=agree, watching=watching, place=place
             )
         sweep(job)
-    concluded(job, strict=strict, page=not no_html)
+        concluded(job, strict=strict, page=not no_html)

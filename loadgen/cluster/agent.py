@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from analysis import partials
 from loadgen import __version__, host, planner
 from loadgen.clock import monotonic_ns, realtime_offset_ns
 from loadgen.cluster import gather
@@ -137,6 +138,16 @@ class Agent:
         except RunError as error:
             return {"refused": str(error)}
         return {}
+
+    def heads(self) -> bytes:
+        """What the captures here say of themselves."""
+        assert self._order is not None
+        return partials.heads(self._order.folder, self.node)
+
+    def tallies(self, order: bytes) -> bytes:
+        """The captures here, counted as the driver orders it."""
+        assert self._order is not None
+        return partials.tallies(self._order.folder, order, self.node)
 
     def _accept(self) -> None:
         while True:

@@ -110,8 +110,34 @@ class Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.collect != NODES:
+            there: dict[int, tuple[Any, ...]] = {
+                node.number: () for node in self.nodes if node.finished and not node.is_gone and not node.ungathered
+            }
+            self._engine.call("remove", there)
         for node in self.nodes:
             node.close()
+
+    @property
+    def counts_there(self) -> bool:
+        """Whether captures stay on the nodes, or go from there to a store."""
+        return self.collect != DRIVER
+
+    def heads(self) -> list[bytes]:
+        """What the captures of the nodes that are left say of themselves."""
+        return self._asked("heads")
+
+    def tallies(self, order: bytes) -> list[bytes]:
+        """Their captures, counted there as `order` says."""
+        return self._asked("tallies", order)
+
+    def _asked(self, method: str, *given: Any) -> list[bytes]:
+        there = {node.number: given for node in self.nodes if not node.is_gone}
+        answers = self._engine.call(method, there)
+        for number, answer in answers.items():
+            if isinstance(answer, EngineError):
+                self.nodes[number].lose(f"its captures could not be counted: {answer}")
+        return [answer for answer in answers.values() if not isinstance(answer, EngineError)]
 
     @property
     def workers(self) -> int:
@@ -464,9 +490,6 @@ class Fleet:
             self._bring()
         elif self.collect != NODES:
             self._store()
-        there = {node.number: () for node in self.nodes if not node.is_gone and not node.ungathered}
-        if self.collect != NODES:
-            self._engine.call("remove", there)
 
     def _store(self) -> None:
         there: dict[int, tuple[Any, ...]] = {node.number: (self.collect,) for node in self.nodes if not node.is_gone}

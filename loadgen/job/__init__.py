@@ -410,14 +410,25 @@ def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
         ) from None
 
 
+def counted(run: "Run") -> "Analysis":
+    """The analysis of a run, finished or not, by whoever has its captures. CaptureError where there is none to read."""
+    from analysis import partials, summary
+
+    place = run.place
+    if not place.counts_there:
+        return summary.analyse(run.run_dir)
+    told = partials.gathered(run.run_dir, place.heads())
+    return summary.finished(told, place.tallies(partials.order(told)))
+
+
 def analysed(job: Job) -> "Analysis | None":
     """The analysis of a run, written beside its capture; None, with a complaint, where there is none."""
-    from analysis.summary import analyse, write
+    from analysis.summary import write
     from loadgen.schema import CaptureError
 
     analysis = None
     try:
-        analysis = analyse(job.run.run_dir)
+        analysis = counted(job.run)
         write(job.run.run_dir, analysis)
     except CaptureError as error:
         job.complaints.append(str(error))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from loadgen.errors import UsageError
-from loadgen.job import Job, backlog_judge, make_load
+from loadgen.job import Job, backlog_judge, counted, make_load
 
 if TYPE_CHECKING:
     from analysis.search import Answer, Bounds, Point
@@ -170,7 +170,6 @@ class Search:
     def drive(self, job: Job, progress: "Progress") -> None:
         """Stage after stage."""
         from analysis.search import Answer
-        from analysis.summary import summarize
 
         while not isinstance(step := self.next_step(), Answer):
             stage = self.stage_for(step.load, is_long=step.is_long)
@@ -185,7 +184,7 @@ class Search:
             outcome = job.stage(number, progress, judge)
             if outcome.reason == "interrupted" or (outcome.reason == "failed" and number == 0):
                 return
-            self.stages = summarize(job.run.run_dir)["stages"]
+            self.stages = counted(job.run).summary["stages"]
             if outcome.reason == "failed":
                 job.outcomes.pop()  # a load at which everything fails is beyond the limit, and a result
             if outcome.reason in ("cut", "failed") or self.is_full():
@@ -209,11 +208,10 @@ class Search:
     def write(self) -> dict[str, Any] | None:
         """saturation.json; None, and nothing written, where not one stage was measured."""
         from analysis import saturation
-        from analysis.summary import summarize
         from loadgen.schema import CaptureError
 
         try:
-            self.stages = summarize(self.job.run.run_dir)["stages"]
+            self.stages = counted(self.job.run).summary["stages"]
         except (CaptureError, OSError):
             return None
         if not self.stages:

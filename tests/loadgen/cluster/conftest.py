@@ -11,9 +11,9 @@ import pytest
 from agents import TOKEN, Processes, Where
 from rich.console import Console
 
-from analysis.summary import summarize
+from analysis.summary import Analysis, summarize
 from loadgen.cluster.fleet import Fleet
-from loadgen.job import Job, every_stage, make_load, prepared
+from loadgen.job import Job, counted, every_stage, make_load, prepared
 from loadgen.spec import Spec
 
 
@@ -23,6 +23,8 @@ class Driven:
 
     job: Job
     said: str
+    analysis: Analysis | None
+    """Where it was asked for."""
 
     @property
     def run_dir(self) -> Path:
@@ -51,6 +53,7 @@ def drive(tmp_path) -> Drive:
         wheres: Sequence[Where] = (Where(),) * 3,
         *,
         out: Path | None = None,
+        analysed: bool = False,
         meanwhile: Callable[[Processes, Fleet, Job], None] | None = None,
         load: Callable[[Job], object] = lambda job: make_load(job, every_stage, command="run"),
         **more: Any,
@@ -62,6 +65,7 @@ def drive(tmp_path) -> Drive:
             if meanwhile is not None:
                 meanwhile(engine, fleet, job)
             load(job)
-        return Driven(job, words.getvalue())
+            analysis = counted(job.run) if analysed else None
+        return Driven(job, words.getvalue(), analysis)
 
     return driven

@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import asked
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 from agents import Where
-from asked import children, gone, spec, until
+from asked import children, gone, spec, stage_spec, until
 
 from loadgen import host, planner
 from loadgen.clock import NS_PER_MS, NS_PER_S
@@ -20,7 +24,9 @@ from loadgen.cluster import agent
 from loadgen.crew import Order
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
+from loadgen.job import counted, make_load
 from loadgen.plan import Share
+from loadgen.schema import CaptureError
 from loadgen.simulator.process import serve
 from loadgen.workload.script import Calibration
 
@@ -117,6 +123,90 @@ def test_nodes_whose_clocks_show_something_else_have_one_start_and_one_time_line
         assert np.median(ways_ns) < 50 * NS_PER_MS
     raw = [row for row in asked.rows(driven.run_dir) if row["worker"] == 1]
     assert all(row["sent_ns"] > 4321 * NS_PER_S for row in raw), "a capture is left as its node wrote it"
+
+
+# --- results ---
+
+
+def test_captures_that_stay_on_their_nodes_are_counted_there_and_give_the_same_summary(quick, drive):
+    wanted = spec(url=quick.url, rate=200, duration_s=1.5, output_tokens=3)
+    driven = drive(wanted, collect="nodes", analysed=True)
+    assert not list((driven.run_dir / "capture").rglob("*.arrow"))
+    with pytest.raises(CaptureError, match=r"its nodes kept them.*capture/node-0 is at "):
+        driven.summary()
+    for node in driven.facts["nodes"]:
+        _, _, folder = node["captures"].partition(":")
+        shutil.copytree(Path(folder) / "capture", driven.run_dir / "capture" / f"node-{node['node']}")
+        shutil.rmtree(Path(folder).parent, ignore_errors=True)
+    assert driven.summary() == driven.analysis.summary
+    assert driven.analysis.summary["stages"][0]["requests"]["completed"] == len(planner.schedules(wanted)[0].due_ns)
+
+
+def test_captures_go_into_a_store_laid_out_as_in_a_run_and_leave_nothing_behind(quick, drive, tmp_path):
+    store = tmp_path / "store"
+    wanted = spec(url=quick.url, concurrency=3, requests=30, output_tokens=3, save_bodies=True)
+    driven = drive(wanted, collect=store.as_uri(), analysed=True)
+    assert len(list(store.glob("capture/node-*/worker-*.arrow"))) == 3
+    assert len(list(store.glob("bodies/node-*/worker-*.jsonl"))) == 3
+    shutil.copytree(store / "capture", driven.run_dir / "capture", dirs_exist_ok=True)
+    assert driven.summary() == driven.analysis.summary
+    assert len(asked.rows(driven.run_dir)) == 30
+    assert not any((Path(tempfile.gettempdir()) / f"loadgen-{driven.job.run.run_id}").glob("*"))
+
+
+def test_a_store_that_takes_nothing_is_said_and_the_captures_are_kept(quick, drive, tmp_path):
+    (tmp_path / "store").write_text("a file")
+    driven = drive(spec(url=quick.url, concurrency=3), collect=(tmp_path / "store").as_uri())
+    assert "does not take the captures of node 0" in driven.said
+    for node in driven.facts["nodes"]:
+        _, _, folder = node["captures"].partition(":")
+        assert list(Path(folder).rglob("worker-*.arrow"))
+        shutil.rmtree(Path(folder).parent, ignore_errors=True)
+
+
+def test_bodies_come_to_the_driver_for_its_user_alone(quick, drive):
+    driven = drive(spec(url=quick.url, concurrency=3, requests=9, save_bodies=True))
+    bodies = list((driven.run_dir / "bodies").glob("node-*/worker-*.jsonl"))
+    assert len(bodies) == 3
+    assert sum(len(path.read_text().splitlines()) for path in bodies) == 9
+    assert all(path.stat().st_mode & 0o077 == 0 for path in bodies)
+
+
+def test_a_run_that_grows_is_made_by_all_nodes(quick, drive):
+    def load(job):
+        def grow(job, progress):
+            for level in (3, 6):
+                number = job.run.add(stage_spec(concurrency=level, requests=4 * level))
+                job.stage(number, progress)
+                told = counted(job.run).summary["stages"][number]
+                assert told["requests"]["completed"] == 4 * level, "what a stage has left is there when it ends"
+
+        make_load(job, grow, command="saturate")
+
+    driven = drive(replace(spec(url=quick.url), stages=()), load=load)
+    assert not driven.job.words
+    assert [stage["outcome"]["reason"] for stage in driven.facts["stages"]] == ["finished", "finished"]
+    quick.stop()
+    assert len(quick.truth()) == 36
+
+
+def test_a_stage_that_is_cut_ends_on_all_nodes(quick, drive):
+    def load(job):
+        def cut(job, progress):
+            outcome = job.stage(0, progress, lambda now: "enough" if now.completed > 20 else "")
+            assert (outcome.reason, outcome.words) == ("cut", "enough")
+
+        make_load(job, cut, command="run")
+
+    driven = drive(spec(url=quick.url, concurrency=6, requests=None, duration_s=60.0), load=load)
+    assert not driven.job.words
+
+
+def test_an_endpoint_that_only_fails_ends_the_run_with_its_own_words(drive):
+    with serve("--step", "2ms", "--fault", "error-500", "--fault-share", "1") as failing:
+        driven = drive(spec(url=failing.url, concurrency=6, requests=None, duration_s=60.0))
+    assert "500" in driven.job.words
+    assert driven.facts["ended"]["reason"] == "failed"
 
 
 # --- failure ---
