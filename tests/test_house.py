@@ -196,6 +196,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.cluster.engine",
             "loadgen.coordinator",
             "loadgen.crew",
+            "loadgen.dialects",
             "loadgen.errors",
             "loadgen.host",
             "loadgen.local_run",

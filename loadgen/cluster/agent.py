@@ -34,6 +34,7 @@ from loadgen.cluster import gather
 from loadgen.cluster.link import Link, LinkError, accepted, listening
 from loadgen.coordinator import StageNow
 from loadgen.crew import Crew, Order, most_connections
+from loadgen.dialects.credentials import Credentials
 from loadgen.errors import LoadgenError, RunError, UsageError
 from loadgen.plan import Target
 from loadgen.schedule.stage import Schedule, schedule
@@ -97,12 +98,12 @@ class Agent:
         """The driver has closed the control link, or died; the workers are gone, too."""
         threading.Thread(target=self._accept, name="links", daemon=True).start()
 
-    def prepare(self, order: Order) -> dict[str, Any]:
+    def prepare(self, order: Order, credentials: Credentials) -> dict[str, Any]:
         """Start the workers; {"folder", "digest"}, or {"refused", "status"} where that cannot be done here."""
         try:
             folder = Path(tempfile.gettempdir()) / f"loadgen-{order.run_id}" / f"node-{self.node}"
             (folder / "capture").mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._order = replace(order, folder=folder)
+            self._order = replace(order, folder=folder, credentials=credentials)
             _check_reachable(order.where)
             digest = _digest(order)
             self._spec, self._schedules = order.spec, planner.schedules(order.spec)

@@ -40,7 +40,7 @@ class RemoteAgent:
         self._agent = Agent(self._node, token, address)
         return address, self._agent.port, facts(self._node)
 
-    def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+    def call(self, method: str, *arguments: Any) -> Any:
         """A method of the agent."""
         return getattr(self._agent, method)(*arguments)
 
@@ -129,7 +129,7 @@ class RayEngine:
     def call(self, method: str, arguments: dict[int, tuple[Any, ...]]) -> dict[int, Any]:
         """Call a method of some agents, by node; gives what each returned, or the EngineError of one that is gone."""
         return self._each(
-            {number: self._actors[number].call.remote(method, given) for number, given in arguments.items()}
+            {number: self._actors[number].call.remote(method, *given) for number, given in arguments.items()}
         )
 
     def _each(self, references: dict[int, Any]) -> dict[int, Any]:

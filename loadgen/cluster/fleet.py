@@ -22,6 +22,7 @@ from loadgen.cluster.link import LinkError
 from loadgen.cluster.node import LONG_BURST, Node, together
 from loadgen.coordinator import JUDGE_S, LOOK_S, TICK_S, Judge, Outcome, StageNow, Watcher, ended, hopeless_after
 from loadgen.crew import SPARE_DESCRIPTORS, Order
+from loadgen.dialects.credentials import NOBODY
 from loadgen.errors import RunError, UsageError
 from loadgen.local_run import choose_cores
 from loadgen.plan import Share
@@ -317,7 +318,14 @@ class Fleet:
         self._spec = order.spec
         told = self._engine.call(
             "prepare",
-            {node.number: (replace(order, folder=Path(), share=node.share, cores=node.cores),) for node in self.nodes},
+            # The key is an argument of its own: Ray hands small ones on directly, and puts large ones into its store.
+            {
+                node.number: (
+                    replace(order, credentials=NOBODY, folder=Path(), share=node.share, cores=node.cores),
+                    order.credentials,
+                )
+                for node in self.nodes
+            },
         )
         digests: Counter[str] = Counter()
         for node in self.nodes:
