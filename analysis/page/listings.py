@@ -8,7 +8,7 @@ from typing import Any, Final
 from analysis.closeups import CloseUp
 from analysis.figures.facts import is_open_loop, name_of
 from analysis.stages import Details
-from analysis.tables import number, plain
+from analysis.tables import floor_words, number, plain, server_notes
 
 Facts = Mapping[str, Any]
 Cell = dict[str, Any]
@@ -63,6 +63,9 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
         "errors": errors(ordered, meanings),
         "objectives": _objectives(ordered),
         "client": _client(ordered),
+        "floor": _floor(summary),
+        "server": server_table(ordered),
+        "server_notes": [note.plain for note in server_notes(summary)],
         "spec": _lines(spec),
         "host": _lines(summary["host"] or {})
         + _lines(
@@ -192,6 +195,54 @@ def _client(stages: Sequence[Facts]) -> list[list[str]]:
         for stage in stages
         for worker in stage["by_worker"]
     ]
+
+
+SERVER_COLUMNS: Final = (
+    ("running, mean", "running", "mean", ""),
+    ("running, most", "running", "max", ""),
+    ("waiting, mean", "waiting", "mean", ""),
+    ("waiting, most", "waiting", "max", ""),
+    ("KV cache, mean", "kv_cache_share", "mean", "%"),
+    ("KV cache, most", "kv_cache_share", "max", "%"),
+    ("prefix hits", "prefix_hit_share", None, "%"),
+    ("preempted", "preemptions", None, ""),
+    ("GPU, mean", "gpu_share", "mean", "%"),
+    ("GPU memory, most", "gpu_memory_share", "max", "%"),
+    ("J a token", "joules_a_token", None, ""),
+    ("queue, mean ms", "queue_ms", "mean", ""),
+    ("TTFT, mean ms", "ttft_ms", "mean", ""),
+    ("client +", "ttft_ms", "client_minus_server", ""),
+    ("E2E, mean ms", "e2e_ms", "mean", ""),
+    ("client +", "e2e_ms", "client_minus_server", ""),
+)
+"""Title, key of a stage's `server`, the value within it (None: it is one), and its unit."""
+
+
+def server_table(stages: Sequence[Facts]) -> dict[str, Any] | None:
+    """{"head": [...], "rows": [[text]]}: what the server's metrics said, a row a stage; without columns that nobody told."""
+    told = [stage for stage in stages if stage.get("server")]
+    if not told:
+        return None
+    columns = []
+    for title, key, name, unit in SERVER_COLUMNS:
+        blocks = [stage["server"].get(key) for stage in told]
+        values = [block if name is None or block is None else block.get(name) for block in blocks]
+        if any(value is not None for value in values):
+            columns.append((title, [_with_unit(value, unit) for value in values]))
+    names = [plain(stage["name"]) for stage in told]
+    rows = [[name, *(cells[place] for _, cells in columns)] for place, name in enumerate(names)]
+    return {"head": ["load", *(title for title, _ in columns)], "rows": rows}
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1%}" if unit == "%" else number(value)
+
+
+def _floor(summary: Facts) -> str:
+    words = floor_words(summary)
+    return "" if words is None else words[:1].upper() + words[1:] + "."
 
 
 def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

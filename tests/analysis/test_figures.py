@@ -10,8 +10,8 @@ from synthetic import frozen_server, mark, open_plan, write_run
 
 from analysis import figures
 from analysis.figures.distributions import edges_ms, shares, spectrum
+from analysis.figures.panels import Panel, timeline_rows
 from analysis.figures.requests import SHOWN, waterfall_rows
-from analysis.figures.timeline import Panel, timeline_rows
 from analysis.histogram import Histogram, filled
 from analysis.summary import analyse
 

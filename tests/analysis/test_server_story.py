@@ -4,7 +4,8 @@ import pytest
 from scraped import labels, write_scrapes
 from synthetic import MS, START_NS, S, stage_plan, steady_rows, write_run
 
-from analysis.server import bucket_of, read_scrapes
+from analysis.scrapes import read_scrapes
+from analysis.server import bucket_of
 from analysis.signals import ALL_NAMES
 from analysis.summary import summarize
 from analysis.tables import server_notes, server_table
