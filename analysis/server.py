@@ -108,13 +108,22 @@ class _Cut:
         return float(times_ns[self.last] - times_ns[self.first]) / NS_PER_S
 
     @property
-    def window_ns(self) -> tuple[int, int]:
-        return self.window.start_ns, self.window.stop_ns
+    def inside(self) -> Times:
+        """The places of the scrapes within the window."""
+        times_ns = self.source.times_ns
+        return np.flatnonzero((times_ns >= self.window.start_ns) & (times_ns <= self.window.stop_ns))
 
     @property
-    def stage_ns(self) -> tuple[int, int]:
-        """With warm-up and drain."""
-        return self.window.begin_ns, self.window.end_ns
+    def of_stage(self) -> Times:
+        """Those within the stage, warm-up and drain too, and the ones next to it if they are no farther than usual."""
+        times_ns = self.source.times_ns
+        usual_ns = int(np.median(np.diff(times_ns)))
+        first, after = np.searchsorted(times_ns, (self.window.begin_ns, self.window.end_ns + 1))
+        if first and self.window.begin_ns - times_ns[first - 1] <= usual_ns:
+            first -= 1
+        if after < len(times_ns) and times_ns[after] - self.window.end_ns <= usual_ns:
+            after += 1
+        return np.arange(first, after)
 
     @property
     def border_ns(self) -> int:
@@ -200,10 +209,8 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def _states(
-    cut: _Cut, names: Iterable[Name], across_sum: bool, whole_stage: bool = False
-) -> tuple[Times, Reals] | None:
-    """(times, values) of a gauge inside the window, its series made one. None where the source has none."""
+def _states(cut: _Cut, names: Iterable[Name], across_sum: bool, places: Times) -> tuple[Times, Reals] | None:
+    """(times, values) of a gauge at some scrapes, its series made one. None where the source has none."""
     found = cut.found(names, ("", "_total"))
     if found is None:
         return None
@@ -212,18 +219,17 @@ def _states(
     for one in series:
         for scrape, value in zip(one.scrape.tolist(), one.values.tolist(), strict=True):
             by_scrape.setdefault(scrape, []).append((one.labels, value))
-    times_ns, (from_ns, to_ns) = cut.source.times_ns, cut.stage_ns if whole_stage else cut.window_ns
-    inside = [at for at in sorted(by_scrape) if from_ns <= times_ns[at] <= to_ns]
+    told = [at for at in places.tolist() if at in by_scrape]
     values = [
         _over_ranks(by_scrape[at]) if across_sum else sum(value for _, value in by_scrape[at]) / len(by_scrape[at])
-        for at in inside
+        for at in told
     ]
-    return (times_ns[inside], np.array(values) * name.scale) if inside else None
+    return (cut.source.times_ns[told], np.array(values) * name.scale) if told else None
 
 
 def _gauge(cuts: Sequence[_Cut], names: Sequence[Name], across_sum: bool) -> dict[str, float] | None:
     """Mean over the window and largest value; over several sources their sum (an upper bound for the largest) or mean."""
-    states = [found for cut in cuts if (found := _states(cut, names, across_sum)) is not None]
+    states = [found for cut in cuts if (found := _states(cut, names, across_sum, cut.inside)) is not None]
     if not states:
         return None
     means = [_mean(times_ns, values) for times_ns, values in states]
@@ -301,7 +307,7 @@ def _timeline(cuts: Sequence[_Cut], window: Window) -> list[dict[str, Any]]:
     for cut in cuts:
         line: dict[str, Any] = {"source": cut.source.url}
         for name, gauge in GAUGES.items():
-            if (states := _states(cut, gauge.names, gauge.across == SUM, whole_stage=True)) is not None:
+            if (states := _states(cut, gauge.names, gauge.across == SUM, cut.of_stage)) is not None:
                 line[name] = _course(*_largest(*states), window)
         for name in RATES:
             if (rate := _rate(cut, COUNTERS[name])) is not None:
@@ -310,10 +316,10 @@ def _timeline(cuts: Sequence[_Cut], window: Window) -> list[dict[str, Any]]:
     return told
 
 
-def _course(times_ns: Times, values: Reals, window: Window) -> dict[str, list[float]]:
+def _course(times_ns: Times, values: Reals, window: Window) -> dict[str, list[float | None]]:
     return {
         "t_s": [round((at - window.start_ns) / NS_PER_S, 6) for at in times_ns.tolist()],
-        "values": [round(value, 6) for value in values.tolist()],
+        "values": [None if np.isnan(value) else round(value, 6) for value in values.tolist()],
     }
 
 
@@ -324,7 +330,7 @@ def _largest(times_ns: Times, values: Reals) -> tuple[Times, Reals]:
 
 
 def _rate(cut: _Cut, names: Iterable[Name]) -> tuple[Times, Reals] | None:
-    """(times, values a second): how fast a counter grew up to each scrape since the last; None where there is none."""
+    """(times, values a second): how fast a counter grew since the scrape before (NaN for the first); None without one."""
     found = cut.found(names, ("", "_total"))
     scrapes = _apart(cut)
     if found is None or len(scrapes) < 2:
@@ -337,18 +343,18 @@ def _rate(cut: _Cut, names: Iterable[Name]) -> tuple[Times, Reals] | None:
         by_replica[replica] = np.maximum(by_replica.get(replica, grown), grown)
     times_ns = cut.source.times_ns[scrapes]
     grown = np.sum(list(by_replica.values()), axis=0)
-    return times_ns[1:], name.scale * np.diff(grown) / (np.diff(times_ns) / NS_PER_S)
+    per_s = name.scale * np.diff(grown) / (np.diff(times_ns) / NS_PER_S)
+    return times_ns, np.concatenate(([np.nan], per_s))
 
 
 def _apart(cut: _Cut) -> Times:
     """The places of a stage's scrapes, without those right after another: over some ms one request is a great rate."""
-    times_ns, (from_ns, to_ns) = cut.source.times_ns, cut.stage_ns
-    inside = np.flatnonzero((times_ns >= from_ns) & (times_ns <= to_ns))
-    if len(inside) < 2:
-        return inside
-    usual_ns = np.median(np.diff(times_ns[inside]))
-    kept = [int(inside[0])]
-    for at in inside[1:].tolist():
+    times_ns, places = cut.source.times_ns, cut.of_stage
+    if len(places) < 2:
+        return places
+    usual_ns = np.median(np.diff(times_ns[places]))
+    kept = [int(places[0])]
+    for at in places[1:].tolist():
         if times_ns[at] - times_ns[kept[-1]] > usual_ns / 2:
             kept.append(at)
     return np.array(kept[:: -(-len(kept) // MOST_POINTS)], np.int64)

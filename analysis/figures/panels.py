@@ -13,15 +13,13 @@ MOST_POINTS: Final = 2_000
 class Panel(NamedTuple):
     """One row of the figure: a key of its values, its title, and how it is drawn.
 
-    `bad` is for what should not be there, `sparse` for values that not every bin has, `since` for values of the time since
-    the one before: others are of the time from then on.
+    `bad` is for what should not be there; `sparse` for values that not every bin has.
     """
 
     key: str
     title: str
     bad: bool = False
     sparse: bool = False
-    since: bool = False
 
 
 PANELS: Final = (
@@ -36,9 +34,9 @@ SERVER_PANELS: Final = (
     (Panel("running", "Server: requests running"), 1.0),
     (Panel("waiting", "Server: requests waiting"), 1.0),
     (Panel("kv_cache_share", "Server: KV cache in use, %"), 100.0),
-    (Panel("preemptions_per_s", "Server: preemptions/s", bad=True, since=True), 1.0),
-    (Panel("prompt_tokens_per_s", "Server: prompt tokens/s", since=True), 1.0),
-    (Panel("output_tokens_per_s", "Server: output tokens/s", since=True), 1.0),
+    (Panel("preemptions_per_s", "Server: preemptions/s", bad=True), 1.0),
+    (Panel("prompt_tokens_per_s", "Server: prompt tokens/s"), 1.0),
+    (Panel("output_tokens_per_s", "Server: output tokens/s"), 1.0),
     (Panel("prefix_hit_share", "Server: prefix cache hits, %"), 100.0),
     (Panel("provisioned_requests", "Server: requests provisioned"), 1.0),
     (Panel("gpu_share", "GPU busy, %"), 100.0),
@@ -104,8 +102,12 @@ def server_panels(summary: Facts) -> list[tuple[Panel, Rows]]:
     ]
     names = source_names(line["source"] for _, line in told)
     scale_of = {panel.key: scale for panel, scale in SERVER_PANELS}
+    begins_s = sorted(_start_s(stage) - origin_s for stage in stages)
     for place, line in told:
         start_s = stages[place]["window"]["start_ns"] / 1e9 - origin_s
+        # The scrape behind a stage may be the first of the next.
+        begin_s = _start_s(stages[place]) - origin_s
+        end_s = min((other_s for other_s in begins_s if other_s > begin_s), default=float("inf"))
         for key, scale in scale_of.items():
             if key not in line:
                 continue
@@ -118,13 +120,21 @@ def server_panels(summary: Facts) -> list[tuple[Panel, Rows]]:
                     "t_s": round(start_s + t_s, 3),
                     key: round(value * scale, 4),
                 }
-                for t_s, value in zip(line[key]["t_s"], line[key]["values"], strict=True)
+                for t_s, value in _from_then_on(**line[key])
+                if start_s + t_s < end_s
             ]
     return [
         (panel, [row for rows in found[panel.key].values() for row in _thinned(rows, panel.key)])
         for panel, _ in SERVER_PANELS
         if panel.key in found
     ]
+
+
+def _from_then_on(t_s: Sequence[float], values: Sequence[float | None]) -> list[tuple[float, float]]:
+    """(second, value from then on): a rate is of the time since the scrape before it, and the first has none."""
+    if values[0] is None:
+        values = [*values[1:], values[-1]]
+    return [(at, value) for at, value in zip(t_s, values, strict=True) if value is not None]
 
 
 def source_names(urls: Any) -> dict[str, str]:

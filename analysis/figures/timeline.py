@@ -99,18 +99,16 @@ def _panel(
 
 def _line(panel: Panel, drawn: alt.Chart, by_source: bool) -> alt.Chart:
     """A panel's mark: an area from value to value; a line of points where values are sparse; a line a page of several."""
-    steps = "step-before" if panel.since else "step-after"
     style = "bad" if panel.bad else alt.Undefined
     if by_source:
         legend = alt.Legend(orient="bottom", title=None, symbolType="stroke")
-        return drawn.mark_line(interpolate=steps, strokeWidth=1.5).encode(
-            detail="stage:N", color=alt.Color("source:N", legend=legend)
-        )
+        lines = drawn.mark_line(interpolate="step-after", strokeWidth=1.5, clip=True)
+        return lines.encode(detail="stage:N", color=alt.Color("source:N", legend=legend))
     if panel.sparse:
-        return (
-            drawn.transform_filter(f"isValid(datum.{panel.key})")
-            .mark_line(strokeWidth=1.5, point={"size": 14, "filled": True}, style=style)
-            .encode(detail="stage:N")
+        known = drawn.transform_filter(f"isValid(datum.{panel.key})")
+        return known.mark_line(strokeWidth=1.5, point={"size": 14, "filled": True}, style=style).encode(
+            detail="stage:N"
         )
     outline = {"strokeWidth": 1.5} | ({"style": "bad"} if panel.bad else {})
-    return drawn.mark_area(interpolate=steps, fillOpacity=0.16, line=outline, style=style).encode(detail="stage:N")
+    area = drawn.mark_area(interpolate="step-after", fillOpacity=0.16, line=outline, style=style, clip=True)
+    return area.encode(detail="stage:N")

@@ -198,24 +198,21 @@ def _client(stages: Sequence[Facts]) -> list[list[str]]:
 
 
 SERVER_COLUMNS: Final = (
-    ("running, mean", "running", "mean", ""),
-    ("running, most", "running", "max", ""),
-    ("waiting, mean", "waiting", "mean", ""),
-    ("waiting, most", "waiting", "max", ""),
-    ("KV cache, mean", "kv_cache_share", "mean", "%"),
-    ("KV cache, most", "kv_cache_share", "max", "%"),
-    ("prefix hits", "prefix_hit_share", None, "%"),
-    ("preempted", "preemptions", None, ""),
-    ("GPU, mean", "gpu_share", "mean", "%"),
-    ("GPU memory, most", "gpu_memory_share", "max", "%"),
-    ("J a token", "joules_a_token", None, ""),
-    ("queue, mean ms", "queue_ms", "mean", ""),
-    ("TTFT, mean ms", "ttft_ms", "mean", ""),
-    ("client +", "ttft_ms", "client_minus_server", ""),
-    ("E2E, mean ms", "e2e_ms", "mean", ""),
-    ("client +", "e2e_ms", "client_minus_server", ""),
+    ("running, mean / most", "running", ("mean", "max"), ""),
+    ("waiting, mean / most", "waiting", ("mean", "max"), ""),
+    ("KV cache, mean / most", "kv_cache_share", ("mean", "max"), "%"),
+    ("prefix hits", "prefix_hit_share", (), "%"),
+    ("preempted", "preemptions", (), ""),
+    ("GPU, mean", "gpu_share", ("mean",), "%"),
+    ("GPU memory, most", "gpu_memory_share", ("max",), "%"),
+    ("J a token", "joules_a_token", (), ""),
+    ("queue, mean ms", "queue_ms", ("mean",), ""),
+    ("TTFT, mean ms", "ttft_ms", ("mean",), ""),
+    ("client +", "ttft_ms", ("client_minus_server",), ""),
+    ("E2E, mean ms", "e2e_ms", ("mean",), ""),
+    ("client +", "e2e_ms", ("client_minus_server",), ""),
 )
-"""Title, key of a stage's `server`, the value within it (None: it is one), and its unit."""
+"""Title, key of a stage's `server`, the values within it that are shown (none: it is one), and their unit."""
 
 
 def server_table(stages: Sequence[Facts]) -> dict[str, Any] | None:
@@ -224,20 +221,20 @@ def server_table(stages: Sequence[Facts]) -> dict[str, Any] | None:
     if not told:
         return None
     columns = []
-    for title, key, name, unit in SERVER_COLUMNS:
+    for title, key, names, unit in SERVER_COLUMNS:
         blocks = [stage["server"].get(key) for stage in told]
-        values = [block if name is None or block is None else block.get(name) for block in blocks]
-        if any(value is not None for value in values):
-            columns.append((title, [_with_unit(value, unit) for value in values]))
-    names = [plain(stage["name"]) for stage in told]
-    rows = [[name, *(cells[place] for _, cells in columns)] for place, name in enumerate(names)]
+        cells = [_server_cell(block, names, unit) for block in blocks]
+        if any(cell != "-" for cell in cells):
+            columns.append((title, cells))
+    rows = [[plain(stage["name"]), *(cells[place] for _, cells in columns)] for place, stage in enumerate(told)]
     return {"head": ["load", *(title for title, _ in columns)], "rows": rows}
 
 
-def _with_unit(value: float | None, unit: str) -> str:
-    if value is None:
+def _server_cell(block: Any, names: Sequence[str], unit: str) -> str:
+    values = [] if block is None else [block.get(name) for name in names] if names else [block]
+    if not values or None in values:
         return "-"
-    return f"{value:.1%}" if unit == "%" else number(value)
+    return " / ".join(f"{value:.1%}" if unit == "%" else number(value) for value in values)
 
 
 def _floor(summary: Facts) -> str:
