@@ -182,10 +182,10 @@ def _timeline_words(runs: Mapping[str, Facts]) -> str:
 
 def _peaks(stage: Facts) -> str:
     server = stage.get("server") or {}
-    words = [f"at most {number(server[key]['max'])} {key}" for key in ("running", "waiting") if server.get(key)]
+    words = [f"at most {server[key]['max']:,.4g} {key}" for key in ("running", "waiting") if server.get(key)]
     for key, what in (("kv_cache_share", "KV cache"), ("gpu_share", "GPU")):
         if server.get(key):
             words.append(f"{what} at most {server[key]['max']:.0%}")
     if server.get("preemptions") is not None:
-        words.append(f"{number(server['preemptions'])} preemptions")
+        words.append(f"{server['preemptions']:,.0f} preemptions")
     return ", ".join(words)

@@ -202,7 +202,7 @@ SERVER_COLUMNS: Final = (
     ("waiting, mean / most", "waiting", ("mean", "max"), ""),
     ("KV cache, mean / most", "kv_cache_share", ("mean", "max"), "%"),
     ("prefix hits", "prefix_hit_share", (), "%"),
-    ("preempted", "preemptions", (), ""),
+    ("preempted", "preemptions", (), "n"),
     ("GPU, mean", "gpu_share", ("mean",), "%"),
     ("GPU memory, most", "gpu_memory_share", ("max",), "%"),
     ("J a token", "joules_a_token", (), ""),
@@ -212,7 +212,7 @@ SERVER_COLUMNS: Final = (
     ("E2E, mean ms", "e2e_ms", ("mean",), ""),
     ("client +", "e2e_ms", ("client_minus_server",), ""),
 )
-"""Title, key of a stage's `server`, the values within it that are shown (none: it is one), and their unit."""
+"""Title, key of a stage's `server`, the values within it shown (none: it is one), and their unit; `n` is a count."""
 
 
 def server_table(stages: Sequence[Facts]) -> dict[str, Any] | None:
@@ -234,7 +234,8 @@ def _server_cell(block: Any, names: Sequence[str], unit: str) -> str:
     values = [] if block is None else [block.get(name) for name in names] if names else [block]
     if not values or None in values:
         return "-"
-    return " / ".join(f"{value:.1%}" if unit == "%" else number(value) for value in values)
+    as_text = {"%": "{:.1%}".format, "n": "{:,.0f}".format}.get(unit, number)
+    return " / ".join(as_text(value) for value in values)
 
 
 def _floor(summary: Facts) -> str:

@@ -152,7 +152,7 @@ def test_the_servers_story_is_told_in_words_and_numbers_and_only_where_it_was_sc
     page = Elements(html([Shown("a", scraped)], "x"))
     (words,) = [attributes["aria-label"] for _, attributes in page.found if attributes.get("id") == "timeline"]
     assert "Server: KV cache in use, %" in words
-    assert f"concurrency {LOADS[-1]}: at most 8.00 running, at most 8.00 waiting, KV cache at most 80%" in words
+    assert f"concurrency {LOADS[-1]}: at most 8 running, at most 8 waiting, KV cache at most 80%" in words
     table = server_table(scraped.summary["stages"])
     assert table["head"][:4] == ["load", "running, mean / most", "waiting, mean / most", "KV cache, mean / most"]
     assert "prefix hits" not in table["head"], "which nobody told"
