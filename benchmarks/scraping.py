@@ -1,11 +1,11 @@
 """Does --scrape disturb the workers? The same load with and without it, in turn.
 
-    python benchmarks/scraping.py [--rounds 3] [--streams 256] [--requests 1024]
+    python benchmarks/scraping.py [CASE ...] [--rounds 3] [--streams 256] [--requests 1024]
 
 Truth: as in accuracy.py. In all cases but the last the scraper shares the core of the only worker, at nice 19, which is the
 worst place for it; in the last it is off that core, as it is by itself where there is another (here it is the server's).
-The usual page is the simulator's own, scraped once a second, which is the default; the large one has 4,608 samples (64 engines
-with their histograms, 580 KB).
+The usual page is the simulator's own, scraped once a second, which is the default; the large one has 4,608 samples (64
+engines with their histograms, 580 KB).
 """
 
 import argparse
@@ -116,13 +116,14 @@ def measure(case: str, large_url: str, streams: int, requests: int) -> dict[str,
 def main() -> None:
     """All cases in turn, as often as there are rounds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", choices=[[], *CASES], default=[], help="; ".join(CASES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, default=256)
     parser.add_argument("--requests", type=int, default=1024)
     chosen = parser.parse_args()
     with large_page() as url:
         for _ in range(chosen.rounds):
-            for case in CASES:
+            for case in chosen.cases or CASES:
                 save("scraping", measure(case, url, chosen.streams, chosen.requests))
 
 
