@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from analysis.bootstrap import Interval
 from analysis.knee import Knee, Observed, closed_knee, open_knee
 
@@ -59,12 +61,12 @@ class Point:
     """What `meets` would be on the values alone."""
     strain: float = 0.0
     """The worst objective's value over its limit: above 1 where it is missed. 0: unknown."""
-    missed: float = 0.0
-    """Requests that missed the worst objective over those that may: above 1 where it is missed."""
     misses: float = 0.0
-    """How many independent requests those that missed it are worth."""
-    seconds: float = 0.0
-    """Length of the windows in all."""
+    """Of the objective that is missed most: how many independent requests those that missed it are worth."""
+    may_miss: float = 0.0
+    """How many of those may."""
+    is_long: bool = False
+    """Whether its stage was as long as a Try that says so asks for."""
     saturated: bool = False
     """Open loop: it did not keep up; the throughputs are of the time in which it was full."""
     client: tuple[str, ...] = ()
@@ -77,7 +79,7 @@ class Try(NamedTuple):
     load: float
     why: str
     is_long: bool = False
-    """Whether the stage is to be as long as the budget allows: its answer hangs on rare requests."""
+    """Whether its stage is one of the LONG_STAGES that share what is left of the budget: the answer hangs on rare requests."""
 
 
 class Answer(NamedTuple):
@@ -111,8 +113,9 @@ def so_far(question: str, points: Sequence[Point], bounds: Bounds) -> Answer:
     known = sorted((point for point in points if not point.client), key=lambda point: point.load)
     if not known:
         return Answer(Interval(0.0, 0.0, bounds.most), NOTHING, "server", (), decided=False)
-    if question == "slo" and not bounds.whole and (long := _long(known)) and any(map(_is_missed, known)):
-        return _rate_answer(_crossing(long)[0], long, _ceiling(known, bounds), decided=False)
+    long = [point for point in known if point.is_long]
+    if question == "slo" and not bounds.whole and long:
+        return _rate_answer(_crossing(long, _ceiling(known, bounds))[0], long, decided=False)
     if question == "slo":
         missed = [point for point in known if not point.leans]
         met = [point for point in known if point.leans and (not missed or point.load < missed[0].load)]
@@ -154,8 +157,8 @@ def next_for_slo(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
     if high is None:
         return _without_a_miss(low, clients, bounds)
     if low is None:
-        if high.load > _least(bounds, known):
-            return Try(bounds.fit(max(high.load / 4, _least(bounds, known))), "no load has met the objectives yet")
+        if high.load > _least(bounds):
+            return Try(bounds.fit(max(high.load / 4, _least(bounds))), "no load has met the objectives yet")
         if _wants_more(high):
             return Try(high.load, "to be sure that not even the least load meets the objectives")
         words = f"not even the least load ({high.load:g}) meets the objectives"
@@ -231,35 +234,45 @@ def _without_a_miss(low: Point | None, clients: Sequence[Point], bounds: Bounds)
 # --- the highest rate within the objectives ---
 #
 # At a rate, what misses an objective are the few requests that meet a queue; how many do rises steeply with the rate, and a
-# stage of some seconds that begins with an empty endpoint sees too few of them: a bracket of such stages settles too high.
-# Once an objective has been missed, stages are long, close to where the share of misses should be the allowed one, and the
-# answer comes from all of them: ln(missed / allowed) over ln(rate) is a line near its zero (a stochastic root search, as
-# in Robbins and Monro 1951, with the slope learnt on the way). A rate that is not below the throughput of an overloaded
-# stage has no steady state, whatever a short look at it shows.
+# stage of some seconds that begins with an empty endpoint sees too few of them. Short stages therefore only find the
+# neighbourhood. Then come LONG_STAGES that share what is left of the budget, each where the share of misses should be the
+# allowed one, and the answer comes from all of them: ln(missed / allowed) over ln(rate) is a line near its zero (a
+# stochastic root search, as in Robbins and Monro 1951, with the slope learnt on the way). A rate that is not below the
+# throughput of an overloaded stage has no steady state, whatever a short look at it shows.
+
+LONG_STAGES: Final = 4
+
+NEIGHBOURHOOD: Final = 1.6
+"""From a rate that was met to one that was missed: close enough for long stages."""
+
+MOST_SHORT: Final = 9
 
 SLOPE: Final = 12.0
 """Of the line, before there is any: between that of one slot and that of a hundred."""
 
-SLOPES: Final = (3.0, 40.0)
+SLOPE_FACTOR: Final = 2.0
+"""One standard deviation of that guess."""
 
-SLOPE_WEIGHT: Final = 0.1
-"""Of that first guess, in squared logarithms of the rate."""
+SLOPES: Final = (3.0, 60.0)
 
-BELOW_CAPACITY: Final = 0.955
+OFF_THE_LINE: Final = 0.25
+"""One standard deviation of a stage from the line beyond chance: each begins with an empty endpoint, and sees few bursts."""
+
+FAR: Final = 1.5
+"""Logarithms of missed over allowed: farther away than this it is no line any more."""
+
+BELOW_CAPACITY: Final = 0.97
 """Closer to what is served at most, a queue takes longer to settle than a search can look at it."""
 
-LONG_STAGES: Final = 3
+OF_CAPACITY: Final = 0.8
 
 FEW_MISSES: Final = 4.0
 """Fewer may have been unlucky."""
 
-STEP: Final = 1.5
+STEP: Final = 1.4
 """From one long stage to the next at most."""
 
-RATE_TOLERANCE_SHARE: Final = 0.08
-
-RATE_ERROR_SHARE: Final = 0.03
-"""One standard deviation for what the line, and a stage that begins with an empty endpoint, are off."""
+RATE_TOLERANCE_SHARE: Final = 0.1
 
 
 def _next_rate(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
@@ -271,20 +284,32 @@ def _next_rate(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
     missed = [point for point in of_server if _is_missed(point)]
     if not missed:
         return _without_a_miss(of_server[-1] if of_server else None, clients, bounds)
+    lone = [point for point in missed if point.saturated and point.stages == 1 and 0 < point.strain < SMOOTH]
+    if lone and not lone[0].is_long:
+        return Try(lone[0].load, "once more: requests piled up, and none was slow")
     ceiling = _ceiling(of_server, bounds)
-    long = _long(of_server)
+    long = [point for point in of_server if point.is_long]
     if not long:
-        met = [point.load for point in of_server if point.leans and point.load < ceiling]
-        low = max(met, default=missed[0].load / 4)
-        return Try(bounds.fit(min(math.sqrt(low * min(missed[0].load, ceiling)), ceiling)), "near the limit", True)
-    found, slope = _crossing(long)
-    half = found.high / found.value - 1
-    if len(long) >= LONG_STAGES and half <= RATE_TOLERANCE_SHARE:
-        return _rate_answer(found, long, ceiling)
+        high = min(missed[0].load, ceiling)
+        low = max((point.load for point in of_server if point.load < high and not _is_missed(point)), default=0.0)
+        if not low:
+            least = _least(bounds)
+            if missed[0].load > least:
+                return Try(bounds.fit(max(missed[0].load / 4, least)), "no rate has met the objectives yet")
+            words = f"not even the least rate ({missed[0].load:g}) meets the objectives"
+            return Answer(Interval(0.0, 0.0, missed[0].load), NOTHING, "server", (words,), missed[0].meets is False)
+        is_near = high / low <= NEIGHBOURHOOD or len(known) >= MOST_SHORT
+        # What is served at most is known by then, and the limit is more often near it than not.
+        load = max(math.sqrt(low * high), OF_CAPACITY * high if high == ceiling else 0.0)
+        return Try(bounds.fit(load), "near the limit" if is_near else "bisection", is_near)
+    found, slope = _crossing(long, ceiling)
+    if len(long) >= LONG_STAGES:
+        half = max(found.high / found.value, found.value / found.low) - 1
+        return _rate_answer(found, long, decided=half <= RATE_TOLERANCE_SHARE)
     nearest = min(long, key=lambda point: abs(math.log(point.load / found.value)))
     load = min(max(found.value, nearest.load / STEP), nearest.load * STEP, ceiling)
     # To either side of the estimate in turn: points on one spot tell no slope.
-    aside = 1 + min(0.25 / slope, 0.03)
+    aside = 1 + min(0.3 / slope, 0.03)
     load = load / aside if len(long) % 2 else min(load * aside, ceiling)
     while any(abs(load / point.load - 1) < 1e-3 for point in known):
         load /= 1.004
@@ -302,46 +327,40 @@ def _ceiling(points: Sequence[Point], bounds: Bounds) -> float:
     return min(BELOW_CAPACITY * min(served), bounds.most) if served else bounds.most
 
 
-def _long(points: Sequence[Point]) -> list[Point]:
-    """The stages that were long, of those that tell how many requests missed."""
-    longest = max((point.seconds for point in points if not point.saturated), default=0.0)
-    shortest = min((point.seconds for point in points), default=0.0)
-    return [p for p in points if p.seconds > 1.5 * shortest and p.seconds > longest / 4 and p.misses >= 0]
+def _crossing(points: Sequence[Point], ceiling: float) -> tuple[Interval, float]:
+    """The rate at which as many miss as may, with its 95 % interval, and the slope there.
+
+    The posterior over where the line passes zero and how steep it is, on a grid; misses are counts that scatter more than
+    Poisson's (negative binomial), so that stages without any count as what they are.
+    """
+    x = np.log([point.load for point in points])
+    misses = np.array([20.0 * p.may_miss if p.saturated else p.misses for p in points])
+    may_miss = np.array([p.may_miss for p in points])
+    ratio = np.log(np.maximum(misses, 0.3) / np.maximum(may_miss, 0.3))
+    weight = np.where([p.saturated for p in points], 0.3, 1.0) / (1 + (ratio / FAR) ** 2)
+    at = np.linspace(x.min() - 0.5, min(x.max() + 0.5, math.log(ceiling)), 400)
+    slopes = np.geomspace(*SLOPES, 40)
+    log_ratio = slopes[None, :, None] * (x - at[:, None, None])
+    expected = may_miss * np.exp(np.clip(log_ratio, -20, 6))
+    shape = 1 / OFF_THE_LINE**2
+    likely = (misses * np.log(expected + 1e-12) - (misses + shape) * np.log1p(expected / shape)) * weight
+    guess = -((np.log(slopes / SLOPE) / math.log(SLOPE_FACTOR)) ** 2) / 2
+    log_posterior = likely.sum(axis=2) + guess
+    posterior = np.exp(log_posterior - log_posterior.max())
+    share = np.cumsum(posterior.sum(axis=1))
+    low, value, high = np.exp(np.interp(np.array([0.025, 0.5, 0.975]) * share[-1], share, at))
+    slope = float((posterior.sum(axis=0) * slopes).sum() / posterior.sum())
+    return Interval(float(value), float(low), float(high)), slope
 
 
-def _crossing(points: Sequence[Point]) -> tuple[Interval, float]:
-    """The rate at which as many miss as may, with its interval, and the slope there."""
-    x = [math.log(point.load) for point in points]
-    # Half a miss where there was none; an overloaded stage missed as good as all.
-    y = [math.log(20.0 if p.saturated else max(p.missed, 1e-9 if p.misses else _unseen(p))) for p in points]
-    weights = [1 / (0.6 if p.saturated else 1 / (p.misses + 0.5) + 0.09) for p in points]
-    whole = sum(weights)
-    mean_x = sum(w * one for w, one in zip(weights, x, strict=True)) / whole
-    mean_y = sum(w * one for w, one in zip(weights, y, strict=True)) / whole
-    prior = SLOPE_WEIGHT * whole / len(points)
-    spread = sum(w * (one - mean_x) ** 2 for w, one in zip(weights, x, strict=True)) + prior
-    shared = sum(w * (one - mean_x) * (two - mean_y) for w, one, two in zip(weights, x, y, strict=True)) + prior * SLOPE
-    slope = min(max(shared / spread, SLOPES[0]), SLOPES[1])
-    at = mean_x - mean_y / slope
-    error = math.sqrt(1 / whole + (at - mean_x) ** 2 / spread) / slope
-    half = 1.96 * math.hypot(error, RATE_ERROR_SHARE)
-    return Interval(math.exp(at), math.exp(at - half), math.exp(at + half)), slope
+def _rate_answer(found: Interval, points: Sequence[Point], *, decided: bool = True) -> Answer:
+    near = min(points, key=lambda point: abs(math.log(point.load / found.value)))
+    tokens = Interval(*(one * found.value / near.load for one in near.output_tokens_per_s))
+    return Answer(found, tokens, "server", (), decided)
 
 
-def _unseen(point: Point) -> float:
-    """Where none missed: as if half a request had."""
-    return max(point.missed, 0.02)
-
-
-def _rate_answer(found: Interval, points: Sequence[Point], ceiling: float, *, decided: bool = True) -> Answer:
-    value = min(found.value, ceiling)
-    near = min(points, key=lambda point: abs(math.log(point.load / value)))
-    tokens = Interval(*(one * value / near.load for one in near.output_tokens_per_s))
-    return Answer(Interval(value, min(found.low, value), max(found.high, value)), tokens, "server", (), decided)
-
-
-def _least(bounds: Bounds, known: Sequence[Point]) -> float:
-    return 1.0 if bounds.whole else min(bounds.start, min(point.load for point in known)) / 64
+def _least(bounds: Bounds) -> float:
+    return 1.0 if bounds.whole else bounds.start / 64
 
 
 # --- the knee ---
