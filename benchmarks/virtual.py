@@ -123,8 +123,10 @@ def highest_within(
     limits: dict[str, tuple[float, float]],
     most: float,
 ) -> float:
-    """The highest load at which {metric: (percentile, limit_ms)} are all met: whole in a closed loop, to half a per cent at a
-    rate, where the bursts that decide are rare and hours have to be looked at."""
+    """The highest load at which {metric: (percentile, limit_ms)} are all met: a whole number in a closed loop.
+
+    To half a per cent at a rate, where the bursts that decide are rare and hours have to be looked at.
+    """
 
     missed = partial(missed_over_allowed, parameters=parameters, tokens=tokens, mode=mode, limits=limits)
     low, high = 0.0, most
