@@ -22,21 +22,29 @@ FIRST_ARRIVALS = 5
 @price_options
 @click.option("--expect-ttft", type=DurationType(0), default="500ms", show_default=True, help="TTFT to reckon with.")
 @click.option("--expect-tpot", type=DurationType(0), default="20ms", show_default=True, help="TPOT to reckon with.")
+@click.option(
+    "--machine",
+    metavar="KEY=VALUE,...",
+    help="What a machine is that makes the load, as cores=32,memory=128GB,network=25Gbit,disk=1GB,ports=28232,"
+    "descriptors=1048576.  [default: as this one]",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(
     expect_ttft: int,
     expect_tpot: int,
+    machine: str | None,
     as_json: bool,
     price_input: float | None,
     price_output: float | None,
     **flags: Any,
 ) -> None:
-    """Say what `loadgen run` with the same flags would do. Nothing is called, and nothing is written.
+    """Say what `loadgen run` with the same flags would do, and how many machines it takes. Nothing is called or written.
 
     Arrivals come from the schedule and are exact; what depends on the endpoint is reckoned with --expect-ttft and
     --expect-tpot and marked with a ~.
     """
-    from loadgen import host, planner
+    from loadgen import host, machines, planner
+    from loadgen.cli.needs import carried_by_a_core, needs_lines, needs_table, this_machine, workers_of
 
     spec = planner.resolved(spec_of(flags))
     told, planned, stages, workers = expected = expectation(spec, expect_ttft / NS_PER_S, expect_tpot / NS_PER_S)
@@ -46,6 +54,9 @@ def command(
         for made in planned
     ]
     ports = host.ephemeral_ports()
+    one = this_machine() if machine is None else machines.parse_machine(machine, this_machine())
+    carried = carried_by_a_core()
+    needed = machines.needs(told, one, workers_of(one), carried)
     if as_json:
         import orjson
 
@@ -63,6 +74,9 @@ def command(
             "memory_bytes": told.memory_bytes,
             "disk_bytes": told.disk_bytes,
             "cost": cost,
+            "machine": one.to_json(),
+            "carried_by_a_core": carried._asdict(),
+            "machines": needed.to_json(),
         }
         click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
         return
@@ -77,6 +91,10 @@ def command(
             console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
     for line in _lines(told, workers, ports, host.descriptor_limit()):
         console.print(line, highlight=False, markup=False)
+    if needed.machines > 1 or machine is not None:
+        console.print(needs_table(needed), highlight=False)
+    for line in needs_lines(needed, one, carried, stages[needed.stage]["name"]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if cost is not None:
         about = "" if expected.is_exact else "~"
         console.print(f"cost: {about}{cost:,.2f} at these prices", highlight=False, markup=False)

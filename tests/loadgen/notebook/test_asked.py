@@ -61,7 +61,7 @@ def test_values_of_python_mean_what_the_flags_mean(settings, flags):
         ({"warmup": [1]}, "warmup: a list is no duration"),
         ({"duration": "1s", "duration_s": 2}, "duration_s: this is given twice, as duration too"),
         ({"slo": {"speed": "1s"}}, "slo: 'speed' is no objective"),
-        ({"workers": object()}, "workers: "),
+        pytest.param({"workers": object()}, "workers: ", id="workers: an object"),
         ({"api_keys": "sk-secret"}, "api_keys: "),
     ],
     ids=str,
