@@ -1,6 +1,6 @@
 """The result as tables for a terminal of 80 columns; makes rich objects, prints nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from rich import box
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from analysis.confidence import sample_floor
 
-Facts = dict[str, Any]
+Facts = Mapping[str, Any]
 
 PERCENTILE_COLUMNS: Final = (
     ("TTFT\np50 ms", "ttft_ms", "p50"),

@@ -100,15 +100,17 @@ def _panel(
 def _line(panel: Panel, drawn: alt.Chart, by_source: bool) -> alt.Chart:
     """A panel's mark: an area from value to value; a line of points where values are sparse; a line a page of several."""
     style = "bad" if panel.bad else alt.Undefined
+    line: alt.Chart
     if by_source:
-        legend = alt.Legend(orient="bottom", title=None, symbolType="stroke")
-        lines = drawn.mark_line(interpolate="step-after", strokeWidth=1.5, clip=True)
-        return lines.encode(detail="stage:N", color=alt.Color("source:N", legend=legend))
-    if panel.sparse:
-        known = drawn.transform_filter(f"isValid(datum.{panel.key})")
-        return known.mark_line(strokeWidth=1.5, point={"size": 14, "filled": True}, style=style).encode(
-            detail="stage:N"
+        line = drawn.mark_line(interpolate="step-after", strokeWidth=1.5, clip=True)
+        line = line.encode(
+            color=alt.Color("source:N", legend=alt.Legend(orient="bottom", title=None, symbolType="stroke"))
         )
-    outline = {"strokeWidth": 1.5} | ({"style": "bad"} if panel.bad else {})
-    area = drawn.mark_area(interpolate="step-after", fillOpacity=0.16, line=outline, style=style, clip=True)
-    return area.encode(detail="stage:N")
+    elif panel.sparse:
+        known = drawn.transform_filter(f"isValid(datum.{panel.key})")
+        line = known.mark_line(strokeWidth=1.5, point={"size": 14, "filled": True}, style=style)
+    else:
+        outline = {"strokeWidth": 1.5} | ({"style": "bad"} if panel.bad else {})
+        line = drawn.mark_area(interpolate="step-after", fillOpacity=0.16, line=outline, style=style, clip=True)
+    line = line.encode(detail="stage:N")
+    return line
