@@ -1,6 +1,8 @@
 """How many machines a load needs, against arithmetic done here."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -207,6 +209,21 @@ def test_the_plan_says_how_many_machines_and_what_the_limit_is(tmp_path):
         "network in",
         "disk",
     }
+
+
+def test_the_example_of_the_docs_comes_to_what_they_say(tmp_path):
+    docs = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    loadgen (plan --url http.*\n.*)$", docs, re.MULTILINE)
+    ended = typed(*shlex.split(command.replace("\\\n", " ")), "--json", XDG_CACHE_HOME=str(tmp_path))
+    assert ended.returncode == 0, ended
+    facts = json.loads(ended.stdout)["machines"]
+    assert (facts["machines"], facts["limit"]) == (16, "cores")
+    by_name = {need["name"]: need["needed"] for need in facts["needs"]}
+    assert round(by_name["cores"]) == 997
+    assert by_name["network in"] / 1e9 == pytest.approx(15.4, abs=0.1)
+    assert by_name["disk"] / 1e6 == pytest.approx(290, abs=5)
+    assert "**16 machines**" in docs
+    assert "997 / 63" in docs
 
 
 def test_the_floor_of_this_machine_is_used_where_the_doctor_found_one(tmp_path):
