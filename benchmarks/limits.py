@@ -1,6 +1,6 @@
 """What a connection and a token take of memory, network and disk, and what putting parts together costs: for docs/scale.md.
 
-    python benchmarks/limits.py [CASE ...]      # memory, wire, gathering; all of them by default
+    python benchmarks/limits.py [CASE ...]      # memory, wire, gathering, sending; all by default
 
 What a token and a request take of a core is in cost.py and pacing.py.
 
@@ -9,6 +9,7 @@ wire       bytes and packets over the loopback interface, both ways together, wh
            count; and the bytes of the capture of the same run.
 gathering  a drawn capture of so many requests of 128 tokens counted in one process and put together in another: CPU, the
            bytes between them, and the memory of the one that gathers (analysis/partials.py).
+sending    the bytes of a real request on the same way: 250 streams with clocks of their own, 4,000 and 16,000 requests.
 """
 
 import argparse
@@ -25,7 +26,11 @@ from analysis_speed import TOKENS_A_REQUEST, draw
 from bench import loadgen_run, save, simulator
 from processes import watched_workers
 
+from analysis import partials
+
 STREAMS: Final = (500, 2000, 8000)
+
+REQUESTS: Final = (4_000, 16_000)
 
 TOKENS: Final = (4_000_000, 64_000_000)
 """Of the drawn captures; what differs between them is what requests take."""
@@ -167,7 +172,27 @@ def _lo() -> tuple[int, int]:
     sys.exit("there is no interface called lo")
 
 
-CASES: Final = {"memory": memory, "wire": wire, "gathering": gathering}
+def sending() -> dict[str, Any]:
+    """What a request of a real run takes on its way to the one that gathers, by the difference of two runs."""
+    sent_bytes = {}
+    for count in REQUESTS:
+        with (
+            simulator("--step", "20ms", "--mode", "independent") as served,
+            loadgen_run(
+                "--url", served.url, "--concurrency", "250", "--requests", str(count), "--input-tokens", "64",
+                "--output-tokens", "8", "--no-html",
+            ) as finished,
+        ):  # fmt: skip
+            run = partials.gathered(finished.run_dir, [partials.heads(finished.run_dir)])
+            sent_bytes[count] = len(partials.tallies(finished.run_dir, partials.order(run)))
+    few, many = REQUESTS
+    return {
+        "sent_bytes": {str(count): size for count, size in sent_bytes.items()},
+        "sent_bytes_a_request": round((sent_bytes[many] - sent_bytes[few]) / (many - few), 1),
+    }
+
+
+CASES: Final = {"memory": memory, "wire": wire, "gathering": gathering, "sending": sending}
 
 
 def main() -> None:
