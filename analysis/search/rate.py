@@ -2,10 +2,10 @@
 
 At a rate, what misses an objective are the few requests that meet a queue; how many do rises steeply with the rate, and a
 stage of some seconds that begins with an empty endpoint sees too few of them. Short stages therefore only find the
-neighbourhood. Then come the long ones (LONG_SHARES), each where the share of misses should be the allowed one, and the answer
-comes from all of them: ln(missed / allowed) over ln(rate) is a line near its zero (a stochastic root search, as in Robbins
-and Monro 1951, with the slope learnt on the way). A rate that is not below the throughput of an overloaded stage has no steady
-state, whatever a short look at it shows.
+neighbourhood. Then come the long ones (LONG_SHARES), each where the share of misses should be the allowed one, and the
+answer comes from all of them: ln(missed / allowed) over ln(rate) is a line near its zero (a stochastic root search, as in
+Robbins and Monro 1951, with the slope learnt on the way). A rate that is not below the throughput of an overloaded stage
+has no steady state, whatever a short look at it shows.
 """
 
 import math
@@ -18,7 +18,7 @@ from analysis.bootstrap import Interval
 from analysis.search.points import NOTHING, SMOOTH, Answer, Bounds, Point, Try, least, without_a_miss
 
 LONG_SHARES: Final = (0.2, 0.25, 0.35, 1.0)
-"""The long stages, each of what is left of the budget: the last is nearest to the answer and as long as two of the others."""
+"""The long stages, each of what is left of the budget: the last is nearest to the answer, and as long as two others."""
 
 NEIGHBOURHOOD: Final = 1.6
 """From a rate that was met to one that was missed: close enough for long stages."""
