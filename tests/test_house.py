@@ -235,6 +235,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen",
             "loadgen.blotting",
             "loadgen.board",
+            "loadgen.clock",
             "loadgen.coordinator",
             "loadgen.dialects",
             "loadgen.doctor",

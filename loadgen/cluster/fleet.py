@@ -115,7 +115,8 @@ class Fleet:
             there: dict[int, tuple[Any, ...]] = {
                 node.number: () for node in self.nodes if node.finished and not node.is_gone and not node.ungathered
             }
-            self._engine.call("remove", there)
+            if there:
+                self._engine.call("remove", there)
         for node in self.nodes:
             node.close()
 
