@@ -23,7 +23,8 @@ from analysis.curves import curve
 from analysis.histogram import LogLine, write_log
 from analysis.jobs import order_of, stage_tallies
 from analysis.latencies import stage_histograms
-from analysis.server import read_scrapes, run_server, stage_server
+from analysis.scrapes import read_scrapes
+from analysis.server import run_server, stage_server
 from analysis.stages import Details, details, log_lines, stage_entry
 from analysis.tally import StageTally, joined
 from analysis.verdict import verdict

@@ -1,10 +1,10 @@
 """requests.parquet and tokens.parquet.
 
-Three bytes is what a token may cost. A gap that wanders by 1 ms holds 12 bits at a resolution of 1 us, one without any
-memory around 30 ms holds 16; and the time of a token and the gap before it are two times the same noise. So the gap alone
-is precise: the difference of stamps rounded to 1 us or finer, a fraction of what a stamp is good for. The stamp itself is
-the request's first, which costs nothing in rows that share it, plus the gaps up to the token, whose sum has no more than one
-rounding in it. What remains of the time, where in the run a token came, is good to some ms.
+Three bytes is what a token may cost. A gap that wanders by 1 ms holds 12 bits at a resolution of 1 us, one without memory
+around 30 ms holds 16; and the time of a token and the gap before it are two times the same noise. So the gap alone is
+precise: the difference of stamps rounded to 1 us or finer, a fraction of what a stamp is good for. The stamp itself is
+the request's first, which costs nothing in rows that share it, plus the gaps up to the token, whose sum has no more than
+one rounding in it. What remains of the time, where in the run a token came, is good to some ms.
 
 Gaps and times are split by bytes (BYTE_STREAM_SPLIT) before zstd: the noise fills the low bytes, the high ones are mostly
 alike, and each is coded by itself to within a tenth of its entropy. Packed as deltas (DELTA_BINARY_PACKED) gaps would take
