@@ -106,28 +106,11 @@ def open_captures(run_dir: Path) -> tuple[list[Capture], list[tuple[int, int]]]:
     return captures, unreadable
 
 
-def _elsewhere(run_dir: Path) -> str:
-    """Where the captures were left, in words; "" where nobody says so."""
-    try:
-        nodes = json.loads((run_dir / "run.json").read_bytes()).get("nodes") or []
-        places = {f"capture/node-{node['node']}": str(node["captures"]) for node in nodes}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ""
-    told = [f"{place} is at {where}" for place, where in places.items() if where != "driver"]
-    return (
-        f": its nodes kept them, bring them here ({'; '.join(told[:4])}{'; ...' if len(told) > 4 else ''})"
-        if told
-        else ""
-    )
-
-
 def run_of(run_dir: Path, captures: Iterable[Capture], unreadable: list[tuple[int, int]]) -> Run:
     """The run that captures make, with run.json of this folder, on one time line. CaptureError as `open_run`."""
     found = sorted(captures, key=lambda capture: (capture.part, capture.worker))
     if not found and not unreadable:
-        raise CaptureError(
-            f"{run_dir} holds no capture: there is no capture/worker-NN.arrow in it{_elsewhere(run_dir)}"
-        )
+        raise CaptureError(f"{run_dir} holds no capture: {_where(run_dir)}")
     if not found:
         raise CaptureError(f"no capture in {run_dir} has a whole head yet: no worker got as far as writing it")
     for before, after in pairwise(found):
@@ -142,6 +125,20 @@ def run_of(run_dir: Path, captures: Iterable[Capture], unreadable: list[tuple[in
     clocks = {(part_of(node), int(node["node"])): clock_of(node) for node in facts.get("nodes") or ()}
     on_time_line = [_on_time_line(one, clocks.get((one.part, one.node), AS_IT_IS)) for one in found]
     return Run(run_dir, facts, on_time_line, unreadable)
+
+
+def _where(run_dir: Path) -> str:
+    """Where the captures are that are not here."""
+    try:
+        nodes = json.loads((run_dir / "run.json").read_bytes()).get("nodes") or ()
+        places = [
+            f"{place} (to capture/node-{node['node']})" for node in nodes if (place := node.get("captures")) != "driver"
+        ]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        places = []
+    if not places:
+        return "there is no capture/worker-NN.arrow in it"
+    return f"they were left where they came; copy them from {', '.join(places)[:500]}"
 
 
 def _on_time_line(capture: Capture, clock: Clock) -> Capture:

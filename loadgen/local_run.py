@@ -159,11 +159,11 @@ class Place(Protocol):
     def counts_there(self) -> bool:
         """Whether captures stay where they were written, and are counted there: by `heads` and `tallies`."""
 
-    def heads(self) -> list[bytes]:
-        """What the captures say of themselves, as analysis.partials has it."""
+    def heads(self) -> dict[int, bytes]:
+        """What the captures of each node say of themselves, as analysis.partials has it."""
 
-    def tallies(self, order: bytes) -> list[bytes]:
-        """The captures counted as analysis.partials orders it."""
+    def tallies(self, order: bytes) -> dict[int, bytes]:
+        """The captures of each node, counted as analysis.partials orders it."""
 
     def settle(self, spec: Spec, planned: Sequence[Schedule]) -> None:
         """Choose how many workers there are and their cores. UsageError where the spec cannot be run there."""
@@ -216,13 +216,13 @@ class Here:
         """Those that belong to a worker."""
         return tuple(self._cores)
 
-    def heads(self) -> list[bytes]:
+    def heads(self) -> dict[int, bytes]:
         """None: the captures are in the run directory."""
-        return []
+        return {}
 
-    def tallies(self, order: bytes) -> list[bytes]:
+    def tallies(self, order: bytes) -> dict[int, bytes]:
         """None, likewise."""
-        return []
+        return {}
 
     def settle(self, spec: Spec, planned: Sequence[Schedule]) -> None:
         """Choose the cores. UsageError where the wish cannot be met."""
@@ -315,6 +315,11 @@ class Run:
     def workers(self) -> int:
         """How many workers it will have."""
         return self.place.workers
+
+    @property
+    def part(self) -> int:
+        """Which part of the run this is, once it has been started."""
+        return self._part
 
     @property
     def run_id(self) -> str:

@@ -102,6 +102,8 @@ class Agent:
         """Start the workers; {"folder", "digest"}, or {"refused", "status"} where that cannot be done here."""
         try:
             folder = Path(tempfile.gettempdir()) / f"loadgen-{order.run_id}" / f"node-{self.node}"
+            if order.part > 1:  # an earlier part may have left its captures there
+                folder = folder.with_name(f"node-{self.node}-part-{order.part}")
             (folder / "capture").mkdir(mode=0o700, parents=True, exist_ok=True)
             self._order = replace(order, folder=folder, credentials=credentials)
             _check_reachable(order.where)
@@ -148,7 +150,7 @@ class Agent:
     def tallies(self, order: bytes) -> bytes:
         """The captures here, counted as the driver orders it."""
         assert self._order is not None
-        return partials.tallies(self._order.folder, order, self.node)
+        return partials.tallies(self._order.folder, order, self.node, part=self._order.part)
 
     def _accept(self) -> None:
         while True:

@@ -125,21 +125,21 @@ class Fleet:
         """Whether captures stay on the nodes, or go from there to a store."""
         return self.collect != DRIVER
 
-    def heads(self) -> list[bytes]:
+    def heads(self) -> dict[int, bytes]:
         """What the captures of the nodes that are left say of themselves."""
         return self._asked("heads")
 
-    def tallies(self, order: bytes) -> list[bytes]:
+    def tallies(self, order: bytes) -> dict[int, bytes]:
         """Their captures, counted there as `order` says."""
         return self._asked("tallies", order)
 
-    def _asked(self, method: str, *given: Any) -> list[bytes]:
+    def _asked(self, method: str, *given: Any) -> dict[int, bytes]:
         there = {node.number: given for node in self.nodes if not node.is_gone}
         answers = self._engine.call(method, there)
         for number, answer in answers.items():
             if isinstance(answer, EngineError):
                 self.nodes[number].lose(f"its captures could not be counted: {answer}")
-        return [answer for answer in answers.values() if not isinstance(answer, EngineError)]
+        return {number: answer for number, answer in answers.items() if not isinstance(answer, EngineError)}
 
     @property
     def workers(self) -> int:

@@ -414,11 +414,14 @@ def counted(run: "Run") -> "Analysis":
     """The analysis of a run, finished or not, by whoever has its captures. CaptureError where there is none to read."""
     from analysis import partials, summary
 
-    place = run.place
-    if not place.counts_there:
-        return summary.analyse(run.run_dir)
-    told = partials.gathered(run.run_dir, place.heads())
-    return summary.finished(told, place.tallies(partials.order(told)))
+    place, run_dir = run.place, run.run_dir
+    heads, tallies = place.heads() if place.counts_there else {}, dict[int, bytes]()
+    while heads.keys() != tallies.keys():
+        heads = {node: head for node, head in heads.items() if not tallies or node in tallies}  # one was lost meanwhile
+        tallies = place.tallies(partials.order(partials.gathered(run_dir, list(heads.values()))))
+    for node, head in heads.items():
+        partials.keep(run_dir, node, head, tallies[node], run.part)
+    return summary.analyse(run_dir)
 
 
 def analysed(job: Job) -> "Analysis | None":

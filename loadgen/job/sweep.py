@@ -78,6 +78,12 @@ def resumed(
         raise UsageError(
             f"--resume: {str(run_dir)!r} is no run that can be resumed; allowed is the directory of a sweep"
         ) from None
+    is_elsewhere = any(node.get("captures") != "driver" for node in facts.get("nodes") or ())
+    if is_elsewhere != (place is not None and place.counts_there):
+        raise UsageError(
+            "--collect: the captures of all parts of a run have to be in one place; allowed with --resume is what the run "
+            "began with"
+        )
     if facts.get("command") != "sweep":
         raise UsageError(f"--resume: {str(run_dir)!r} is no sweep, and only a sweep is resumed")
     if all("outcome" in stage for stage in stages):
