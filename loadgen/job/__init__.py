@@ -415,12 +415,13 @@ def counted(run: "Run") -> "Analysis":
     from analysis import partials, summary
 
     place, run_dir = run.place, run.run_dir
-    heads, tallies = place.heads() if place.counts_there else {}, dict[int, bytes]()
-    while heads.keys() != tallies.keys():
-        heads = {node: head for node, head in heads.items() if not tallies or node in tallies}  # one was lost meanwhile
-        tallies = place.tallies(partials.order(partials.gathered(run_dir, list(heads.values()))))
-    for node, head in heads.items():
-        partials.keep(run_dir, node, head, tallies[node], run.part)
+    if place.counts_there:
+        heads, tallies = place.heads(), dict[int, bytes]()
+        while heads.keys() != tallies.keys():
+            tallies = place.tallies(partials.order(partials.gathered(run_dir, list(heads.values()))))
+            heads = {node: head for node, head in heads.items() if node in tallies}  # one may be lost meanwhile
+        for node, head in heads.items():
+            partials.keep(run_dir, node, head, tallies[node], run.part)
     return summary.analyse(run_dir)
 
 

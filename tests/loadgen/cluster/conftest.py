@@ -1,6 +1,7 @@
 """A run on several agents, each a process of this machine."""
 
 import io
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from analysis.summary import Analysis, summarize
 from loadgen.cluster.fleet import Fleet
+from loadgen.cluster.link import MOST_BYTES, Link
 from loadgen.job import Job, counted, every_stage, make_load, prepared
 from loadgen.spec import Spec
 
@@ -69,3 +71,17 @@ def drive(tmp_path) -> Drive:
         return Driven(job, words.getvalue(), analysis)
 
     return driven
+
+
+@pytest.fixture
+def pair():
+    """Both ends of a link whose sides know each other."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    ends = Link(near), Link(far)
+    for end in ends:
+        end.most_bytes = MOST_BYTES
+    yield ends
+    for end in ends:
+        end.close()
