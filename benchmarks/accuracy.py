@@ -104,7 +104,7 @@ def main() -> None:
     if unknown := set(chosen.cases) - set(CASES):
         sys.exit(f"unknown case {unknown.pop()!r}; there are {', '.join(CASES)}")
     for name in chosen.cases or CASES:
-        save("accuracy", measure(name, chosen.transport, chosen.ray))
+        save("cluster" if chosen.ray else "accuracy", measure(name, chosen.transport, chosen.ray))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The only module that imports Ray, and only where it is used: it comes with the e
 
 import contextlib
 import logging
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ CALL_S: Final = 300.0
 """For a call to an agent: the longest copies its captures into an object store."""
 
 NAMESPACE: Final = "loadgen"
+
+ALLOWED: Final = "allowed is auto on a node of a cluster, or HOST:PORT of its head"
+
+ANSWER_S: Final = 10.0
+"""For the head of the cluster to take a connection; Ray itself would try for minutes."""
 
 
 class RemoteAgent:
@@ -61,6 +67,7 @@ class RayEngine:
                 "--ray: a Ray Client address (ray://) has no way to the nodes; allowed is auto or HOST:PORT of the cluster, "
                 "on one of its nodes (ray job submit runs a command there)"
             )
+        _check_answers(self._address)
         with _quiet():
             try:
                 ray.init(
@@ -72,10 +79,7 @@ class RayEngine:
                 )
             except Exception as error:  # ConnectionError, ValueError, RuntimeError, by how it fails
                 words = " ".join(str(error).split())[:300]
-                raise UsageError(
-                    f"--ray: there is no cluster at {self._address!r} ({words}); allowed is auto on a node of a cluster, or "
-                    "HOST:PORT of its head"
-                ) from None
+                raise UsageError(f"--ray: there is no cluster at {self._address!r} ({words}); {ALLOWED}") from None
         return self
 
     def __exit__(
@@ -142,6 +146,17 @@ class RayEngine:
                 words = str(getattr(error, "cause", None) or error).strip().splitlines()
                 found[number] = EngineError(words[-1] if words else type(error).__name__)
         return found
+
+
+def _check_answers(address: str) -> None:
+    """UsageError where nobody listens at HOST:PORT; what is none is left to Ray."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdigit() and int(port) < 65536):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except OSError as error:
+        raise UsageError(f"--ray: nobody answers at {address} ({error.strerror or error}); {ALLOWED}") from None
 
 
 def _ray() -> Any:

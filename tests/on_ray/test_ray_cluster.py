@@ -199,6 +199,8 @@ def test_workers_are_gone_5_s_after_the_command_and_captures_stay_readable(clust
     ("flags", "words"),
     [
         (("--ray", "ray://127.0.0.1:1"), "--ray: a Ray Client address"),
+        (("--ray", "127.0.0.1:9"), "--ray: nobody answers at 127.0.0.1:9 (Connection refused); allowed is auto"),
+        (("--ray", "nonsense"), "--ray: there is no cluster at 'nonsense'"),
         (
             ("--ray", "{address}", "--nodes", "9"),
             "--nodes: the cluster has 3 nodes with a CPU to give, 9 are asked for",
