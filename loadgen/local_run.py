@@ -28,17 +28,14 @@ from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher, harmless_e
 from loadgen.dialects import find
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
-from loadgen.plan import Target, WorkerPlan
+from loadgen.plan import WorkerPlan
 from loadgen.preparation import Preparation
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.scrape.plan import ScrapePlan, Source
-from loadgen.spec import Spec, StageSpec
+from loadgen.spec import Spec, StageSpec, targets
 from loadgen.workload.script import Calibration
 
 RUN_SCHEMA: Final = 1
-
-# Beside a descriptor a connection: epoll, pipes, files, the interpreter's own.
-SPARE_DESCRIPTORS: Final = 64
 
 
 def choose_cores(
@@ -96,7 +93,7 @@ def choose_transport(spec: Spec) -> str:
 
 def most_connections() -> int:
     """How many connections a worker can hold."""
-    return max(host.descriptor_limit() - SPARE_DESCRIPTORS, 1)
+    return host.most_connections()
 
 
 def check_descriptors(in_flight: int | None, workers: int) -> None:
@@ -104,7 +101,7 @@ def check_descriptors(in_flight: int | None, workers: int) -> None:
     if in_flight is not None and planner.share(in_flight, 0, workers) > most_connections():
         raise UsageError(
             f"--concurrency, --max-in-flight: {in_flight} on {workers} worker(s) needs "
-            f"{planner.share(in_flight, 0, workers) + SPARE_DESCRIPTORS} descriptors a process, the limit is "
+            f"{planner.share(in_flight, 0, workers) + host.SPARE_DESCRIPTORS} descriptors a process, the limit is "
             f"{host.descriptor_limit()}; raise it (ulimit -Hn) or give more --workers"
         )
 
@@ -154,23 +151,23 @@ class Run:
     """
 
     def __init__(
-        self, spec: Spec, run_dir: Path, *, credentials: Credentials, resumed: dict[str, Any] | None = None
+        self, spec: Spec, run_dir: Path, *, credentials: Sequence[Credentials], resumed: dict[str, Any] | None = None
     ) -> None:
         self.run_dir = run_dir
         self.credentials = credentials
+        """Of each target."""
         spec = planner.resolved(spec)
         self.schedules = planner.schedules(spec)
         self._cores = cores(spec, self.schedules)
         self.spec = replace(spec, transport=choose_transport(spec))
-        self.where: Target = planner.target(spec)
-        planner.head(self.spec, self.where, credentials)
+        planner.ways(self.spec, credentials)
         self.calibration = Calibration()
         self.skipped_lines = 0
         """Lines of the data set or trace that could not be used, with --skip-bad-lines."""
         if recipes.has_script(self.spec):
-            recipes.try_script(self.spec, self.spec.model or "model", planner.wording(self.spec))
+            recipes.try_script(self.spec, planner.wordings(self.spec))
         elif self.spec.tokenizer is not None:
-            planner.pool(self.spec, "model", b"")
+            planner.pool(self.spec, "model")
         check_descriptors(planner.most_in_flight(spec, self.schedules), len(self._cores))
         if resumed is None:
             check_directory(run_dir)
@@ -195,17 +192,17 @@ class Run:
     def scrape_plan(self, urls: Sequence[str], every_ns: int) -> ScrapePlan:
         """How to sample these pages beside the run, which must have been started: off the workers' cores where possible.
 
-        The key and secret headers go to pages of the endpoint itself alone.
+        The key and secret headers of a target go to pages of its own endpoints alone.
         """
-        name, value = find(self.spec.api).auth
-        key, headers = self.credentials.key, self.credentials.headers
-        fields = (*([(name, value.format(key=key))] if key else []), *headers)
+        fields: dict[tuple[str, str | None, int | None], tuple[tuple[str, str], ...]] = {}
+        for number, one in enumerate(targets.each(self.spec)):
+            name, value = find(one.api).auth
+            key, headers = self.credentials[number].key, self.credentials[number].headers
+            for url in targets.urls(self.spec, number):
+                fields.setdefault(_origin(url), (*([(name, value.format(key=key))] if key else []), *headers))
         free = [cpu for cpu in host.usable_cores() if cpu not in self._cores]
         return ScrapePlan(
-            sources=tuple(
-                Source(url, url.partition("?")[0], fields if _origin(url) == _origin(self.spec.url) else ())
-                for url in urls
-            ),
+            sources=tuple(Source(url, url.partition("?")[0], fields.get(_origin(url), ())) for url in urls),
             every_ns=every_ns,
             path=str(capture_folder(self.run_dir, self._part) / "scrape.arrow"),
             run_id=self.run_id,
@@ -225,15 +222,14 @@ class Run:
         """Those of one prompt, as URLs."""
         return planner.images(self.spec)
 
-    def change(self, **settings: Any) -> None:
-        """Settle what the endpoint alone could tell: its model, whether it counts tokens."""
-        self.spec = replace(self.spec, **settings)
-        self.where = planner.target(self.spec)
+    def change(self, target: int, **settings: Any) -> None:
+        """Settle what the endpoint of a target alone could tell: its model, whether it counts tokens."""
+        self.spec = targets.with_target(self.spec, target, replace(targets.each(self.spec)[target], **settings))
 
     @contextmanager
-    def started(self, model: str, **facts: Any) -> Iterator[None]:
-        """The workers, spawned; leaving ends them. The directory is there (create_directory); `facts` go into run.json."""
-        self.change(model=model)
+    def started(self, **facts: Any) -> Iterator[None]:
+        """The workers, spawned; leaving ends them. The directory is there (create_directory), and every target has its
+        model; `facts` go into run.json."""
         machine = host.facts()
         pin = hasattr(os, "sched_setaffinity")
         self._part = len(self._facts["parts"]) + 1
@@ -246,6 +242,8 @@ class Run:
             "started_at": self._facts.get("started_at", started_at),
             **facts,
             "spec": self.spec.to_json(),
+            "targets": planner.target_entries(self.spec),
+            "endpoints": planner.endpoint_urls(self.spec),
             "calibration": asdict(self.calibration) if self.spec.calibrate_prompts else None,
             "transport": self.spec.transport,
             "stages": self.stages,
@@ -259,12 +257,10 @@ class Run:
         board = Board(len(self._cores))
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            preparation = self._preparation(model, pin)
+            preparation = self._preparation(pin)
             plans = planner.worker_plans(
                 self.spec,
                 self.schedules,
-                where=self.where,
-                model=model,
                 credentials=self.credentials,
                 transport=self.spec.transport,
                 cores=[core if pin else None for core in self._cores],
@@ -298,14 +294,15 @@ class Run:
             raise RunError(f"{folder} cannot be made: {error.strerror}") from None
         return [replace(plan, bodies_path=str(folder / f"worker-{plan.worker:02}.jsonl")) for plan in plans]
 
-    def _preparation(self, model: str, pin: bool) -> Preparation | None:
+    def _preparation(self, pin: bool) -> Preparation | None:
         """Where requests are prepared while the run goes on: beside the workers, if there is a core without one."""
         if not recipes.has_script(self.spec):
             return None
         free = [cpu for cpu in host.usable_cores() if cpu not in self._cores] or host.usable_cores()
         return Preparation(
-            recipes.recipe(self.spec, model, self.calibration),
-            planner.wording(self.spec),
+            recipes.recipe(self.spec, self.spec.model or "", self.calibration),
+            planner.speaking(self.spec),
+            planner.dealt(self.spec),
             len(self._cores),
             cpus=free if pin else None,
             longest_tokens=recipes.longest_tokens(self.spec),

@@ -1,7 +1,7 @@
 """Spec -> recipe: which file is read and how, and what the preparer makes units of."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -14,7 +14,7 @@ from loadgen.distribution import Distribution, FromFile, Prefixes
 from loadgen.errors import UsageError
 from loadgen.forecast import Means
 from loadgen.preparation import ring_bytes
-from loadgen.spec import Spec, most_turns, workload_file
+from loadgen.spec import Spec, most_turns, targets, workload_file
 from loadgen.tokens import load
 from loadgen.wording import Wording
 from loadgen.workload import formats, lengths, traces
@@ -115,6 +115,7 @@ def recipe(spec: Spec, model: str, calibration: Calibration = Calibration()) -> 
         skip_bad_lines=spec.skip_bad_lines,
         calibration=calibration,
         images=spec.image,
+        targets={name: number for number, name in enumerate(targets.names(spec))} if spec.targets else {},
     )
 
 
@@ -130,14 +131,17 @@ def turns_of(spec: Spec, how: formats.Reading | None) -> int:
     return most_turns(spec)
 
 
-def try_script(spec: Spec, model: str, worded: Wording) -> None:
-    """Make the first units, worded as the preparer will. UsageError, with file and line, where that does not work."""
-    made = Script(recipe(spec, model))
-    body = spoken(worded).body
+def try_script(spec: Spec, worded: Sequence[Wording]) -> None:
+    """Make the first units, worded as the preparer will for each target. UsageError, with file and line, where that does
+    not work."""
+    made = Script(recipe(spec, spec.model or "model"))
+    bodies = [spoken(one).body for one in worded]
+    ignores_eos = [one.ignore_eos for one in targets.each(spec)]
     for _, unit in zip(range(TRIED_UNITS), made.units(0), strict=False):
         for asked in unit.asked:
             try:
-                orjson.dumps(body(asked.ask))
+                for body, ignore_eos in zip(bodies, ignores_eos, strict=True):
+                    orjson.dumps(body(replace(asked.ask, ignore_eos=ignore_eos)))
             except UsageError as error:
                 raise UsageError(f"{workload_file(spec)}: line {unit.line}: {error}") from None
 

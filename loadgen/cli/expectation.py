@@ -49,17 +49,19 @@ class Expectation(NamedTuple):
 def expectation(spec: "Spec", ttft_s: float = TTFT_S, tpot_s: float = TPOT_S) -> Expectation:
     """Of a resolved spec. UsageError where it cannot be run here."""
     from loadgen import planner, recipes
+    from loadgen.dialects.credentials import NOBODY
     from loadgen.forecast import Expected, forecast
     from loadgen.local_run import cores, most_connections
+    from loadgen.spec import targets
 
     planned = planner.schedules(spec)
     workers = len(cores(spec, planned))
     plans = [planner.worker_stages(spec, planned, worker, workers, most_connections()) for worker in range(workers)]
-    where = planner.target(spec)
-    pool = planner.pool(spec, spec.model or "model", planner.head(spec, where))
+    planner.ways(spec, [NOBODY] * len(targets.each(spec)))
+    pools = [planner.pool(one, one.model or "model") for one in targets.each(spec)]
     if recipes.has_script(spec):
-        recipes.try_script(spec, spec.model or "model", planner.wording(spec))
-    told = forecast(spec, planned, plans, pool, Expected(ttft_s, tpot_s), recipes.means(spec, workers))
+        recipes.try_script(spec, planner.wordings(spec))
+    told = forecast(spec, planned, plans, pools, Expected(ttft_s, tpot_s), recipes.means(spec, workers))
     return Expectation(told, planned, planner.stages(spec, planned), workers)
 
 

@@ -8,7 +8,7 @@ first, what is said opens with a nonce, or the prefix cache would remember it.
 import random
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate, islice
 from pathlib import Path
@@ -83,6 +83,8 @@ class Recipe:
     calibration: Calibration = Calibration()
     images: tuple[str, ...] = ()
     """In every prompt that has none of its own, as --image takes them."""
+    targets: Mapping[str, int] = field(default_factory=dict)
+    """By name, where there are several: so that the requests of a replay go where they went."""
 
 
 class Asked(NamedTuple):
@@ -105,6 +107,8 @@ class Unit(NamedTuple):
     turn: int
     asked: tuple[Asked, ...]
     line: int
+    target: int | None = None
+    """Of a replay: the target that it went to."""
 
 
 class Script:
@@ -265,7 +269,8 @@ class Script:
         first = self._id(stage, number)
         has_nonce = recipe.nonce == "always" or (recipe.nonce == "auto" and bool(stage or passes))
         if row.turns[0].prompt is None and not row.turns[0].messages:
-            return Unit(number, None, None, 0, (self._of_lengths(stage, first, row),), row.line)
+            asked_once = self._of_lengths(stage, first, row)
+            return Unit(number, None, None, 0, (asked_once,), row.line, self._target_of(row))
         system, _ = self._system(first)
         system = "\n\n".join(part for part in (system, row.system) if part)
         turns = row.turns[: recipe.most_turns]
@@ -310,7 +315,10 @@ class Script:
             unit = self._of_row(stage, number, 0, row)
             return unit._replace(due_ns=played.due_ns, session=played.session, turn=played.turn)
         asked = self._of_lengths(stage, self._id(stage, number), row)
-        return Unit(number, played.due_ns, played.session, played.turn, (asked,), row.line)
+        return Unit(number, played.due_ns, played.session, played.turn, (asked,), row.line, self._target_of(row))
+
+    def _target_of(self, row: Row) -> int | None:
+        return None if row.target is None else self._recipe.targets.get(row.target)
 
     # prompts in blocks
 

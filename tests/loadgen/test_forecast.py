@@ -16,7 +16,7 @@ def told(workers: int = 1, **changes):
     asked = spec(**{"input_tokens": 100, "output_tokens": 51, **changes})
     planned = planner.schedules(asked)
     plans = [planner.worker_stages(asked, planned, worker, workers, 1000) for worker in range(workers)]
-    return forecast(asked, planned, plans, planner.pool(asked, "sim", b""), EXPECTED, recipes.means(asked, workers))
+    return forecast(asked, planned, plans, [planner.pool(asked, "sim")], EXPECTED, recipes.means(asked, workers))
 
 
 def test_a_closed_loop_gets_through_what_its_slots_can_in_the_time():

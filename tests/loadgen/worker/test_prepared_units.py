@@ -6,7 +6,6 @@ import pytest
 from by_hand import HOUR_NS, ByHand, closed_plan, drive, open_plan
 
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.dialects import find
 from loadgen.plan import ScriptPlan
 from loadgen.ring import Ring
 from loadgen.worker.script import Script
@@ -23,7 +22,7 @@ def ring():
 
 @pytest.fixture
 def script(ring):
-    made = Script(ScriptPlan(os.dup(ring.fd), ring.capacity), find("chat"), HEAD)
+    made = Script(ScriptPlan(os.dup(ring.fd), ring.capacity))
     yield made
     made.close()
 
@@ -36,7 +35,7 @@ def unit(number, due_ns=None, session=None, turn=0, turns=1, wanted=(None, 7)):
         if later == 1:
             requests[0] = (*wanted, requests[0][2], json.dumps(ask | {"prompt": f"say {number}"}).encode())
         requests.append((None, 7, b"", json.dumps(ask).encode()))
-    return marshal.dumps((number, due_ns, session, turn, tuple(requests)))
+    return marshal.dumps((number, due_ns, session, turn, 0, tuple(requests)))
 
 
 def put(ring, *records, over=True):
