@@ -118,14 +118,13 @@ def target_table(stages: Sequence[Facts]) -> Table | None:
 
 
 def _parts(stage: Facts) -> list[tuple[str, Facts, str]]:
-    """(what it is called, what is told of it, style): targets, and below each its endpoints. One target alone is the stage."""
-    parts = []
-    several = len(stage["by_target"]) > 1
+    """(what it is called, what is told of it, style): targets, and below each its endpoints. One alone is the stage."""
+    parts: list[tuple[str, Facts, str]] = []
+    indent, style = ("  ", "dim") if len(stage["by_target"]) > 1 else ("", "")
     for target in stage["by_target"]:
-        if several:
+        if indent:
             parts.append((target["name"], target, ""))
-        for one in target["by_endpoint"] or ():
-            parts.append((("  " if several else "") + one["url"].partition("://")[2], one, "dim" if several else ""))
+        parts += [(indent + one["url"].partition("://")[2], one, style) for one in target["by_endpoint"] or ()]
     return parts
 
 

@@ -218,6 +218,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.exporter",
             "loadgen.host",
             "loadgen.local_run",
+            "loadgen.plan",
             "loadgen.planner",
             "loadgen.probe",
             "loadgen.recipes",

@@ -63,7 +63,9 @@ def _faults_help() -> str:
 @click.option("--host", default="127.0.0.1", help="Address to listen on, IPv4 or IPv6.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0 picks a free one.")
 @click.option("--model", default="sim", help="The name it serves; any other gets a 404.")
-@click.option("--adapter", multiple=True, metavar="NAME", help="Another name that it serves, as a LoRA adapter; repeatable.")
+@click.option(
+    "--adapter", multiple=True, metavar="NAME", help="Another name that it serves, as a LoRA adapter; repeatable."
+)
 @click.option(
     "--truth", type=click.Path(dir_okay=False, path_type=Path), help="Write the truth log (Arrow IPC stream) here."
 )

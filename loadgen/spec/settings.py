@@ -118,6 +118,9 @@ def _written(text: str) -> dict[str, Any]:
     return table
 
 
+_MAY_BE_NOTHING: Final = ("model", "api_key_env", "api_key_file", "max_tokens_field", "body_template")
+
+
 def _target(table: object) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ValueError(f"{shown(table)} is no target; allowed is KEY=VALUE, or a table")
@@ -130,7 +133,8 @@ def _target(table: object) -> dict[str, Any]:
             read = SETTINGS[name].read
         if read is None:
             raise ValueError(f"{shown(str(key))} is no setting of a target; allowed is {', '.join((*OWN, *OF_TARGET))}")
-        if raw is None:  # run.json writes what was not given as null
+        if raw is None:  # so run.json writes what a target does not have, and what the others have is not meant
+            told |= {name: None} if name in _MAY_BE_NOTHING else {}
             continue
         try:
             told[name] = read(raw)

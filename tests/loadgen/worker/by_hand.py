@@ -357,7 +357,7 @@ def drive(
     """Run a stage to its end; `act` is called once everything that starts at once has started."""
     pool_ = users_.pop("pool", None) or pool()
     script = users_.pop("script", None)
-    plan_changes = users_.pop("plan", {})
+    plan_changes = users_.pop("of_worker", {})
     if script is not None:
         script.open_stage(plan.stage, plan.load)
 
