@@ -44,6 +44,8 @@ check: $(READY)
 # Rewrites requirements.lock: run it after a change of the dependencies, then read the difference.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --extra plots --group dev --output-file requirements.lock pyproject.toml
+	uv pip compile --quiet --python-platform linux --python-version 3.11 --no-header --extra plots --extra ray --extra tiktoken --extra tokenizers \
+		--output-file deploy/requirements.lock pyproject.toml deploy/requirements.in
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

@@ -1,11 +1,13 @@
 """The client's own account of a stage: lag, lateness, CPU, and what else befell the workers."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from analysis import watches
 from analysis.captures import Capture
 from analysis.histogram import Histogram, merge, percentiles
 from analysis.latencies import block
+from analysis.rates import TOKEN
 from analysis.tally import StageTally
 
 NS_PER_MS: Final = 1_000_000
@@ -33,8 +35,13 @@ def client(tally: StageTally, captures: list[Capture]) -> dict[str, Any]:
         "unstamped_requests": tally.unstamped_requests,
         "unprepared_requests": round(sum(watches.counted(capture, "unprepared", *span) for capture in captures)),
         "reopened_connections": round(sum(watches.counted(capture, "reopened", *span) for capture in captures)),
-        "clock_steps_ms": [step_ns / NS_PER_MS for _, step_ns in watches.clock_steps(captures, *span)],
-        "suspended_ms": sum(slept_ns for _, slept_ns in watches.sleeps(captures, *span)) / NS_PER_MS,
+        "clock_steps_ms": [
+            step_ns / NS_PER_MS for node in _nodes(captures).values() for _, step_ns in watches.clock_steps(node, *span)
+        ],
+        "suspended_ms": sum(
+            slept_ns for node in _nodes(captures).values() for _, slept_ns in watches.sleeps(node, *span)
+        )
+        / NS_PER_MS,
         "silent_ms": {
             str(capture.worker): silence_ns / NS_PER_MS
             for capture in captures
@@ -60,6 +67,39 @@ def by_worker(tally: StageTally, captures: list[Capture]) -> list[dict[str, Any]
             }
         )
     return told
+
+
+def by_node(tally: StageTally, captures: list[Capture], nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same, a machine an entry; `nodes` are the entries of run.json. Also of those whose captures are not there."""
+    mine = _nodes(captures)
+    told = []
+    for node in nodes:
+        of_node = mine.get(int(node["node"]), [])
+        workers = [tally.workers[one.worker] for one in of_node if one.worker in tally.workers]
+        shares = [share for one in of_node if (share := _cpu_share(one, tally)) is not None]
+        uncertainty_ns = node.get("clock_uncertainty_ns")
+        told.append(
+            {
+                "node": int(node["node"]),
+                "name": node.get("name"),
+                "workers": len(of_node),
+                "sent": sum(worker.sent for worker in workers),
+                "output_tokens": round(sum(worker.output_parts for worker in workers) / TOKEN, 3),
+                "lag_p99_us": _p99_us(merge(worker.lag for worker in workers)),
+                "lateness_p99_us": _p99_us(merge(worker.lateness for worker in workers)),
+                "cpu_share": max(shares, default=None),
+                "clock_uncertainty_us": None if uncertainty_ns is None else uncertainty_ns / NS_PER_US,
+            }
+        )
+    return told
+
+
+def _nodes(captures: list[Capture]) -> dict[int, list[Capture]]:
+    """The captures of each machine: what its clocks did, each of its workers saw."""
+    found: dict[int, list[Capture]] = {}
+    for capture in captures:
+        found.setdefault(capture.node, []).append(capture)
+    return found
 
 
 def _cpu_share(capture: Capture, tally: StageTally) -> float | None:

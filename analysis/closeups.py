@@ -111,37 +111,43 @@ def _sort_out(pool: Pool) -> None:
 
 
 def _closeups(rows: Rows, places: Integers, worker: int) -> list[CloseUp]:
-    first_event, events = rows.first_event[places].tolist(), rows.events[places].tolist()
-    pauses = [_pause(rows.event_ns[first : first + count]) for first, count in zip(first_event, events, strict=True)]
     at = pa.array(places)
-    return [
-        CloseUp(request_id, worker, due_ns, sent_ns, first_ns, last_ns, ended_ns, *rest)
-        for request_id, due_ns, sent_ns, first_ns, last_ns, ended_ns, *rest in zip(
-            rows.request_id.view(np.uint64)[places].tolist(),
-            metrics.due_ns(rows)[places].tolist(),
-            rows.sent_ns[places].tolist(),
-            _known(metrics.first_output_ns(rows)[places]),
-            _known(metrics.last_output_ns(rows)[places]),
-            rows.ended_ns[places].tolist(),
-            events,
-            metrics.output_tokens(rows)[places].tolist(),
-            _known(rows.prompt_tokens[places]),
-            [pause[0] for pause in pauses],
-            [pause[1] for pause in pauses],
-            rows.error.take(at).to_pylist(),
-            [word and word[:MOST_ID_CHARS] for word in rows.response_id.take(at).to_pylist()],
-            strict=True,
-        )
-    ]
+    pause_from_ns, pause_ns = _pauses(rows, places)
+    columns = (
+        rows.request_id.view(np.uint64)[places].tolist(),
+        [worker] * len(places),
+        metrics.due_ns(rows)[places].tolist(),
+        rows.sent_ns[places].tolist(),
+        _known(metrics.first_output_ns(rows)[places]),
+        _known(metrics.last_output_ns(rows)[places]),
+        rows.ended_ns[places].tolist(),
+        rows.events[places].tolist(),
+        metrics.output_tokens(rows)[places].tolist(),
+        _known(rows.prompt_tokens[places]),
+        _known(pause_from_ns),
+        pause_ns.tolist(),
+        rows.error.take(at).to_pylist(),
+        [word and word[:MOST_ID_CHARS] for word in rows.response_id.take(at).to_pylist()],
+    )
+    return list(map(CloseUp._make, zip(*columns, strict=True)))
 
 
-def _pause(event_ns: Integers) -> tuple[int | None, int]:
-    """When the longest gap begins, and how long it lasts (ns)."""
-    if len(event_ns) < 2:
-        return None, 0
-    gaps_ns = np.diff(event_ns)
-    longest = int(gaps_ns.argmax())
-    return int(event_ns[longest]), int(gaps_ns[longest])
+def _pauses(rows: Rows, places: Integers) -> tuple[Integers, Integers]:
+    """Of some requests, when the longest gap between two events begins, and how long it lasts; ABSENT and 0 without one."""
+    from_ns, lengths_ns = np.full(len(places), ABSENT), np.zeros(len(places), np.int64)
+    some = np.flatnonzero(rows.events[places] > 1)
+    if not len(some):
+        return from_ns, lengths_ns
+    gaps = rows.events[places[some]] - 1
+    begins = np.cumsum(gaps) - gaps
+    of_gap = np.repeat(np.arange(len(some)), gaps)
+    event = np.arange(int(gaps.sum())) + (rows.first_event[places[some]] - begins)[of_gap]
+    gaps_ns = rows.event_ns[event + 1] - rows.event_ns[event]
+    longest_ns = np.maximum.reduceat(gaps_ns, begins)
+    at = np.flatnonzero(gaps_ns == longest_ns[of_gap])
+    _, firsts = np.unique(of_gap[at], return_index=True)
+    from_ns[some], lengths_ns[some] = rows.event_ns[event[at[firsts]]], longest_ns
+    return from_ns, lengths_ns
 
 
 def _known(values: Integers) -> list[int | None]:

@@ -11,7 +11,7 @@ from analysis import metrics, rates
 from analysis.captures import Run, open_run, part_of
 from analysis.pieces import Span, stage_pieces
 from analysis.rows import COLUMNS, Mask, Rows, to_rows
-from analysis.window import Window, stage_marks, stage_window
+from analysis.window import Window, stage_windows
 
 ALSO: Final = (
     "worker",
@@ -33,6 +33,7 @@ class Piece(NamedTuple):
     stage: int
     rows: Rows
     batch: pa.RecordBatch
+    node: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Opened:
 
     @property
     def realtime_offset_ns(self) -> int:
-        """CLOCK_REALTIME - CLOCK_MONOTONIC of the machine that the first worker ran on."""
-        return int(self.run.captures[0].facts["realtime_offset_ns"])
+        """CLOCK_REALTIME less the run's time line."""
+        return self.run.realtime_offset_ns
 
     def pieces(self, stage: int | None = None, also: tuple[str, ...] = ALSO) -> Iterator[Piece]:
         """All requests of stages that have begun, or those of one stage; not those before the first (`warms_up`)."""
@@ -61,15 +62,14 @@ class Opened:
                 if stage not in (None, of_stage) or of_stage not in self.windows:
                     continue
                 if part_of(self.plans[of_stage]) == capture.part:
-                    yield Piece(of_stage, to_rows(batch), batch)
+                    yield Piece(of_stage, to_rows(batch), batch, capture.node)
 
 
 def opened(run_dir: Path) -> Opened:
     """CaptureError as captures.open_run."""
     run = open_run(run_dir)
     plans = {plan["stage"]: plan for plan in run.facts["stages"] if not plan.get("warms_up")}
-    windows = {stage: stage_window(plan, stage_marks(run.of_stage(plan), stage)) for stage, plan in plans.items()}
-    return Opened(run, plans, {stage: window for stage, window in windows.items() if window is not None})
+    return Opened(run, plans, {stage: window for stage, window in stage_windows(run).items() if stage in plans})
 
 
 def of_window(window: Window, rows: Rows) -> Mask:

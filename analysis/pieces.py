@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.captures import Capture
+from analysis.clocks import moved_batch
 from analysis.rows import COLUMNS, Rows, integers, to_rows
 from analysis.streams import read_batches
 
@@ -89,9 +90,10 @@ def _stage_batches(span: Span, columns: tuple[str, ...]) -> Iterator[tuple[int, 
             return
         number += 1
         stages = integers(item.batch.column("stage"))
+        batch = moved_batch(item.batch, span.capture.clock)
         for stage in np.unique(stages).tolist():
             mine = stages == stage
-            yield stage, item.batch if mine.all() else item.batch.filter(pa.array(mine))
+            yield stage, batch if mine.all() else batch.filter(pa.array(mine))
 
 
 def _event_count(batch: pa.RecordBatch) -> int:

@@ -8,7 +8,7 @@ happens twice.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,18 +87,24 @@ def disturbed(stages: Sequence[Facts]) -> float | None:
     return None
 
 
-def points(stages: Sequence[Facts]) -> list[Point]:
-    """A point for each load; stages that were disturbed are left out where there is one that was not."""
+def points(stages: Sequence[Facts], long: Collection[float] = ()) -> list[Point]:
+    """A point for each load; stages that were disturbed are left out where there is one that was not.
+
+    `long`: the loads whose stages were the long ones of the search.
+    """
     tokens_a_request = _tokens_a_request(stages)
     made = []
     for load, group in sorted(grouped(stages).items()):
         clean = [stage for stage in group if not client_limits(stage)]
-        made.append(_point(load, clean or group, tokens_a_request, is_clean=bool(clean)))
+        made.append(_point(load, clean or group, tokens_a_request, is_clean=bool(clean), is_long=load in long))
     return made
 
 
-def _point(load: float, group: Sequence[Facts], tokens_a_request: float | None, *, is_clean: bool) -> Point:
-    saturated = any(is_saturated(stage) for stage in group)
+def _point(
+    load: float, group: Sequence[Facts], tokens_a_request: float | None, *, is_clean: bool, is_long: bool
+) -> Point:
+    # A queue may grow by chance for the length of one stage.
+    saturated = sum(is_saturated(stage) for stage in group) > len(group) / 2
     chosen = [stage for stage in group if is_saturated(stage)] if saturated else list(group)
     tokens = _pooled([_throughput(stage) for stage in chosen])
     if group[0]["load"]["mode"] == "rate" and tokens_a_request:
@@ -108,8 +114,8 @@ def _point(load: float, group: Sequence[Facts], tokens_a_request: float | None, 
         requests = _pooled([_rate(stage, "requests_per_s") for stage in chosen])
     meets, leans, strain = _objectives(group)
     if saturated:
-        meets, leans, strain = False, False, 0.0
-    missed, misses = _misses(group)
+        meets, leans = False, False
+    misses, may_miss = _misses(group)
     return Point(
         load=load,
         output_tokens_per_s=tokens,
@@ -118,9 +124,9 @@ def _point(load: float, group: Sequence[Facts], tokens_a_request: float | None, 
         meets=meets,
         leans=leans,
         strain=strain,
-        missed=missed,
         misses=misses,
-        seconds=sum(stage["window_s"] for stage in group),
+        may_miss=may_miss,
+        is_long=is_long,
         saturated=saturated,
         client=() if is_clean else tuple(client_limits(group[0])),
     )
@@ -193,8 +199,8 @@ def _objectives(group: Sequence[Facts]) -> tuple[bool | None, bool, float]:
 
 
 def _misses(group: Sequence[Facts]) -> tuple[float, float]:
-    """Of the objective that is missed most: misses over those allowed, and what the misses are worth."""
-    worst = (0.0, 0.0)
+    """Of the objective that is missed most: what its misses are worth in independent requests, and how many may miss."""
+    found: list[tuple[float, float, float]] = []
     for name in group[0]["slo"] or {}:
         limits = [stage["slo"][name] for stage in group]
         told = [limit["attained"] for limit in limits if limit["attained"]]
@@ -203,11 +209,11 @@ def _misses(group: Sequence[Facts]) -> tuple[float, float]:
             continue
         missed = requests - sum(one["met"] for one in told)
         allowed = 1 - (limits[0]["percentile"] or DEFAULT_PERCENTILE) / 100
-        # Half a request where none missed: a share of nothing would say that there is no limit at all.
-        share = (missed or 0.5) / requests
         worth = sum(one["worth"] for one in told)
-        worst = max(worst, (share / max(allowed, 1 / requests), missed / requests * worth))
-    return worst
+        # Half a request where none missed: the one of fewest requests tells least.
+        ratio = (missed or 0.5) / requests / max(allowed, 1e-9)
+        found.append((ratio, missed / requests * worth, allowed * worth))
+    return max(found, default=(0.0, 0.0, 0.0))[1:]
 
 
 def document(question: str, mode: str, answer: Answer, known: Sequence[Point], stages: Sequence[Facts]) -> Facts:
@@ -220,7 +226,7 @@ def document(question: str, mode: str, answer: Answer, known: Sequence[Point], s
         "output_tokens_per_s": _named(answer.output_tokens_per_s),
         "limited_by": answer.limited_by,
         "reasons": list(answer.reasons),
-        "method": METHODS[question],
+        "method": METHODS[question if question == "knee" else mode],
         "points": [
             {
                 "load": point.load,
@@ -237,7 +243,9 @@ def document(question: str, mode: str, answer: Answer, known: Sequence[Point], s
 
 
 METHODS: Final = {
-    "slo": "doubling, then bisection; Wilson's interval on the share of requests that met each objective",
+    "concurrency": "doubling, then bisection; Wilson's interval on the share of requests that met each objective",
+    "rate": "doubling, then long stages near the limit (Robbins and Monro) at typical Poisson arrivals; the rate at which "
+    "as many requests miss as may, from a log-linear fit with its posterior interval",
     "knee": "segmented fit of the operational bounds (Kleinrock; Denning and Buzen); intervals by parametric bootstrap",
 }
 

@@ -10,22 +10,18 @@ it. Over a window of many requests the difference of the means is the way there 
 server: a proxy, a queue of connections, this client.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.ipc as ipc
-from numpy.typing import NDArray
 
-from analysis.signals import COUNTERS, GAUGES, HISTOGRAMS, PRESETS, SAME_ON_ALL, SUM, Name
+from analysis.scrapes import Labels, Reals, Scrapes, Series, Source, Times
+from analysis.signals import COUNTERS, GAUGES, HISTOGRAMS, SAME_ON_ALL, SUM, Name
 from analysis.window import Window
-from loadgen.schema import SCRAPE_SCHEMA_VERSION, WATCH_KEY
 
 NS_PER_MS: Final = 1_000_000
+
 NS_PER_S: Final = 1_000_000_000
 
 SUFFIXES: Final = ("_total", "_bucket", "_sum", "_count")
@@ -33,137 +29,16 @@ SUFFIXES: Final = ("_total", "_bucket", "_sum", "_count")
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 
 MOST_POINTS: Final = 600
-"""Of a gauge over a stage in summary.json."""
+"""Of a signal over a stage in summary.json."""
 
 MOST_WORDS: Final = 3
 """Different errors of a source that are told."""
 
-TIMELINE: Final = ("running", "waiting", "kv_cache_share", "gpu_share")
+RATES: Final = ("preemptions", "prompt_tokens", "output_tokens")
+"""Counters that are told over time, as so many a second."""
 
 CLIENT: Final = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms")
 """Latencies that the client has measured too."""
-
-Labels = tuple[tuple[str, str], ...]
-Reals = NDArray[np.float64]
-Times = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One metric with one set of labels over time; `scrape` is the place of each value's scrape in the source's times."""
-
-    labels: Labels
-    scrape: NDArray[np.int64]
-    values: Reals
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One page: when it was answered, and its series by the name that the server gave."""
-
-    url: str
-    times_ns: Times
-    series: dict[str, list[Series]]
-    scrapes: list[dict[str, Any]]
-    """As in the batch metadata, answered or not."""
-    missed: int
-
-    @property
-    def preset(self) -> str | None:
-        """Which server it is."""
-        for start, name in PRESETS:
-            if any(metric.startswith(start) for metric in self.series):
-                return name
-        return "Databricks" if self.series.keys() - {"process_start_time_seconds"} else None
-
-
-@dataclass(frozen=True, slots=True)
-class Scrapes:
-    """All sources of one part of a run."""
-
-    part: int
-    every_s: float
-    sources: list[Source]
-
-
-def read_scrapes(run_dir: Path) -> dict[int, Scrapes]:
-    """By part of the run; empty where nobody scraped. A file that is cut is read up to its last whole batch."""
-    found: dict[int, Scrapes] = {}
-    for path in sorted((run_dir / "capture").rglob("scrape.arrow")):
-        name = path.parent.name
-        part = int(name.removeprefix("part-")) if name.startswith("part-") and name[5:].isdigit() else 1
-        if (scrapes := _read(path, part)) is not None:
-            found[part] = scrapes
-    return found
-
-
-def _read(path: Path, part: int) -> Scrapes | None:
-    batches: list[pa.RecordBatch] = []
-    scrapes: list[dict[str, Any]] = []
-    missed: list[int] = []
-    with pa.OSFile(str(path)) as file:
-        try:
-            reader = ipc.open_stream(file)
-            facts = {key.decode(): json.loads(value) for key, value in (reader.schema.metadata or {}).items()}
-        except (pa.ArrowInvalid, OSError, ValueError):
-            return None
-        if facts.get("scrape_schema") != SCRAPE_SCHEMA_VERSION:
-            return None
-        while True:
-            try:
-                item = reader.read_next_batch_with_custom_metadata()
-                watch = json.loads((item.custom_metadata or {}).get(WATCH_KEY.encode(), b"{}"))
-            except (StopIteration, pa.ArrowInvalid, OSError, ValueError):
-                break
-            batches.append(item.batch)
-            scrapes += watch.get("scrapes", ())
-            missed = watch.get("missed", missed)
-    return Scrapes(part, facts["every_ns"] / NS_PER_S, list(_sources(facts["sources"], batches, scrapes, missed)))
-
-
-def _sources(
-    urls: Sequence[str], batches: Sequence[pa.RecordBatch], scrapes: Sequence[dict[str, Any]], missed: Sequence[int]
-) -> Iterator[Source]:
-    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("at", "source", "name", "labels", "value")}
-    names: dict[str, int] = {}
-    labels: dict[str, int] = {}
-    for batch in batches:  # each has dictionaries of its own
-        sent, received = (batch.column(name).to_numpy() for name in ("t_send_ns", "t_recv_ns"))
-        columns["at"].append((sent + received) // 2)
-        columns["source"].append(batch.column("source").to_numpy())
-        columns["value"].append(batch.column("value").to_numpy())
-        for column, numbers in (("name", names), ("labels", labels)):
-            told = batch.column(column)
-            places = np.array(
-                [numbers.setdefault(text, len(numbers)) for text in told.dictionary.to_pylist()], np.int64
-            )
-            indices = told.indices.to_numpy()
-            columns[column].append(places[indices] if len(indices) else np.zeros(0, np.int64))
-    all_of = {name: np.concatenate(pieces) if pieces else np.zeros(0, np.int64) for name, pieces in columns.items()}
-    read_labels = [tuple(sorted((str(k), str(v)) for k, v in json.loads(text).items())) for text in labels]
-    read_names = list(names)
-    for number, url in enumerate(urls):
-        mine = all_of["source"] == number
-        at_ns = all_of["at"][mine]
-        of_source = [one for one in scrapes if one["source"] == number]
-        answered = [(one["t_send_ns"] + one["t_recv_ns"]) // 2 for one in of_source if one["error"] is None]
-        times_ns = np.unique(np.array(answered, np.int64))
-        scrape = np.searchsorted(times_ns, at_ns)
-        known = (scrape < len(times_ns)) & np.isin(at_ns, times_ns)
-        scrape, of_known = scrape[known], {name: all_of[name][mine][known] for name in ("name", "labels", "value")}
-        key = of_known["name"] * max(len(labels), 1) + of_known["labels"]
-        order = np.lexsort((scrape, key))
-        borders = np.flatnonzero(np.diff(key[order])) + 1
-        series: dict[str, list[Series]] = {}
-        for places in np.split(order, borders) if len(order) else ():
-            name = read_names[int(of_known["name"][places[0]])]
-            one = Series(
-                read_labels[int(of_known["labels"][places[0]])],
-                scrape[places],
-                of_known["value"][places].astype(np.float64),
-            )
-            series.setdefault(name, []).append(one)
-        yield Source(url, times_ns, series, of_source, int(missed[number]) if number < len(missed) else 0)
 
 
 def stage_server(scrapes: Scrapes | None, window: Window, client: dict[str, Any]) -> dict[str, Any] | None:
@@ -231,6 +106,24 @@ class _Cut:
     def span_s(self) -> float:
         times_ns = self.source.times_ns
         return float(times_ns[self.last] - times_ns[self.first]) / NS_PER_S
+
+    @property
+    def inside(self) -> Times:
+        """The places of the scrapes within the window."""
+        times_ns = self.source.times_ns
+        return np.flatnonzero((times_ns >= self.window.start_ns) & (times_ns <= self.window.stop_ns))
+
+    @property
+    def of_stage(self) -> Times:
+        """Those within the stage, warm-up and drain too, and the ones next to it if they are no farther than usual."""
+        times_ns = self.source.times_ns
+        usual_ns = int(np.median(np.diff(times_ns)))
+        first, after = np.searchsorted(times_ns, (self.window.begin_ns, self.window.end_ns + 1))
+        if first and self.window.begin_ns - times_ns[first - 1] <= usual_ns:
+            first -= 1
+        if after < len(times_ns) and times_ns[after] - self.window.end_ns <= usual_ns:
+            after += 1
+        return np.arange(first, after)
 
     @property
     def border_ns(self) -> int:
@@ -316,8 +209,8 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
 
-def _states(cut: _Cut, names: Iterable[Name], across_sum: bool) -> tuple[Times, Reals] | None:
-    """(times, values) of a gauge inside the window, its series made one. None where the source has none."""
+def _states(cut: _Cut, names: Iterable[Name], across_sum: bool, places: Times) -> tuple[Times, Reals] | None:
+    """(times, values) of a gauge at some scrapes, its series made one. None where the source has none."""
     found = cut.found(names, ("", "_total"))
     if found is None:
         return None
@@ -326,18 +219,17 @@ def _states(cut: _Cut, names: Iterable[Name], across_sum: bool) -> tuple[Times, 
     for one in series:
         for scrape, value in zip(one.scrape.tolist(), one.values.tolist(), strict=True):
             by_scrape.setdefault(scrape, []).append((one.labels, value))
-    times_ns = cut.source.times_ns
-    inside = [at for at in sorted(by_scrape) if cut.window.start_ns <= times_ns[at] <= cut.window.stop_ns]
+    told = [at for at in places.tolist() if at in by_scrape]
     values = [
         _over_ranks(by_scrape[at]) if across_sum else sum(value for _, value in by_scrape[at]) / len(by_scrape[at])
-        for at in inside
+        for at in told
     ]
-    return (times_ns[inside], np.array(values) * name.scale) if inside else None
+    return (cut.source.times_ns[told], np.array(values) * name.scale) if told else None
 
 
 def _gauge(cuts: Sequence[_Cut], names: Sequence[Name], across_sum: bool) -> dict[str, float] | None:
     """Mean over the window and largest value; over several sources their sum (an upper bound for the largest) or mean."""
-    states = [found for cut in cuts if (found := _states(cut, names, across_sum)) is not None]
+    states = [found for cut in cuts if (found := _states(cut, names, across_sum, cut.inside)) is not None]
     if not states:
         return None
     means = [_mean(times_ns, values) for times_ns, values in states]
@@ -410,21 +302,74 @@ def bucket_of(below: dict[float, float], percentile: float) -> list[float | None
 
 
 def _timeline(cuts: Sequence[_Cut], window: Window) -> list[dict[str, Any]]:
-    """By source: gauges at each scrape inside the window, `t_s` from its start."""
+    """By source, over the whole stage: gauges at each scrape, rates since the one before; `t_s` from the window's start."""
     told = []
     for cut in cuts:
         line: dict[str, Any] = {"source": cut.source.url}
-        for name in TIMELINE:
-            found = _states(cut, GAUGES[name].names, GAUGES[name].across == SUM)
-            if found is None:
-                continue
-            step = -(-len(found[0]) // MOST_POINTS)
-            line[name] = {
-                "t_s": [round((at - window.start_ns) / NS_PER_S, 6) for at in found[0][::step].tolist()],
-                "values": [round(value, 6) for value in found[1][::step].tolist()],
-            }
+        for name, gauge in GAUGES.items():
+            if (states := _states(cut, gauge.names, gauge.across == SUM, cut.of_stage)) is not None:
+                line[name] = _course(*_largest(*states), window)
+        for name in RATES:
+            if (rate := _rate(cut, COUNTERS[name])) is not None:
+                line[f"{name}_per_s"] = _course(*rate, window)
         told.append(line)
     return told
+
+
+def _course(times_ns: Times, values: Reals, window: Window) -> dict[str, list[float | None]]:
+    return {
+        "t_s": [round((at - window.start_ns) / NS_PER_S, 6) for at in times_ns.tolist()],
+        "values": [None if np.isnan(value) else round(value, 6) for value in values.tolist()],
+    }
+
+
+def _largest(times_ns: Times, values: Reals) -> tuple[Times, Reals]:
+    """Of more values than MOST_POINTS the largest of each few, so that no peak is lost."""
+    firsts = np.arange(0, len(values), -(-len(values) // MOST_POINTS))
+    return times_ns[firsts], np.maximum.reduceat(values, firsts)
+
+
+def _rate(cut: _Cut, names: Iterable[Name]) -> tuple[Times, Reals] | None:
+    """(times, values a second): how fast a counter grew since the scrape before (NaN for the first); None without one."""
+    found = cut.found(names, ("", "_total"))
+    scrapes = _apart(cut)
+    if found is None or len(scrapes) < 2:
+        return None
+    name, _, series = found
+    by_replica: dict[Labels, Reals] = {}
+    for one in series:
+        grown = _grown_until(one, scrapes)
+        replica = tuple(label for label in one.labels if label[0] not in SAME_ON_ALL)
+        by_replica[replica] = np.maximum(by_replica.get(replica, grown), grown)
+    times_ns = cut.source.times_ns[scrapes]
+    grown = np.sum(list(by_replica.values()), axis=0)
+    per_s = name.scale * np.diff(grown) / (np.diff(times_ns) / NS_PER_S)
+    return times_ns, np.concatenate(([np.nan], per_s))
+
+
+def _apart(cut: _Cut) -> Times:
+    """The places of a stage's scrapes, without those right after another: over some ms one request is a great rate."""
+    times_ns, places = cut.source.times_ns, cut.of_stage
+    if len(places) < 2:
+        return places
+    usual_ns = np.median(np.diff(times_ns[places]))
+    kept = [int(places[0])]
+    for at in places[1:].tolist():
+        if times_ns[at] - times_ns[kept[-1]] > usual_ns / 2:
+            kept.append(at)
+    return np.array(kept[:: -(-len(kept) // MOST_POINTS)], np.int64)
+
+
+def _grown_until(series: Series, scrapes: Times) -> Reals:
+    """How far a counter had grown at each of these scrapes, from its first value on; from 0 if it came after the first."""
+    values = series.values
+    if len(scrapes) and series.scrape[0] > scrapes[0]:
+        values = np.concatenate(([0.0], values))
+    steps = np.diff(values)
+    grown = np.concatenate(([0.0], np.cumsum(np.where(steps < 0, values[1:], steps))))
+    grown = grown[len(values) - len(series.scrape) :]
+    at = np.searchsorted(series.scrape, scrapes, side="right") - 1
+    return np.where(at < 0, 0.0, grown[np.maximum(at, 0)])
 
 
 def run_server(scrapes: Iterable[Scrapes]) -> list[dict[str, Any]] | None:

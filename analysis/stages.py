@@ -4,7 +4,7 @@ from typing import Any, Final, NamedTuple
 
 from analysis import rates
 from analysis.captures import Run
-from analysis.client import by_worker, client, lateness, worst_lag
+from analysis.client import by_node, by_worker, client, lateness, worst_lag
 from analysis.closeups import CloseUp
 from analysis.course import Flow, backlog, flow_of, steadiness, timeline
 from analysis.histogram import Histogram, LogLine
@@ -58,6 +58,7 @@ def stage_entry(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, 
         "by_target": _by_target(plan, tally, run.facts["spec"]),
         "client": client(tally, captures) | {"spin": bool((run.facts["spec"] or {}).get("spin"))},
         "by_worker": by_worker(tally, captures),
+        **({"by_node": by_node(tally, captures, run.nodes_of(plan))} if run.facts.get("nodes") else {}),
         "timeline": timeline(tally, flow, open_loop),
     }
 

@@ -9,24 +9,25 @@ Version history
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
-from analysis import slo
+from analysis import partials
 from analysis.captures import Capture, Run, open_run, part_of
 from analysis.curves import curve
 from analysis.histogram import LogLine, write_log
-from analysis.jobs import stage_tallies
+from analysis.jobs import order_of, stage_tallies
 from analysis.latencies import stage_histograms
-from analysis.server import read_scrapes, run_server, stage_server
+from analysis.scrapes import read_scrapes
+from analysis.server import run_server, stage_server
 from analysis.stages import Details, details, log_lines, stage_entry
 from analysis.tally import StageTally, joined
 from analysis.verdict import verdict
-from analysis.window import stage_marks, stage_window
 from loadgen.schema import CaptureError
 
 SUMMARY_SCHEMA: Final = 1
@@ -64,21 +65,30 @@ def analyse(run_dir: Path, jobs: int = 1) -> Analysis:
 
     `jobs` processes share the second pass; the result does not depend on how many.
     """
+    with _of_this_loadgen(run_dir):
+        run = open_run(run_dir)
+        return _analysis(run, stage_tallies(run.captures, order_of(run), jobs))
+
+
+def finished(run: Run, counted: Sequence[bytes]) -> Analysis:
+    """The same of a run whose nodes counted their captures (partials.py); CaptureError where one is not there."""
+    with _of_this_loadgen(run.run_dir):
+        return _analysis(run, partials.whole(run, counted))
+
+
+@contextmanager
+def _of_this_loadgen(run_dir: Path) -> Iterator[None]:
+    """CaptureError for values that no worker writes: a flipped bit, an edited file."""
     try:
-        return _analyse(run_dir, jobs)
+        yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
-        # Values that no worker writes: a flipped bit, an edited file. The chain tells where, should it be our own doing.
+        # The chain tells where, should it be our own doing.
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise CaptureError(f"{run_dir} is damaged, or was not written by this loadgen ({what})") from error
 
 
-def _analyse(run_dir: Path, jobs: int) -> Analysis:
-    run = open_run(run_dir)
+def _analysis(run: Run, tallies: dict[int, StageTally]) -> Analysis:
     plans = {plan["stage"]: plan for plan in run.facts["stages"]}
-    windows = {stage: stage_window(plan, stage_marks(run.of_stage(plan), stage)) for stage, plan in plans.items()}
-    begun = {stage: window for stage, window in windows.items() if window is not None}
-    tallies = stage_tallies(run, begun, slo.limits(run.facts["spec"]), jobs)
-
     shown = {stage: tally for stage, tally in tallies.items() if not plans[stage].get("warms_up")}
     summary: dict[str, Any] = {
         "schema": SUMMARY_SCHEMA,
@@ -99,7 +109,7 @@ def _analyse(run_dir: Path, jobs: int) -> Analysis:
         "stages": [stage_entry(plans[stage], tally, run) for stage, tally in shown.items()],
         "skipped": [_skipped(plan) for plan in plans.values() if _outcome(plan) == "skipped"],
     }
-    scrapes = read_scrapes(run_dir)
+    scrapes = read_scrapes(run.run_dir)
     summary["server"] = run_server(scrapes.values())
     for told in summary["stages"]:
         plan, window = plans[told["stage"]], tallies[told["stage"]].window
@@ -107,7 +117,7 @@ def _analyse(run_dir: Path, jobs: int) -> Analysis:
     summary["curve"] = curve(summary["stages"], {stage: stage_histograms(tally) for stage, tally in shown.items()})
     summary["verdict"] = verdict(summary)
     first_ns = min((tally.window.begin_ns for tally in tallies.values()), default=0)
-    start_s = (first_ns + int(run.captures[0].facts["realtime_offset_ns"])) / NS_PER_S
+    start_s = (first_ns + run.realtime_offset_ns) / NS_PER_S
     log = [line for stage in shown for line in log_lines(stage, shown[stage], first_ns)]
     return Analysis(summary, log, start_s, {stage: details(tally) for stage, tally in shown.items()})
 

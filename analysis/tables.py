@@ -1,6 +1,6 @@
 """The result as tables for a terminal of 80 columns; makes rich objects, prints nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from rich import box
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from analysis.confidence import sample_floor
 
-Facts = dict[str, Any]
+Facts = Mapping[str, Any]
 
 PERCENTILE_COLUMNS: Final = (
     ("TTFT\np50 ms", "ttft_ms", "p50"),
@@ -402,7 +402,7 @@ def footnotes(stages: Sequence[Facts]) -> list[Text]:
     return notes
 
 
-def floor_line(summary: Facts) -> Text | None:
+def floor_words(summary: Facts) -> str | None:
     """How well the machine of the run measured what is known; None where `loadgen doctor` never asked."""
     floor = summary.get("floor")
     if not floor or not floor.get("stamp_error_us"):
@@ -414,7 +414,13 @@ def floor_line(summary: Facts) -> Text | None:
     words += f"{number(error_us['p99'])} us (p99)"
     if late_us.get("p99") is not None:
         words += f"; sends {number(late_us['p99'])} us late (p99)"
-    return Text(plain(words), style="dim")
+    return plain(words)
+
+
+def floor_line(summary: Facts) -> Text | None:
+    """The same for the terminal."""
+    words = floor_words(summary)
+    return None if words is None else Text(words, style="dim")
 
 
 def _lengths(stage: Facts) -> list[str]:

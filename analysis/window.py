@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from analysis.captures import Capture
+from analysis.captures import Capture, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,15 @@ def stage_window(plan: dict[str, Any], marks: Sequence[Mark]) -> Window | None:
         stop_ns, why = min(cuts), "the last sign of life of a worker whose capture is cut"
     rule = f"from the end of the warm-up to {why}: {OPEN_RULE if is_open_loop(plan) else CLOSED_RULE}"
     return Window(start_ns, max(start_ns, stop_ns), begin_ns, max(last_known_ns, stop_ns, start_ns), rule)
+
+
+def stage_windows(run: Run) -> dict[int, Window]:
+    """The window of each stage that has begun."""
+    windows = {
+        plan["stage"]: stage_window(plan, stage_marks(run.of_stage(plan), plan["stage"]))
+        for plan in run.facts["stages"]
+    }
+    return {stage: window for stage, window in windows.items() if window is not None}
 
 
 def _units(plan: dict[str, Any]) -> int | None:

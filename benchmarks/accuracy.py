@@ -69,10 +69,11 @@ def measure(name: str, transport: str) -> dict[str, Any]:
     ) as finished
     ):  # fmt: skip
         served.stop()
-        return {"case": name, "transport": transport, **_row(finished, served.truth())}
+        return {"case": name, "transport": transport, **row_of(finished, served.truth())}
 
 
-def _row(finished: Finished, truth: pa.Table) -> dict[str, Any]:
+def row_of(finished: Finished, truth: pa.Table) -> dict[str, Any]:
+    """What a run comes to against the server's log, and what it cost."""
     captured = finished.capture()
     completed = captured.filter(pc.is_null(captured["error"]))
     # The endpoint check is a request too, and stands in the truth log alone.

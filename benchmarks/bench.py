@@ -72,13 +72,16 @@ def measured(command: list[str], *, cores: set[int]) -> tuple[float, float]:
 
 
 @contextmanager
-def loadgen_run(*options: str, cores: set[int] | None = None) -> Iterator[Finished]:
-    """`loadgen run` with all its processes on the client's core; the run directory lasts as long as the block."""
+def loadgen_run(*options: str, cores: set[int] | None = None, cpus: set[int] | None = None) -> Iterator[Finished]:
+    """`loadgen run` with all its processes on the client's core, or on `cores`, of which the workers have `cpus` or all.
+
+    The run directory lasts as long as the block.
+    """
     cores = cores or {CLIENT_CORE}
     with tempfile.TemporaryDirectory(prefix="loadgen-bench-") as folder:
         run_dir = Path(folder) / "run"
-        cpus = ",".join(map(str, sorted(cores)))
-        command = [sys.executable, "-m", "loadgen", "run", "--cpus", cpus, "--out", str(run_dir), *options]
+        of_workers = ",".join(map(str, sorted(cpus or cores)))
+        command = [sys.executable, "-m", "loadgen", "run", "--cpus", of_workers, "--out", str(run_dir), *options]
         cpu_s, peak_rss_mb = measured(command, cores=cores)
         yield Finished(run_dir, cpu_s, peak_rss_mb)
 

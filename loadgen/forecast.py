@@ -5,6 +5,7 @@ many an open loop has in flight, depends on the endpoint: there the forecast ass
 (Little's law: in flight = arrivals a second x seconds each).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,7 @@ from loadgen.schedule.stage import Schedule
 from loadgen.spec import Spec, StageSpec
 
 # Measured on Linux, CPython 3.11 (benchmarks/README.md): a worker at rest, and what each connection with a stream adds.
-WORKER_BYTES: Final = 90_000_000
+WORKER_BYTES: Final = 120_000_000
 CONNECTION_BYTES: Final = 30_000
 ARRIVAL_BYTES: Final = 8
 PREPARER_BYTES: Final = 60_000_000
@@ -23,6 +24,13 @@ PREPARER_BYTES: Final = 60_000_000
 # Of a capture, compressed: a row, and each of its events.
 ROW_BYTES: Final = 70
 EVENT_BYTES: Final = 6
+
+
+BUSY_NS: Final = 10 * NS_PER_S
+"""What the height of a load is taken over."""
+
+LEAST_S: Final = 1e-6
+"""An answer that is expected at once takes so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,10 @@ class StageForecast:
     connections: int
     is_exact: bool
     """Whether `requests` follows from the plan alone."""
+    # At the height of the stage, on average over some seconds.
+    requests_per_s: float
+    input_tokens_per_s: float
+    output_tokens_per_s: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -75,6 +87,8 @@ class Forecast:
     connections: int
     memory_bytes: int
     disk_bytes: int
+    pool_bytes: int
+    """Of the requests that each worker holds ready; in `memory_bytes`, too."""
 
     @property
     def total_s(self) -> float:
@@ -105,6 +119,7 @@ def forecast(
         + arrivals * ARRIVAL_BYTES
         + (means.ring_bytes + PREPARER_BYTES if means.ring_bytes else 0),
         disk_bytes=sum(stage.requests * ROW_BYTES + stage.output_tokens * EVENT_BYTES for stage in stages),
+        pool_bytes=pool_bytes,
     )
 
 
@@ -120,11 +135,13 @@ def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected, mea
     if made.due_ns is not None:
         arrivals = len(made.due_ns)
         units, is_exact = float(arrivals), not has_sessions
-        connections = round(min(stage.max_in_flight or arrivals, made.value * unit_s + 1, arrivals))
+        units_per_s = min(_busiest_per_s(made), (stage.max_in_flight or math.inf) / max(unit_s, LEAST_S))
+        connections = round(min(stage.max_in_flight or arrivals, units_per_s * unit_s + 1, arrivals))
     elif stage.is_open_loop:  # a trace in its own time
         arrivals = mean.arrivals
         units, is_exact = float(arrivals or 0), arrivals is not None
-        connections = round(min(stage.max_in_flight or units, units / max(sending_s, 1e-9) * unit_s + 1, max(units, 1)))
+        units_per_s = min(units / max(sending_s, LEAST_S), (stage.max_in_flight or math.inf) / max(unit_s, LEAST_S))
+        connections = round(min(stage.max_in_flight or units, units_per_s * unit_s + 1, max(units, 1)))
     else:
         rest_s = think_s if not has_sessions else 0.0
         bound = stage.requests if stage.requests is not None else stage.sessions
@@ -132,18 +149,29 @@ def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected, mea
             units, is_exact = float(bound + (stage.warmup_requests if stage.requests is not None else 0)), True
             sending_s += units * (unit_s + rest_s) / made.value
         else:
-            units, is_exact = sending_s * made.value / (unit_s + rest_s), False
+            units, is_exact = sending_s * made.value / max(unit_s + rest_s, LEAST_S), False
         connections = made.most_in_flight
+        units_per_s = connections / max(unit_s + rest_s, LEAST_S)
     requests = round(units * turns)
+    input_tokens = mean.prefix_tokens + _input_tokens(mean, turns)
     return StageForecast(
         sending_s=sending_s,
         arrivals=arrivals,
         requests=requests,
-        input_tokens=round(requests * (mean.prefix_tokens + _input_tokens(mean, turns))),
+        input_tokens=round(requests * input_tokens),
         output_tokens=round(requests * mean.output_tokens),
         connections=connections,
         is_exact=is_exact,
+        requests_per_s=units_per_s * turns,
+        input_tokens_per_s=units_per_s * turns * input_tokens,
+        output_tokens_per_s=units_per_s * turns * mean.output_tokens,
     )
+
+
+def _busiest_per_s(made: Schedule) -> float:
+    """Arrivals a second: what was asked for, or what comes in the busiest seconds of a load that changes."""
+    span_ns = min(BUSY_NS, max(made.warmup_ns + (made.duration_ns or 0), NS_PER_S))
+    return max(made.value, made.most_within(span_ns) * NS_PER_S / span_ns)
 
 
 def _input_tokens(mean: Means, turns: float) -> float:

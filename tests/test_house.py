@@ -187,6 +187,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         },
         {"orjson"},
     ),
+    "loadgen.machines": ({"loadgen.errors", "loadgen.forecast", "loadgen.local_run"}, set()),
     "loadgen.forecast": ({"loadgen.clock", "loadgen.plan", "loadgen.schedule.stage", "loadgen.spec"}, set()),
     "loadgen.simulator": (
         {"loadgen.clock", "loadgen.errors"},
@@ -211,6 +212,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen",
             "loadgen.blotting",
             "loadgen.board",
+            "loadgen.clock",
             "loadgen.coordinator",
             "loadgen.dialects",
             "loadgen.doctor",

@@ -105,7 +105,9 @@ def _weighted(
 def _strategy(load: dict[str, Any]) -> str:
     if load.get("mode") == "concurrency":
         return "concurrent"
-    return {"constant": "constant", "poisson": "poisson"}.get(str(load.get("arrivals")), "async")
+    return {"constant": "constant", "poisson": "poisson", "typical": "poisson"}.get(
+        str(load.get("arrivals")).partition(":")[0], "async"
+    )
 
 
 def distribution(values: NDArray[Any], weights: Integers | None) -> dict[str, Any]:

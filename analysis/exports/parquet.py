@@ -1,10 +1,10 @@
 """requests.parquet and tokens.parquet.
 
-Three bytes is what a token may cost. A gap that wanders by 1 ms holds 12 bits at a resolution of 1 us, one without any memory
-around 30 ms holds 16; and the time of a token and the gap before it are two times the same noise. So the gap alone
-is precise: the difference of stamps rounded to 1 us or finer, a fraction of what a stamp is good for. The stamp itself is the
-request's first, which costs nothing in rows that share it, plus the gaps up to the token, whose sum has no more than one
-rounding in it. What remains of the time, where in the run a token came, is good to some ms.
+Three bytes is what a token may cost. A gap that wanders by 1 ms holds 12 bits at a resolution of 1 us, one without memory
+around 30 ms holds 16; and the time of a token and the gap before it are two times the same noise. So the gap alone is
+precise: the difference of stamps rounded to 1 us or finer, a fraction of what a stamp is good for. The stamp itself is
+the request's first, which costs nothing in rows that share it, plus the gaps up to the token, whose sum has no more than
+one rounding in it. What remains of the time, where in the run a token came, is good to some ms.
 
 Gaps and times are split by bytes (BYTE_STREAM_SPLIT) before zstd: the noise fills the low bytes, the high ones are mostly
 alike, and each is coded by itself to within a tenth of its entropy. Packed as deltas (DELTA_BINARY_PACKED) gaps would take
@@ -66,26 +66,44 @@ _WORDS: Final = ("error", "finish_reason")
 
 
 def write(run_dir: Path, out_dir: Path, sample: int) -> list[Path]:
-    """Both files; of a large run, tokens/stage-N.parquet in place of the second."""
+    """Both files; of a large run, tokens/stage-N.parquet in place of the second; of several machines, both partitioned."""
     run = opened(run_dir)
-    large = sum(capture.path.stat().st_size for capture in run.run.captures) > LARGE_BYTES
-    paths = {"requests": out_dir / "requests.parquet"}
-    for stage in run.windows:
-        paths[f"tokens-{stage}"] = out_dir / (f"tokens/stage-{stage}.parquet" if large else "tokens.parquet")
-    if not run.windows:
-        paths["tokens"] = out_dir / "tokens.parquet"
+    is_partitioned = bool(run.run.facts.get("nodes"))
+    paths = _partitions(run) if is_partitioned else _files(run)
     facts = _facts(run)
     with ExitStack() as stack:
-        files: dict[Path, _RowGroups] = {}
-        for name, path in paths.items():
+        files: dict[str, _RowGroups] = {}
+        for (table, *_), path in paths.items():
             if path not in files:
-                part = stack.enter_context(whole(path))
-                schema = REQUESTS if name == "requests" else TOKENS
-                files[path] = stack.enter_context(_RowGroups(part, schema, facts))
+                part = stack.enter_context(whole(out_dir / path))
+                schema = TOKENS if table == "tokens" else REQUESTS
+                if is_partitioned:
+                    schema = schema.remove(schema.get_field_index("stage"))
+                files[path] = stack.enter_context(_RowGroups(part, schema, facts, is_tokens=table == "tokens"))
         for piece in run.pieces():
-            files[paths["requests"]].add(request_batch(run, piece))
-            files[paths[f"tokens-{piece.stage}"]].add(token_batch(run, piece))
-    return list(files)
+            files[paths["requests", piece.node, piece.stage]].add(request_batch(run, piece))
+            files[paths["tokens", piece.node, piece.stage]].add(token_batch(run, piece))
+    return [out_dir / path for path in files]
+
+
+def _files(run: Opened) -> dict[tuple[str, int, int], str]:
+    """The file of each (table, node, stage) of one machine."""
+    large = sum(capture.path.stat().st_size for capture in run.run.captures) > LARGE_BYTES
+    paths = {}
+    for stage in run.windows or (0,):
+        paths["requests", 0, stage] = "requests.parquet"
+        paths["tokens", 0, stage] = f"tokens/stage-{stage}.parquet" if large and run.windows else "tokens.parquet"
+    return paths
+
+
+def _partitions(run: Opened) -> dict[tuple[str, int, int], str]:
+    """Likewise of several: the data set that Hive and all after it know, where node and stage stand in the path alone."""
+    return {
+        (table, node, stage): f"{table}/node={node}/stage={stage}/part-0.parquet"
+        for table in ("requests", "tokens")
+        for node in sorted({capture.node for capture in run.run.captures})
+        for stage in run.windows
+    }
 
 
 def token_batch(run: Opened, piece: Piece) -> pa.RecordBatch:
@@ -139,15 +157,14 @@ def rounded_stamps(stamps_ns: Integers, is_first: Mask) -> Integers:
 class _RowGroups:
     """A Parquet file that gathers batches until they fill a row group."""
 
-    def __init__(self, path: Path, schema: pa.Schema, facts: dict[str, str]) -> None:
-        is_tokens = schema is TOKENS
+    def __init__(self, path: Path, schema: pa.Schema, facts: dict[str, str], *, is_tokens: bool) -> None:
         self._schema = schema.with_metadata(facts)
         self._writer = pq.ParquetWriter(
             path,
             self._schema,
             compression="zstd",
             compression_level=9,
-            use_dictionary=list(_TOKEN_DICTIONARIES) if is_tokens else list(_WORDS),
+            use_dictionary=[name for name in (_TOKEN_DICTIONARIES if is_tokens else _WORDS) if name in schema.names],
             column_encoding=_TOKEN_ENCODINGS
             if is_tokens
             else {
@@ -169,7 +186,7 @@ class _RowGroups:
             self._writer.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        self._gathered.append(batch)
+        self._gathered.append(batch.select(self._schema.names))
         self._rows += batch.num_rows
         if self._rows >= ROW_GROUP:
             self._put()

@@ -12,6 +12,7 @@ import altair as alt
 from analysis import figures
 from analysis.figures.distributions import MOST_LOADS
 from analysis.figures.facts import LATENCIES, Facts, name_of, title_of
+from analysis.figures.panels import server_panels
 from analysis.figures.requests import SHOWN
 from analysis.figures.static import description
 from analysis.page.shown import Shown
@@ -94,11 +95,10 @@ def charts(runs: Sequence[Shown]) -> Charts:
         Chart(
             "timeline",
             "The whole run; measured windows are shaded, with their load above",
-            "Output tokens a second, requests in flight, time to first token, failed requests a second and the worst "
-            "lag of the client over the whole run, one above the other; the measured windows are shaded.",
+            _timeline_words(summaries),
             ("run",),
         ),
-        {f"{place}": figures.timeline(run.analysis.summary, run.beside) for place, run in enumerate(runs)},
+        {f"{place}": figures.timeline(run.analysis.summary) for place, run in enumerate(runs)},
     )
     place(
         Chart(
@@ -158,3 +158,34 @@ def _curve_words(runs: Mapping[str, Facts], metric: str) -> str:
     ]
     more = f"; and {len(told) - MOST_WORDS} more in the table of loads" if len(told) > MOST_WORDS else ""
     return plain(f"{title_of(name)} over output tokens/s. {'; '.join(told[:MOST_WORDS])}{more}.")
+
+
+def _timeline_words(runs: Mapping[str, Facts]) -> str:
+    """The time line in words: its rows, and of the server's the largest values at each load."""
+    words = (
+        "Output tokens a second, requests in flight, time to first token, failed requests a second and the worst "
+        "lag of the client over the whole run, one above the other; the measured windows are shaded."
+    )
+    panels = {panel: None for summary in runs.values() for panel, _ in server_panels(summary)}
+    if not panels:
+        return words
+    words += f" Below them what the server said of itself: {', '.join(panel.title for panel in panels)}."
+    told = [
+        f"{label + ', ' if len(runs) > 1 else ''}{stage['name']}: {peaks}"
+        for label, summary in runs.items()
+        for stage in summary["stages"]
+        if (peaks := _peaks(stage))
+    ]
+    more = f"; and {len(told) - MOST_WORDS} more in the table of the server" if len(told) > MOST_WORDS else ""
+    return plain(f"{words} {'; '.join(told[:MOST_WORDS])}{more}.")
+
+
+def _peaks(stage: Facts) -> str:
+    server = stage.get("server") or {}
+    words = [f"at most {server[key]['max']:,.4g} {key}" for key in ("running", "waiting") if server.get(key)]
+    for key, what in (("kv_cache_share", "KV cache"), ("gpu_share", "GPU")):
+        if server.get(key):
+            words.append(f"{what} at most {server[key]['max']:.0%}")
+    if server.get("preemptions") is not None:
+        words.append(f"{server['preemptions']:,.0f} preemptions")
+    return ", ".join(words)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from analysis.closeups import CloseUp
 from analysis.figures.facts import is_open_loop, name_of
 from analysis.stages import Details
-from analysis.tables import number, plain
+from analysis.tables import floor_words, number, plain, server_notes
 from analysis.targets import targets_of, urls_of
 
 Facts = Mapping[str, Any]
@@ -65,6 +65,9 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
         "errors": errors(ordered, meanings),
         "objectives": _objectives(ordered),
         "client": _client(ordered),
+        "floor": _floor(summary),
+        "server": server_table(ordered),
+        "server_notes": [note.plain for note in server_notes(summary)],
         "spec": _lines(spec),
         "host": _lines(summary["host"] or {})
         + _lines(
@@ -222,6 +225,52 @@ def _client(stages: Sequence[Facts]) -> list[list[str]]:
         for stage in stages
         for worker in stage["by_worker"]
     ]
+
+
+SERVER_COLUMNS: Final = (
+    ("running, mean / most", "running", ("mean", "max"), ""),
+    ("waiting, mean / most", "waiting", ("mean", "max"), ""),
+    ("KV cache, mean / most", "kv_cache_share", ("mean", "max"), "%"),
+    ("prefix hits", "prefix_hit_share", (), "%"),
+    ("preempted", "preemptions", (), "n"),
+    ("GPU, mean", "gpu_share", ("mean",), "%"),
+    ("GPU memory, most", "gpu_memory_share", ("max",), "%"),
+    ("J a token", "joules_a_token", (), ""),
+    ("queue, mean ms", "queue_ms", ("mean",), ""),
+    ("TTFT, mean ms", "ttft_ms", ("mean",), ""),
+    ("client +", "ttft_ms", ("client_minus_server",), ""),
+    ("E2E, mean ms", "e2e_ms", ("mean",), ""),
+    ("client +", "e2e_ms", ("client_minus_server",), ""),
+)
+"""Title, key of a stage's `server`, the values within it shown (none: it is one), and their unit; `n` is a count."""
+
+
+def server_table(stages: Sequence[Facts]) -> dict[str, Any] | None:
+    """{"head": [...], "rows": [[text]]}: what the server's metrics said, a row a stage; without columns that nobody told."""
+    told = [stage for stage in stages if stage.get("server")]
+    if not told:
+        return None
+    columns = []
+    for title, key, names, unit in SERVER_COLUMNS:
+        blocks = [stage["server"].get(key) for stage in told]
+        cells = [_server_cell(block, names, unit) for block in blocks]
+        if any(cell != "-" for cell in cells):
+            columns.append((title, cells))
+    rows = [[plain(stage["name"]), *(cells[place] for _, cells in columns)] for place, stage in enumerate(told)]
+    return {"head": ["load", *(title for title, _ in columns)], "rows": rows}
+
+
+def _server_cell(block: Any, names: Sequence[str], unit: str) -> str:
+    values = [] if block is None else [block.get(name) for name in names] if names else [block]
+    if not values or None in values:
+        return "-"
+    as_text = {"%": "{:.1%}".format, "n": "{:,.0f}".format}.get(unit, number)
+    return " / ".join(as_text(value) for value in values)
+
+
+def _floor(summary: Facts) -> str:
+    words = floor_words(summary)
+    return "" if words is None else words[:1].upper() + words[1:] + "."
 
 
 def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,25 +1,19 @@
 """What a page is made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from analysis.figures.facts import Rows
-from analysis.figures.timeline import Panel
 from analysis.summary import Analysis
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A run that a page shows: what it is called there, its analysis, and what its saturation.json says (or None).
-
-    `beside` has further rows for the time line, such as what the server says of itself (see figures.timeline).
-    """
+    """A run that a page shows: what it is called there, its analysis, and what its saturation.json says (or None)."""
 
     label: str
     analysis: Analysis
     saturation: Mapping[str, Any] | None = None
-    beside: Sequence[tuple[Panel, Rows]] = ()
 
 
 @dataclass(frozen=True, slots=True)

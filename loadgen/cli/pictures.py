@@ -91,7 +91,7 @@ def write_files(folder: Path, runs: Sequence["Shown"], kind: str) -> list[Path]:
         for metric in figures.LATENCIES:
             drawn[f"{below}percentiles-{metric}"] = figures.percentile_spectrum(run.analysis, metric)
             drawn[f"{below}histogram-{metric}"] = figures.latency_histogram(run.analysis, metric)
-        drawn[f"{below}timeline"] = figures.timeline(run.analysis.summary, run.beside)
+        drawn[f"{below}timeline"] = figures.timeline(run.analysis.summary)
         for stage in range(len(run.analysis.summary["stages"])):
             drawn[f"{below}requests-{stage}"] = figures.waterfall(run.analysis, stage)
     written = []

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from loadgen.forecast import Forecast
+    from loadgen.machines import Machine
     from loadgen.spec import Spec
 
 NS_PER_S = 1_000_000_000
@@ -23,21 +24,29 @@ FIRST_ARRIVALS = 5
 @price_options
 @click.option("--expect-ttft", type=DurationType(0), default="500ms", show_default=True, help="TTFT to reckon with.")
 @click.option("--expect-tpot", type=DurationType(0), default="20ms", show_default=True, help="TPOT to reckon with.")
+@click.option(
+    "--machine",
+    metavar="KEY=VALUE,...",
+    help="What a machine is that makes the load, as cores=32,memory=128GB,network=25Gbit,disk=1GB,ports=28232,"
+    "descriptors=1048576.  [default: as this one]",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(
     expect_ttft: int,
     expect_tpot: int,
+    machine: str | None,
     as_json: bool,
     price_input: float | None,
     price_output: float | None,
     **flags: Any,
 ) -> None:
-    """Say what `loadgen run` with the same flags would do. Nothing is called, and nothing is written.
+    """Say what `loadgen run` with the same flags would do, and how many machines it takes. Nothing is called or written.
 
     Arrivals come from the schedule and are exact; what depends on the endpoint is reckoned with --expect-ttft and
     --expect-tpot and marked with a ~.
     """
-    from loadgen import host, planner
+    from loadgen import host, machines, planner
+    from loadgen.cli.needs import carried_by_a_core, needs_lines, needs_table, this_machine, workers_of
 
     spec = planner.resolved(spec_of(flags))
     told, planned, stages, workers = expected = expectation(spec, expect_ttft / NS_PER_S, expect_tpot / NS_PER_S)
@@ -46,7 +55,9 @@ def command(
         [] if made.due_ns is None else [int(due_ns) / NS_PER_S for due_ns in made.due_ns[:FIRST_ARRIVALS]]
         for made in planned
     ]
-    ports = host.ephemeral_ports()
+    one = this_machine() if machine is None else machines.parse_machine(machine, this_machine())
+    carried = carried_by_a_core()
+    needed = machines.needs(told, one, workers_of(one), carried)
     if as_json:
         import orjson
 
@@ -59,11 +70,14 @@ def command(
             ],
             "sending_s": told.total_s,
             "connections": told.connections,
-            "ports": ports,
+            "ports": host.ephemeral_ports(),
             "descriptors": host.descriptor_limit(),
             "memory_bytes": told.memory_bytes,
             "disk_bytes": told.disk_bytes,
             "cost": cost,
+            "machine": one.to_json(),
+            "carried_by_a_core": carried._asdict(),
+            "machines": needed.to_json(),
         }
         click.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
         return
@@ -78,8 +92,13 @@ def command(
             console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
     if spec.targets:
         console.print(_targets(spec), highlight=False, markup=False)
-    for line in _lines(told, workers, ports, host.descriptor_limit()):
-        console.print(line, highlight=False, markup=False)
+    if needed.machines == 1:
+        for line in _lines(told, workers if machine is None else needed.workers_a_machine, one):
+            console.print(line, highlight=False, markup=False)
+    if needed.machines > 1 or machine is not None:
+        console.print(needs_table(needed), highlight=False)
+    for line in needs_lines(told, needed, one, carried, stages[needed.stage]["name"]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if cost is not None:
         about = "" if expected.is_exact else "~"
         console.print(f"cost: {about}{cost:,.2f} at these prices", highlight=False, markup=False)
@@ -121,17 +140,13 @@ def _targets(spec: "Spec") -> str:
     return f"targets: {', '.join(parts)}"
 
 
-def _lines(told: "Forecast", workers: int, ports: int | None, descriptors: int) -> list[str]:
-    lines = [
+def _lines(told: "Forecast", workers: int, machine: "Machine") -> list[str]:
+    """What it takes of one machine that is enough."""
+    limits = f"descriptors: {machine.descriptors or 0:,} a worker"
+    if machine.ports is not None:
+        limits = f"ports: {told.connections:,} of {machine.ports:,} to one address; {limits}"
+    return [
         f"{told.total_s:,.0f} s of sending by {workers} worker{'s' if workers > 1 else ''}, "
-        f"{told.memory_bytes / 1e6:,.0f} MB of memory, {told.disk_bytes / 1e6:,.1f} MB of capture"
+        f"{told.memory_bytes / 1e6:,.0f} MB of memory, {told.disk_bytes / 1e6:,.1f} MB of capture",
+        limits,
     ]
-    limits = f"descriptors: {descriptors:,} a worker"
-    if ports is not None:
-        limits = f"ports: {told.connections:,} of {ports:,} to one address; {limits}"
-    lines.append(limits)
-    if ports is not None and told.connections > ports:
-        lines.append(
-            "more connections than ports: widen net.ipv4.ip_local_port_range, or load from several addresses or machines"
-        )
-    return lines

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from loadgen.clock import NS_PER_MS
 from loadgen.errors import UsageError
 from loadgen.job import Job, backlog_judge, make_load
 
@@ -27,12 +28,12 @@ MOST_WINDOW_PART: Final = 8
 
 LEAST_WINDOW_S: Final = 2.0
 
-LONG_PART: Final = 3
-"""Of what is left of the budget: a stage whose answer hangs on rare requests."""
-
 # A window holds so many responses one behind the other, and a warm-up a little more than one.
 RESPONSES: Final = 2.5
 WARMUP_RESPONSES: Final = 1.3
+
+BETWEEN_S: Final = 1.0
+"""From the end of a stage's window to the begin of the next, beside the responses that are still under way."""
 
 CHECKED_TOKENS: Final = 8
 """Of the request that checks the endpoint."""
@@ -85,6 +86,8 @@ class Search:
 
     def __post_init__(self) -> None:
         self.stages: list[dict[str, Any]] = []
+        self.long: list[float] = []
+        """Loads whose stages were long."""
         self.spent = False
 
     @property
@@ -127,6 +130,8 @@ class Search:
 
     def stage_for(self, load: float, *, is_long: bool = False) -> "StageSpec":
         """One stage at this load, as long as the responses and the budget ask for."""
+        from analysis.search import LONG_STAGES
+        from loadgen.schedule.arrivals import Process
         from loadgen.schedule.profile import parse_profile
         from loadgen.spec import plain
 
@@ -138,12 +143,17 @@ class Search:
             max(LEAST_WINDOW_S, self.budget_s / MOST_WINDOW_PART),
         )
         if is_long:  # a quarter of it warms up: a queue takes its time to become what it will be
-            whole_s = max((self.deadline_s - time.monotonic()) / LONG_PART - 2 * taken_s - 1, warmup_s + window_s)
+            left_s = (self.deadline_s - time.monotonic()) / (LONG_STAGES - len(self.long))
+            whole_s = max(left_s - RESPONSES / 2 * taken_s - BETWEEN_S, warmup_s + window_s)
             warmup_s, window_s = max(warmup_s, whole_s / 4), whole_s * 3 / 4
+        arrivals = self.pattern.arrivals
+        if self.question == "slo" and arrivals is not None and arrivals.kind == "poisson":
+            arrivals = Process("typical", response_ns=max(round(taken_s * 1000), 1) * NS_PER_MS)
         return replace(
             self.pattern,
             concurrency=level if self.is_closed else None,
             rate=None if self.is_closed else level,
+            arrivals=arrivals,
             warmup_s=round(warmup_s, 3),
             duration_s=round(window_s, 3),
             # Objectives need every response to its end; throughput does not, and long ones are given up.
@@ -165,7 +175,7 @@ class Search:
     def points(self) -> "list[Point]":
         from analysis import saturation
 
-        return saturation.points(self.stages)
+        return saturation.points(self.stages, self.long)
 
     def drive(self, job: Job, progress: "Progress") -> None:
         """Stage after stage."""
@@ -179,6 +189,8 @@ class Search:
             if time.monotonic() + takes_s > self.deadline_s:
                 self.spent = True
                 return
+            if step.is_long:
+                self.long.append(step.load)
             number = job.run.add(stage)
             progress.say(f"{job.run.stages[number]['name']}: {step.why}")
             judge = backlog_judge(job.run.stages[number], max(LEAST_WINDOW_S, self.response_s(step.load)))

@@ -2,10 +2,11 @@
 
     constant        evenly, at the profile's rate       gamma:CV          renewal process with that coefficient of variation
     poisson         independent of each other           burst:N@PERIOD    N at once, every PERIOD
+    typical:TIME    Poisson, of many plans the most typical one (typical.py), for responses that take TIME
     trace:FILE      as recorded: seconds since the start, one number a line
     recorded        as the trace (--trace, --replay) has it; each unit brings its own time, and nothing is made here
 
-The first three are made at rate 1 and then stretched: arrival k of the unit process is due when the integral of the rate
+All with a rate are made at rate 1 and then stretched: arrival k of the unit process is due when the integral of the rate
 profile reaches its unit time (Cinlar, "Introduction to stochastic processes", 1975, chapter 4.7; as a test: Brown et al.,
 "The time-rescaling theorem and its application to neural spike train data analysis", Neural Computation 14, 2002). So a
 Poisson process stays one under any profile, and no interval is ever rounded: only the due time is, once, to the ns.
@@ -49,7 +50,9 @@ _PURPOSE: Final = 0x61727276
 # Ramp-up, warm-up and duration may each be as long as a duration can be.
 _LAST_NS: Final = 3 * MOST_NS
 
-_EXAMPLES: Final = "constant, poisson, gamma:CV, burst:N@PERIOD, trace:FILE or recorded, as in gamma:2 or burst:10@1s"
+_EXAMPLES: Final = (
+    "constant, poisson, gamma:CV, burst:N@PERIOD, typical:TIME, trace:FILE or recorded, as in gamma:2 or burst:10@1s"
+)
 _NUMBER: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _LONGEST_LINE: Final = 4096
 
@@ -58,10 +61,11 @@ _LONGEST_LINE: Final = 4096
 class Process:
     """How arrivals follow each other; what a kind has no use for is None."""
 
-    kind: Literal["constant", "poisson", "gamma", "burst", "trace", "recorded"]
+    kind: Literal["constant", "poisson", "gamma", "burst", "typical", "trace", "recorded"]
     cv: float | None = None
     burst_size: int | None = None
     period_ns: int | None = None
+    response_ns: int | None = None
     file: str | None = None
 
     @property
@@ -72,6 +76,8 @@ class Process:
                 return f"gamma:{self.cv:g}" if float(f"{self.cv:g}") == self.cv else f"gamma:{self.cv!r}"
             case "burst":
                 return f"burst:{self.burst_size}@{shown(self.period_ns or 0)}"
+            case "typical":
+                return f"typical:{shown(self.response_ns or 0)}"
             case "trace":
                 return f"trace:{self.file}"
         return self.kind
@@ -87,6 +93,11 @@ def parse_process(text: str) -> Process:
             return Process("gamma", cv=_cv(rest))
         case "burst", ":":
             return _burst(rest)
+        case "typical", ":":
+            response_ns = duration_ns(rest)
+            if not response_ns:
+                raise ValueError(f"typical:{rest} has responses of no length; give about how long one takes")
+            return Process("typical", response_ns=response_ns)
         case "trace", ":":
             if not rest.strip() or "\0" in rest:
                 raise ValueError(f"{text!r} names no file; allowed is trace:FILE")
@@ -124,10 +135,12 @@ def offsets_ns(
     stage: int,
     until_ns: int | None = None,
     count: int | None = None,
+    warmup_ns: int = 0,
 ) -> Integers:
     """Due times from the stage's start, ascending: all before `until_ns`, or the first `count` (fewer if there are no more).
 
-    `profile` is the rate; burst and trace have their own. ValueError where there would be too many, or a trace is unfit.
+    `profile` is the rate; burst and trace have their own. What is typical is told by the arrivals behind `warmup_ns`.
+    ValueError where there would be too many, or a trace is unfit.
     """
     import numpy as np
 
@@ -142,6 +155,13 @@ def offsets_ns(
             return due_ns[:count] if until_ns is None else due_ns[: np.searchsorted(due_ns, until_ns)]
         case "burst":
             return _bursts_ns(process, until_ns, count)
+        case "typical":
+            if until_ns is None:
+                raise ValueError(
+                    "typical arrivals are chosen for a known span; give --duration, and --warmup as a time"
+                )
+            assert profile is not None
+            return _typical_ns(process, profile, seed, stage, until_ns, warmup_ns)
     assert profile is not None
     return _rescaled_ns(process, profile, seed, stage, until_ns, count)
 
@@ -176,6 +196,31 @@ def _rescaled_ns(
                 )
             break
     return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.int64)
+
+
+def _typical_ns(process: Process, profile: Profile, seed: int, stage: int, until_ns: int, warmup_ns: int) -> Integers:
+    import numpy as np
+
+    from loadgen.schedule import typical
+
+    assert process.response_ns is not None
+    end_ns = min(until_ns, profile.length_ns or until_ns)
+    since, whole = (float(one) for one in profile.integral(np.array([min(warmup_ns, end_ns), end_ns])))
+    if whole > MOST_ARRIVALS:
+        raise _too_many(whole)
+    plans = int(min(typical.PLANS, max(typical.FEWEST_PLANS, typical.MOST_DRAWN // max(whole, 1))))
+
+    def drawn(plan: int) -> Floats:
+        random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, stage, _PURPOSE, plan])))
+        times = np.empty(0)
+        while not len(times) or times[-1] < whole:
+            gaps = -np.log1p(-random.random(int(whole + 6 * np.sqrt(whole)) + 8))
+            times = np.concatenate((times, np.cumsum(gaps) + (times[-1] if len(times) else 0.0)))
+        return times[: np.searchsorted(times, whole)]
+
+    in_flight = whole * process.response_ns / end_ns if end_ns else 0.0
+    chosen = typical.most_typical(map(drawn, range(plans)), since, in_flight)
+    return np.minimum(np.rint(profile.inverse(chosen, latest=True)), end_ns - 1).astype(np.int64)
 
 
 def _unit_times(process: Process, seed: int, stage: int) -> Iterator[Floats]:

@@ -94,7 +94,9 @@ def _open_loop(stage: StageSpec, number: int, seed: int) -> Schedule:
 
     def arrivals(until_ns: int | None = None, count: int | None = None) -> Any:
         try:
-            return offsets_ns(process, whole, seed=seed, stage=number, until_ns=until_ns, count=count)
+            return offsets_ns(
+                process, whole, seed=seed, stage=number, until_ns=until_ns, count=count, warmup_ns=warmup_ns
+            )
         except ValueError as error:
             raise UsageError(f"{'--arrivals' if stage.rate is None else '--rate'}: {error}") from None
         except OSError as error:

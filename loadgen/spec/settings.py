@@ -286,8 +286,9 @@ SETTINGS: Final = {
         Setting(
             "arrivals",
             read_arrivals,
-            "How arrivals follow each other: constant, poisson, gamma:CV; or, without --rate, burst:N@PERIOD, trace:FILE "
-            "(a time in seconds a line) (default: poisson).",
+            "How arrivals follow each other: constant, poisson, gamma:CV, typical:TIME (the most typical of many Poisson "
+            "plans, for responses that take TIME); or, without --rate, burst:N@PERIOD, trace:FILE (a time in seconds a "
+            "line) (default: poisson).",
             metavar="KIND",
             of_stage=True,
         ),

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from scraped import write_scrapes
 from synthetic import MS, START_NS, S, mark, row, stage_plan, write_run
 
 HOSTILE = (
@@ -62,6 +63,27 @@ def sweep(folder: Path, seconds: float = 4.0, loads: tuple[int, ...] = LOADS, **
     return write_run(folder, rows, plans, marks, spec=spec)
 
 
+def scraped_sweep(folder: Path, seconds: float = 4.0, **facts: Any) -> Path:
+    """The same with two pages of metrics: a server's, and its GPU's, of which the server tells the memory in use too."""
+    run_dir = sweep(folder, seconds, **facts)
+    pages: list[tuple[int, int, Any]] = []
+    for half in range(-2, round(2 * len(LOADS) * (seconds + 1))):
+        stage, in_stage_s = divmod(half / 2, seconds + 1)
+        load = float(LOADS[int(stage)] if stage >= 0 and in_stage_s <= seconds else 0)
+        server = [
+            ("vllm:num_requests_running", (), min(load, 8.0)),
+            ("vllm:num_requests_waiting", (), max(load - 8.0, 0.0)),
+            ("vllm:kv_cache_usage_perc", (), load / 20),
+            ("vllm:num_preemptions_total", (), 2.0 * max(half - 4 * (seconds + 1), 0)),
+            ("gpu_usage_percentage", (), 30.0 + load),
+        ]
+        gpu = [("DCGM_FI_DEV_GPU_UTIL", (("gpu", name),), 50.0 + load) for name in "01"]
+        at_ns = START_NS + half * S // 2
+        pages += [(0, at_ns, server), (1, at_ns + MS, gpu)]
+    write_scrapes(run_dir, pages)
+    return run_dir
+
+
 def hostile(folder: Path) -> Path:
     """A run in which the model, the address, the load, an error and the server's ids are HOSTILE."""
     plans = [stage_plan(0, name=HOSTILE, duration_s=4.0), stage_plan(1, name=f"2 {HOSTILE}", duration_s=4.0)]
@@ -72,4 +94,6 @@ def hostile(folder: Path) -> Path:
     for place in range(0, len(rows), 9):
         rows[place]["error"] = HOSTILE
     spec = {"model": HOSTILE, "url": f"http://{HOSTILE}", "slo": None, HOSTILE: HOSTILE}
-    return write_run(folder, rows, plans, marks, spec=spec, ended={"reason": "failed", "words": HOSTILE})
+    run_dir = write_run(folder, rows, plans, marks, spec=spec, ended={"reason": "failed", "words": HOSTILE})
+    write_scrapes(run_dir, [(0, START_NS + second * S, HOSTILE) for second in range(9)])
+    return run_dir

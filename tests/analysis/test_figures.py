@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -5,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from strategies import latencies_ns, often
-from sweep_run import LOADS, hostile, sweep
+from sweep_run import LOADS, hostile, scraped_sweep, sweep
 from synthetic import frozen_server, mark, open_plan, write_run
 
 from analysis import figures
 from analysis.figures.distributions import edges_ms, shares, spectrum
+from analysis.figures.panels import Panel, server_panels, source_names, timeline_rows
 from analysis.figures.requests import SHOWN, waterfall_rows
-from analysis.figures.timeline import Panel, timeline_rows
 from analysis.histogram import Histogram, filled
 from analysis.summary import analyse
 
@@ -148,7 +149,46 @@ def test_the_time_line_adds_up_to_what_was_counted(analysis):
     assert rows[0]["t_s"] == 0
 
 
-def test_what_the_server_says_can_stand_under_the_time_line(analysis):
+def test_what_the_server_said_stands_under_the_load_on_the_same_axis(tmp_path):
+    summary = analyse(scraped_sweep(tmp_path)).summary
+    panels = {panel.title: (panel, rows) for panel, rows in server_panels(summary)}
+    assert list(panels) == [
+        "Server: requests running",
+        "Server: requests waiting",
+        "Server: KV cache in use, %",
+        "Server: preemptions/s",
+        "GPU busy, %",
+    ]
+    for stage, load in enumerate(LOADS):
+        begin_s = 5.0 * stage
+        for name, key, value in (
+            ("Server: requests running", "running", min(load, 8)),
+            ("Server: requests waiting", "waiting", max(load - 8, 0)),
+            ("Server: KV cache in use, %", "kv_cache_share", load * 5),
+        ):
+            inside = [row for row in panels[name][1] if begin_s < row["t_s"] < begin_s + 4]
+            assert {(row["stage"], row[key]) for row in inside} == {(stage, value)}
+    # 2 in each half of a second from 10 s on, and a rate is drawn from the scrape on that it began at
+    preempted = {row["t_s"]: row["preemptions_per_s"] for row in panels["Server: preemptions/s"][1]}
+    assert {at: rate for at, rate in preempted.items() if 9 < at < 14} == {
+        at: 4.0 if at >= 10 else 0.0 for at in preempted if 9 < at < 14
+    }
+    assert {row["source"] for row in panels["GPU busy, %"][1]} == {"h0", "h1"}
+    described = figures.timeline(summary).to_dict()
+    assert [one["title"]["text"] for one in described["vconcat"][-5:]] == list(panels)
+    by_page = [json.dumps(one).count('"field": "source"') > 0 for one in described["vconcat"]]
+    assert by_page == [False] * 9 + [True]
+    domains = {json.dumps(one["layer"][1]["encoding"]["x"]["scale"]) for one in described["vconcat"]}
+    assert len(domains) == 1
+
+
+def test_pages_on_one_host_are_told_apart_by_their_whole_address():
+    urls = ["http://a:8000/metrics", "http://u:p@b:9400/metrics", "http://a:8000/other/metrics", "unheard of"]
+    names = source_names(urls)
+    assert names == {urls[0]: urls[0], urls[1]: "b:9400", urls[2]: urls[2], urls[3]: urls[3]}
+
+
+def test_other_rows_can_stand_under_the_time_line(analysis):
     rows = [{"t_s": second, "kv_share": second / 20} for second in range(15)]
     described = figures.timeline(analysis.summary, [(Panel("kv_share", "KV cache in use"), rows)]).to_dict()
     assert described["vconcat"][-1]["title"]["text"] == "KV cache in use"

@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 from strategies import runs_of_requests, seldom
 from synthetic import MS, START_NS, S, file_facts, mark, row, stage_plan, watch, write_capture, write_run
 
-from analysis import jobs, slo, summary
+from analysis import jobs, summary
 from analysis.captures import open_run
 from analysis.pieces import Span, shares, span_rows, stage_rows
-from analysis.tally import COUNTS, LISTS, POOLS, StageTally, absorb
-from analysis.window import stage_marks, stage_window
+from analysis.tally import COUNTS, LISTS, POOLS, StageTally
 
 SPEC = {"model": "m", "slo": {name: {"percentile": None, "limit_ms": 150.0} for name in ("ttft", "tpot", "itl", "e2e")}}
 
@@ -28,13 +27,8 @@ def two_workers(folder, every):
 def summary_of_shares(run_dir, monkeypatch, count):
     """The summary as `count` processes would make it, one after the other in this one."""
 
-    def in_turn(run, windows, limits, _jobs):
-        parts = {plan["stage"]: 1 for plan in run.facts["stages"]}
-        found = [jobs.share_tallies(spans, parts, windows, limits) for spans in shares(run.captures, count)]
-        for share in found[1:]:
-            for stage, tally in share.items():
-                absorb(found[0][stage], tally)
-        return found[0]
+    def in_turn(captures, order, _jobs):
+        return jobs.merged(jobs.share_tallies(spans, order) for spans in shares(captures, count))
 
     with monkeypatch.context() as patched:
         patched.setattr(summary, "stage_tallies", in_turn)
@@ -99,8 +93,7 @@ def test_a_stage_that_another_share_has_no_row_of_is_added_up_all_the_same(tmp_p
     rows = [row(START_NS + k, [START_NS + S], stage=k // 3) for k in range(6)]
     plans, marks = [stage_plan(0), stage_plan(1)], [mark(0), mark(1)]
     run = open_run(write_run(tmp_path, rows, plans, marks, batch_rows=3))
-    windows = {plan["stage"]: stage_window(plan, stage_marks(run.captures, plan["stage"])) for plan in plans}
-    told = jobs.stage_tallies(run, windows, slo.limits(None), jobs=2)
+    told = jobs.stage_tallies(run.captures, jobs.order_of(run), jobs=2)
     assert [told[stage].sent for stage in (0, 1)] == [3, 3]
 
 

@@ -5,11 +5,12 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from sweep_run import HOSTILE, LOADS, hostile, sweep
+from sweep_run import HOSTILE, LOADS, hostile, scraped_sweep, sweep
 from synthetic import write_run
 
 from analysis.page import Glossary, Shown, as_data, html
 from analysis.page.headline import headline
+from analysis.page.listings import server_table
 from analysis.page.script import bundle
 from analysis.summary import analyse
 
@@ -144,3 +145,30 @@ def test_the_drawing_library_is_kept_and_a_damaged_copy_is_not_used(tmp_path):
     (tmp_path / "file").touch()
     assert bundle(tmp_path / "file" / "cache") == text, "a cache that cannot be made is done without"
     assert "vegaEmbed" in text
+
+
+def test_the_servers_story_is_told_in_words_and_numbers_and_only_where_it_was_scraped(tmp_path, analysis):
+    scraped = analyse(scraped_sweep(tmp_path))
+    page = Elements(html([Shown("a", scraped)], "x"))
+    (words,) = [attributes["aria-label"] for _, attributes in page.found if attributes.get("id") == "timeline"]
+    assert "Server: KV cache in use, %" in words
+    assert f"concurrency {LOADS[-1]}: at most 8 running, at most 8 waiting, KV cache at most 80%" in words
+    table = server_table(scraped.summary["stages"])
+    assert table["head"][:4] == ["load", "running, mean / most", "waiting, mean / most", "KV cache, mean / most"]
+    assert "prefix hits" not in table["head"], "which nobody told"
+    assert table["rows"][-1][:4] == ["concurrency 16", "8.00 / 8.00", "8.00 / 8.00", "80.0% / 80.0%"]
+    assert "own story" in html([Shown("a", scraped)], "x")
+    assert "own story" not in html([Shown("a", analysis)], "x")
+
+
+def test_what_the_machine_can_measure_at_best_stands_beside_the_results(tmp_path, analysis):
+    floor = {"at": "2026-11-25T01:02:03", "stamp_error_us": {"p50": 0.4, "p99": 2.5}, "lateness_us": {"p99": 60.0}}
+    run_dir = sweep(tmp_path)
+    facts = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps(facts | {"floor": floor}))
+    told = (
+        "Floor of this machine (loadgen doctor, 2026-11-25): stamps 0.400 us (p50), 2.50 us (p99); "
+        "sends 60.00 us late (p99)."
+    )
+    assert f'<p class="floor">{told}</p>' in html([Shown("a", analyse(run_dir))], "x")
+    assert 'class="floor"' not in html([Shown("a", analysis)], "x")

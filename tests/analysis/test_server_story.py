@@ -4,7 +4,8 @@ import pytest
 from scraped import labels, write_scrapes
 from synthetic import MS, START_NS, S, stage_plan, steady_rows, write_run
 
-from analysis.server import bucket_of, read_scrapes
+from analysis.scrapes import read_scrapes
+from analysis.server import bucket_of
 from analysis.signals import ALL_NAMES
 from analysis.summary import summarize
 from analysis.tables import server_notes, server_table
@@ -94,6 +95,32 @@ def test_gauges_are_the_mean_over_time_and_the_largest(tmp_path):
     line = server["timeline"][0]["running"]
     assert line["t_s"][:2] == [0.002, 1.002]
     assert line["values"][0] == 4
+
+
+def test_the_time_line_goes_over_the_whole_stage_with_rates_between_scrapes(tmp_path):
+    pages = [*every_second(), (0, START_NS + 4 * S + 5 * MS, vllm(5.001))]  # right behind another, as at a border
+    (line,) = told(tmp_path, sorted(pages, key=lambda one: one[1]))["stages"][0]["server"]["timeline"]
+    assert line["source"] == "http://h0/metrics"
+    # the scrapes on both sides of the stage, which lasts from 0 to 10 s, belong to it
+    assert line["running"]["t_s"][0] == -0.998
+    assert line["running"]["t_s"][-1] >= 10
+    assert len(line["running"]["t_s"]) == len(line["preemptions_per_s"]["t_s"]) + 1
+    preemptions = line["preemptions_per_s"]
+    assert preemptions["values"][0] is None
+    assert preemptions["values"][1:] == [float(second % 2 == 0) for second in range(1, len(preemptions["values"]))]
+    assert line["output_tokens_per_s"]["values"][1:] == [200.0] * (len(preemptions["values"]) - 1)
+    assert "prompt_tokens_per_s" not in line
+
+
+def test_of_many_scrapes_the_time_line_keeps_the_peaks_and_the_rates(tmp_path):
+    pages = [
+        (0, START_NS + 5 * MS * tick, vllm(tick / 200, running=50.0 if tick == 777 else 4.0)) for tick in range(2000)
+    ]
+    (line,) = told(tmp_path, pages)["stages"][0]["server"]["timeline"]
+    assert len(line["running"]["values"]) <= 600
+    assert max(line["running"]["values"]) == 50
+    assert len(line["output_tokens_per_s"]["values"]) <= 600
+    assert set(line["output_tokens_per_s"]["values"][1:]) == {200.0}
 
 
 def test_a_counter_that_falls_began_anew(tmp_path):

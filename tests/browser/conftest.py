@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from page_marks import drawn
 from playwright.sync_api import Browser, Page, sync_playwright
-from sweep_run import HOSTILE, hostile, sweep
+from sweep_run import HOSTILE, hostile, scraped_sweep, sweep
 
 from analysis.page import Shown, html
 from analysis.page.script import bundle
@@ -67,6 +67,7 @@ class Pages:
     one: Path  # a sweep of three loads
     two: Path  # that and another
     hostile: Path
+    scraped: Path  # with the server's own story
     runs: dict[str, Any] = field(default_factory=dict)
 
 
@@ -76,10 +77,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Pages:
     script = bundle(folder / "cache")
     first, second = analyse(sweep(folder / "first")), analyse(sweep(folder / "second", loads=(2, 8), model="other"))
     evil = analyse(hostile(folder / "evil"))
-    made = Pages(folder / "one.html", folder / "two.html", folder / "hostile.html", {"first": first, "second": second})
+    scraped = analyse(scraped_sweep(folder / "scraped"))
+    one, two, bad, server = (folder / f"{name}.html" for name in ("one", "two", "hostile", "scraped"))
+    made = Pages(one, two, bad, server, {"first": first, "second": second, "scraped": scraped})
     made.one.write_text(html([Shown("first", first, SATURATION)], script))
     made.two.write_text(html([Shown("first", first), Shown("second", second)], script))
     made.hostile.write_text(html([Shown(HOSTILE, evil), Shown(f"2 {HOSTILE}", evil)], script))
+    made.scraped.write_text(html([Shown("scraped", scraped)], script))
     return made
 
 

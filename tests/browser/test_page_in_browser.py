@@ -8,6 +8,7 @@ import pytest
 from page_marks import drawn, marks, points, told_at
 from sweep_run import HOSTILE, LOADS
 
+from analysis.figures.panels import server_panels
 from analysis.figures.requests import waterfall_rows
 
 pytestmark = pytest.mark.timeout(600)  # a browser on a busy machine, and its installation where it is missing
@@ -122,7 +123,35 @@ def test_the_moment_under_the_pointer_is_marked_in_every_row_of_the_time_line(op
     assert cursors.count() == before + rows
 
 
-@pytest.mark.parametrize(("which", "width"), [("one", 390), ("two", 320), ("hostile", 390), ("two", 768)])
+def test_what_the_server_said_stands_below_the_load_with_a_line_for_each_page_that_tells_the_same(opened, pages):
+    page = opened(pages.scraped)
+    titles = [panel.title for panel, _ in server_panels(pages.runs["scraped"].summary)]
+    assert [title for title in titles if title in page.locator("#timeline").text_content()] == titles
+    assert len(titles) == 5
+    assert marks(page, "timeline", "area").count() == (4 + 4) * len(LOADS)
+    lines = marks(page, "timeline", "line")
+    of_gpu = [one.get_attribute("stroke") for one in lines.all()[-2 * len(LOADS) :]]
+    assert len(set(of_gpu)) == 2
+    assert "h1" in page.locator("#timeline .role-legend").text_content()
+    assert "KV cache in use" in page.locator("#timeline").get_attribute("aria-label")
+    told = told_at(page, marks(page, "timeline", "rule").last)
+    assert "GPU busy, %" in told
+    assert "page" in told
+    assert page.get_by_role("heading", name="The server's own story").is_visible()
+    assert page.locator(".server tbody tr").count() == len(LOADS)
+
+
+def test_the_moment_under_the_pointer_is_marked_in_the_rows_of_the_server_too(opened, pages):
+    page = opened(pages.scraped)
+    shown = page.locator("#timeline svg g.mark-rule.role-mark > *").and_(page.locator("[opacity='1'], :not([opacity])"))
+    before = shown.count()
+    told_at(page, marks(page, "timeline", "area").nth(1))
+    assert shown.count() == before + 10
+
+
+@pytest.mark.parametrize(
+    ("which", "width"), [("one", 390), ("two", 320), ("hostile", 390), ("two", 768), ("scraped", 390)]
+)
 def test_nothing_reaches_beyond_the_screen_of_a_phone(opened, pages, which, width):
     page = opened(getattr(pages, which), width=width, has_touch=True)
     for details in page.locator("summary").all():
@@ -195,7 +224,7 @@ CONTRASTS = """() => {
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_word_has_enough_contrast_in_light_and_in_dark(opened, pages, scheme):
-    page = opened(pages.one, color_scheme=scheme)
+    page = opened(pages.scraped, color_scheme=scheme)
     page.get_by_text("What was asked for").click()
     assert page.evaluate(CONTRASTS) == []
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -1,4 +1,4 @@
-"""Several targets against simulated endpoints of different speeds: what each of them really answered is what is told of it."""
+"""Several targets against simulated endpoints of different speeds: what each really answered is what is told of it."""
 
 import json
 import socket
