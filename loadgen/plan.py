@@ -134,6 +134,8 @@ class Talk:
     """What a user says, behind the nonce: request k says prompts[k % len(prompts)]."""
     answers: tuple[str, ...] = field(repr=False)
     """What the history quotes as the answer to request k: answers[k % len(answers)]; () where it quotes the real one."""
+    images: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+    """What a session whose first request is k shows in it: images[k % len(images)]; () where nobody shows any."""
 
 
 @dataclass(frozen=True, slots=True)

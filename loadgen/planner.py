@@ -242,10 +242,12 @@ def pool(
     system = lexicon.text(spec.prefix_tokens, randomness)
     bodies: list[tuple[bytes, bytes]] = []
     texts: list[str] = []
+    shown: list[tuple[str, ...]] = []
     n_bytes = 0
     while len(bodies) < MAX_BODIES and n_bytes < most_bytes:
         text = lexicon.text(content, randomness, opening)
-        ask = Ask(model, _MARK + text, output_tokens, spec.ignore_eos, system, images=images(spec, randomness))
+        shown.append(images(spec, randomness))
+        ask = Ask(model, _MARK + text, output_tokens, spec.ignore_eos, system, images=shown[-1])
         before, after = orjson.dumps(dialect.body(ask)).split(_MARK.encode(), 1)
         bodies.append((before, after))
         texts.append(text)
@@ -254,7 +256,9 @@ def pool(
     if spec.turns is not None:
         recorded = range(0 if spec.history == "real" else MAX_ANSWERS)
         answers = tuple(lexicon.text(output_tokens, randomness) for _ in recorded)
-        talk = Talk(model, system, output_tokens, spec.ignore_eos, tuple(texts), answers)
+        talk = Talk(
+            model, system, output_tokens, spec.ignore_eos, tuple(texts), answers, tuple(shown) if spec.image else ()
+        )
     return PromptPool(
         bodies=tuple(bodies),
         vocabulary=vocabulary,

@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 
 from loadgen.clock import NS_PER_S
-from loadgen.dialects import spoken
+from loadgen.dialects import AUTO, find, spoken
 from loadgen.distribution import Distribution, FromFile, Prefixes
 from loadgen.errors import UsageError
 from loadgen.forecast import Means
@@ -194,6 +194,18 @@ def longest_tokens(spec: Spec) -> int:
 
 def means(spec: Spec, workers: int) -> Means:
     """What a request is on average; a data set or trace is read through for it, a packed or long one in part."""
+    found = _means(spec, workers)
+    return replace(found, output_tokens=found.output_tokens * speaking_share(spec))
+
+
+def speaking_share(spec: Spec) -> float:
+    """The share of the requests that are answered in tokens: those for embeddings are not. The APIs are known, or auto."""
+    pairs = list(zip(targets.each(spec), targets.weights(spec), strict=True))
+    speak = sum(weight for one, weight in pairs if one.api == AUTO or find(one.api).framing != "json")
+    return speak / sum(weight for _, weight in pairs)
+
+
+def _means(spec: Spec, workers: int) -> Means:
     columns = spec.columns or {}
     prefix_tokens = spec.prefix_tokens + (spec.prefixes.tokens if spec.prefixes is not None else 0)
     rings = workers * ring_bytes(workers, longest_tokens(spec)) if has_script(spec) else 0

@@ -187,7 +187,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         },
         {"orjson"},
     ),
-    "loadgen.machines": ({"loadgen.errors", "loadgen.forecast", "loadgen.local_run"}, set()),
+    "loadgen.machines": ({"loadgen.errors", "loadgen.forecast", "loadgen.host"}, set()),
     "loadgen.forecast": ({"loadgen.clock", "loadgen.plan", "loadgen.schedule.stage", "loadgen.spec"}, set()),
     "loadgen.simulator": (
         {"loadgen.clock", "loadgen.errors"},

@@ -84,8 +84,6 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         raise UsageError(f"{called('tls_ca', 'insecure')}: these are for https:// URLs")
     if spec.tls_ca is not None:
         _check_certificates(called("tls_ca"), spec.tls_ca)
-    if spec.image and spec.turns is not None:
-        raise UsageError(f"{called('image')}: the turns of a session repeat texts alone; leave out --turns")
     return spec
 
 

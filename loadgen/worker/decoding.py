@@ -220,9 +220,9 @@ class Decoder:
         Gives how many are done then.
         """
         alike = frame.compare(payloads[done:], exchange.text_before)
-        kinds[done:] = frame.kind
-        so_far[done:] = UNKNOWN if alike.so_far is None else alike.so_far  # a frame before may have left its own
-        n_alike = len(payloads) - done
+        until = done + alike.looked_at
+        kinds[done:until] = frame.kind
+        so_far[done:until] = UNKNOWN if alike.so_far is None else alike.so_far  # a frame before may have left its own
         like_before = done
         for i in alike.unlike:
             if done + i > like_before:
@@ -232,11 +232,13 @@ class Decoder:
             like_before = done + i + 1
             if exchange.frame is not frame:
                 return done + i + 1
-        if like_before < len(payloads):
-            self._catch_up(exchange, frame, alike, n_alike - 1, payloads[-1])
+            if frame.cumulative and exchange.text_before is None:
+                exchange.text_before = frame.text_in(payloads[done + i])
+        if like_before < until:
+            self._catch_up(exchange, frame, alike, alike.looked_at - 1, payloads[until - 1])
             if frame.cumulative:
                 exchange.text_before = alike.texts[-1]
-        return len(payloads)
+        return until
 
     def _catch_up(self, exchange: Exchange, frame: Frame, alike: Alike, i: int, payload: bytes) -> None:
         """Let the answer know what event i, `payload`, said, which was not parsed."""

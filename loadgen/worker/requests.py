@@ -62,8 +62,10 @@ class RequestMaker:
         """Head and body of a request behind others: `history` holds (what was said, what was answered)."""
         talk = self._talk
         assert talk is not None
+        first_id = request_id - len(history)
         ask = Ask(
             model=talk.model,
+            shown=talk.images[first_id % len(talk.images)] if talk.images else (),
             prompt=self.prompt(request_id),
             output_tokens=talk.output_tokens,
             ignore_eos=talk.ignore_eos,

@@ -56,7 +56,7 @@ class Scripted:
         return Ask(**asks[turn] | {"history": history, **{name: tuple(asks[turn][name]) for name in _TUPLES}})
 
 
-_TUPLES: Final = ("token_ids", "images", "messages", "tools")
+_TUPLES: Final = ("token_ids", "images", "shown", "messages", "tools")
 
 
 class Script:

@@ -182,15 +182,28 @@ class Script:
                 recipe.turns.draw(uniform(recipe.seed, TURNS, (stage << STAGE_SHIFT) + number)), recipe.most_turns
             )
         system, system_tokens = self._system(first)
+        images = self._images(first, recipe.images)  # of a session in its first turn, where later ones quote them
         asked = []
         for turn in range(turns):
             input_tokens, output_tokens = self._drawn(first + turn, None, None, "")
             prompt, wanted = self._made(first + turn, input_tokens, system_tokens if not turn else 0, has_nonce=True)
-            asked.append(self._asked(first + turn, prompt, system, wanted if not turn else None, output_tokens, turns))
+            counted = wanted if not turn else None
+            asked.append(
+                self._asked(first + turn, prompt, system, counted, output_tokens, turns, images, is_first=not turn)
+            )
         return Unit(number, None, None, 0, tuple(asked), 0)
 
     def _asked(
-        self, request_id: int, prompt: str, system: str, wanted: int | None, output_tokens: int, turns: int
+        self,
+        request_id: int,
+        prompt: str,
+        system: str,
+        wanted: int | None,
+        output_tokens: int,
+        turns: int,
+        images: tuple[str, ...],
+        *,
+        is_first: bool,
     ) -> Asked:
         recipe = self._recipe
         quoted = ""
@@ -202,7 +215,8 @@ class Script:
             output_tokens,
             recipe.ignore_eos,
             system,
-            images=self._images(request_id, recipe.images),
+            images=images if is_first else (),
+            shown=() if is_first else images,
         )
         return Asked(ask, wanted, output_tokens, quoted)
 
@@ -274,6 +288,7 @@ class Script:
         system, _ = self._system(first)
         system = "\n\n".join(part for part in (system, row.system) if part)
         turns = row.turns[: recipe.most_turns]
+        shown = self._images(first, turns[0].images or (() if turns[0].messages else recipe.images))
         asked = []
         for turn, one in enumerate(turns):
             _, output_tokens = self._drawn(first + turn, None, one.output_tokens, one.answer)
@@ -284,7 +299,8 @@ class Script:
                 output_tokens,
                 recipe.ignore_eos,
                 system,
-                images=self._images(first + turn, one.images or (() if one.messages else recipe.images)),
+                images=self._images(first + turn, one.images) if turn else shown,
+                shown=shown if turn else (),
                 messages=_opened(one.messages, nonce),
                 tools=one.tools,
                 extra=one.extra,

@@ -31,7 +31,7 @@ def unit(number, due_ns=None, session=None, turn=0, turns=1, wanted=(None, 7)):
     requests = [(*wanted, b'{"n":%d}' % number, b"")]
     for later in range(1, turns):
         ask = {"model": "m", "prompt": f"and {later}?", "output_tokens": 3, "ignore_eos": False, "system": "Be brief."}
-        ask |= {"token_ids": [], "images": [], "messages": [], "tools": [], "extra": {}}
+        ask |= {"token_ids": [], "images": [], "shown": [], "messages": [], "tools": [], "extra": {}}
         if later == 1:
             requests[0] = (*wanted, requests[0][2], json.dumps(ask | {"prompt": f"say {number}"}).encode())
         requests.append((None, 7, b"", json.dumps(ask).encode()))

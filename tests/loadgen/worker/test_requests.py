@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -96,3 +97,16 @@ def test_what_a_user_says_opens_with_the_nonce_that_the_request_had(number):
 
 def test_recorded_answers_go_round():
     assert [maker().answer(number) for number in range(3)] == ["I see.", "Well.", "I see."]
+
+
+def test_what_a_session_shows_in_its_first_turn_is_quoted_in_the_later_ones():
+    shown = tuple((f"https://h/{i}.png",) for i in range(3))
+    made = RequestMaker(PromptPool(BODIES, WORDS, 7, 0, replace(TALK, images=shown)), chat.DIALECT)
+    history = [("look", "I see"), ("and?", "more")]
+    asked = json.loads(made.turn(HEAD, 7, history).partition(b"\r\n\r\n")[2])
+    said = [message["content"] for message in asked["messages"] if message["role"] == "user"]
+    assert said[0] == [
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": "https://h/2.png"}},
+    ], "the first request of the session is number 5"
+    assert said[1:] == ["and?", made.prompt(7)]

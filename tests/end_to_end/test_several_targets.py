@@ -26,14 +26,13 @@ def slow() -> Iterator[Served]:
         yield simulator
 
 
-def run(run_dir: Path, *arguments: object, status: int = 0, **variables: str) -> dict[str, Any]:
-    """`loadgen run` with small requests: its summary."""
-    ended = typed(
-        *("run", "--out", run_dir, "--workers", 1, "--input-tokens", 20, "--output-tokens", 5, "--warmup", "0s"),
-        *arguments,
-        **variables,
-    )
-    assert ended.returncode == status, ended.stderr + ended.stdout
+SMALL = ("--input-tokens", 20, "--output-tokens", 5)
+
+
+def run(run_dir: Path, *arguments: object, sizes: tuple[object, ...] = SMALL) -> dict[str, Any]:
+    """`loadgen run` to its end: its summary, with what it printed."""
+    ended = typed("run", "--out", run_dir, "--workers", 1, "--warmup", "0s", *sizes, *arguments)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
     assert "Traceback" not in ended.stderr
     told: dict[str, Any] = json.loads((run_dir / "summary.json").read_bytes())
     return told | {"stdout": ended.stdout, "stderr": ended.stderr}
@@ -120,6 +119,7 @@ def test_targets_of_different_apis_and_prepared_requests(fast, slow, tmp_path):
         *("--target", f"url={fast.url},model=base", "--target", f"url={slow.root},api=tgi,name=tgi,usage=none"),
         *("--dataset", tmp_path / "prompts.jsonl", "--once", "--concurrency", 4, "--duration", "60s", "--seed", 4),
         "--save-bodies",
+        sizes=(),
     )
     bodies = [json.loads(line) for line in (tmp_path / "run/bodies/worker-00.jsonl").read_text().splitlines()]
     target_of = {row["request_id"]: row["target"] for row in rows(tmp_path / "run")}
@@ -134,7 +134,7 @@ def test_a_replay_sends_each_request_to_the_target_that_it_went_to(fast, slow, t
     targets = ("--target", f"name=a,url={fast.url},weight=2", "--target", f"name=b,url={slow.url}")
     run(tmp_path / "first", *targets, "--rate", 100, "--requests", 60, "--seed", 5)
     turned = ("--target", f"name=b,url={slow.url}", "--target", f"name=a,url={fast.url}")
-    run(tmp_path / "again", *turned, "--replay", tmp_path / "first", "--seed", 6)
+    run(tmp_path / "again", *turned, "--replay", tmp_path / "first", "--seed", 6, sizes=())
     before = [row["target"] for row in sorted(rows(tmp_path / "first"), key=lambda row: row["intended_ns"])]
     after = [row["target"] for row in sorted(rows(tmp_path / "again"), key=lambda row: row["intended_ns"])]
     assert after == [1 - target for target in before], "by name: the second run has them the other way round"
