@@ -8,13 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from synthetic import START_NS, S, open_plan, row, steady_rows, write_run
 
-from analysis import tables
+from analysis import compare, tables
 from analysis.exports import csv as csv_export
 from analysis.exports import parquet
 from analysis.frames import targets as target_frame
 from analysis.page.listings import target_table
 from analysis.summary import analyse, summarize
 from analysis.targets import endpoint_words, keys_of, names_of, urls_of
+from loadgen.schema import CaptureError
 
 
 def target(name: str, *urls: str, weight: float = 1.0, api: str = "chat") -> dict:
@@ -180,3 +181,44 @@ def test_an_early_capture_names_the_only_target():
     assert endpoint_words(None) == ""
     assert endpoint_words(SPEC) == "base, adapter at 2 URLs"
     assert endpoint_words({"model": "m", "url": "u", "targets": []}) == "m at u"
+
+
+def test_one_target_is_compared_by_itself_and_two_of_one_run_with_each_other(tmp_path):
+    spec = {
+        "model": "old",
+        "url": "http://h:1",
+        "slo": None,
+        "targets": [target("old", "http://h:1"), target("new", "http://h:2")],
+    }
+    rows = steady_rows(target=0, endpoint=0, ttft_ms=50.0) + steady_rows(target=1, endpoint=1, ttft_ms=30.0)
+    rows.sort(key=lambda one: one["ended_ns"])
+    run_dir = write_run(tmp_path / "run", rows, spec=spec)
+    old, new = compare.load([run_dir, run_dir], targets=["old", "new"])
+    (match,) = compare.matches(old.summary, new.summary)
+    found = {change.name: change for change in compare.changes(old, new, match)}
+    assert (found["ttft.p50"].before, found["ttft.p50"].after, found["ttft.p50"].statement) == (50.0, 30.0, "faster")
+    assert found["ttft.p50"].interval.high < 0
+    whole, same = compare.load([run_dir, run_dir])
+    assert (whole.name, same.name) == ("A", "B")
+    with pytest.raises(CaptureError, match="has no target 'newer'; there are old, new"):
+        compare.load([run_dir, run_dir], targets=["old", "newer"])
+
+
+def test_the_target_of_a_run_that_has_but_one_is_the_run(tmp_path):
+    run_dir = write_run(tmp_path / "run", steady_rows())
+    (loaded,) = compare.load([run_dir], targets=["m"])
+    assert loaded.summary["stages"][0]["requests"]["sent"] == 160
+
+
+def test_mixes_of_other_weights_are_not_compared():
+    mixes = [
+        {
+            "spec": SPEC | {"targets": [target("a", "http://h:1", weight=weight), target("b", "http://h:2")]},
+            "stages": [],
+        }
+        for weight in (1.0, 1.0, 3.0)
+    ]
+    for mix in mixes:
+        mix["capture"] = {"stamp_source": ["kernel"]}
+    assert compare.differences_of_workload(mixes[0], mixes[1]) == []
+    assert "the targets differ in number, weight or API" in compare.differences_of_workload(mixes[0], mixes[2])[0]
