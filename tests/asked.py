@@ -21,7 +21,7 @@ from loadgen.spec.notation import read_lengths
 from loadgen.spec.refusals import flag
 from loadgen.spec.settings import SETTINGS
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ def typed(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S * 3,
         check=False,
     )
 
