@@ -123,6 +123,8 @@ class StageTally:
 
 def joined(pieces: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """The pieces of one of a tally's lists as one array."""
+    if len(pieces) == 1:
+        return pieces[0]
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
 
 

@@ -17,17 +17,20 @@ from loadgen.local_run import SPARE_DESCRIPTORS
 TOKENS_PER_S_A_CORE: Final = 49_000
 """benchmarks/results/accuracy.jsonl, 1000-lock-step: carried by one core, none of them merged."""
 
-REQUEST_CPU_US: Final = 250.0
-"""CPU of a worker for a request with its answer, its tokens left out (benchmarks/limits.py)."""
+REQUEST_CPU_US: Final = 210.0
+"""CPU of a worker for a request and its answer, the tokens left out (benchmarks/pacing.py, 1,000 requests a second)."""
 
 MOST_CPU_SHARE: Final = 0.85
 """Above which the verdict doubts a worker."""
 
-TOKEN_WIRE_BYTES: Final = 300
-"""A token's event on the network, its share of packet heads included (docs/scale.md)."""
+TOKEN_WIRE_BYTES: Final = 320
+"""A token's event in a packet of its own on an Ethernet, as it comes (benchmarks/limits.py wire; docs/scale.md)."""
+
+TOKEN_ACK_BYTES: Final = 104
+"""What goes back for it."""
 
 REQUEST_WIRE_BYTES: Final = 1_500
-"""HTTP heads, acknowledgements and the last events of an answer."""
+"""HTTP heads and the last events of an answer; a bound, hardly seen beside the tokens."""
 
 INPUT_TOKEN_BYTES: Final = 6
 """A word of a prompt in JSON."""
@@ -35,8 +38,8 @@ INPUT_TOKEN_BYTES: Final = 6
 MOST_MEMORY_SHARE: Final = 0.8
 """Of a machine's memory: the rest is the kernel's, with the buffers of its sockets."""
 
-GATHERED_BYTES: Final = 90
-"""What the analysis keeps of a request until the end, on the machine that puts the parts together."""
+GATHERED_BYTES: Final = 270
+"""Memory that a request takes where the parts are put together (benchmarks/limits.py gathering)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ def _needs(told: Forecast, number: int, machine: Machine, workers: int, carried:
         memory = max(machine.memory_bytes * MOST_MEMORY_SHARE - workers * (WORKER_BYTES + told.pool_bytes), 1.0)
     received = stage.output_tokens_per_s * TOKEN_WIRE_BYTES + stage.requests_per_s * REQUEST_WIRE_BYTES
     sent = stage.input_tokens_per_s * INPUT_TOKEN_BYTES + stage.requests_per_s * REQUEST_WIRE_BYTES
+    sent += stage.output_tokens_per_s * TOKEN_ACK_BYTES
     written = stage.output_tokens_per_s * EVENT_BYTES + stage.requests_per_s * ROW_BYTES
     return [
         _need("cores", "", cores, workers),

@@ -1,10 +1,11 @@
 """How `loadgen plan` says what machines a load needs."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from loadgen.forecast import Forecast
     from loadgen.machines import Carried, Machine, Need, Needs
 
 
@@ -63,7 +64,14 @@ def needs_table(needed: "Needs") -> "Table":
     return table
 
 
-def needs_lines(needed: "Needs", machine: "Machine", carried: "Carried", stage: str) -> list[str]:
+MORE: Final = {
+    "ports": "widen net.ipv4.ip_local_port_range, or load several addresses: there are so many to each",
+    "descriptors": "raise the hard limit (ulimit -Hn, LimitNOFILE), or give more workers: there are so many to each",
+}
+"""How a machine comes to have more of it."""
+
+
+def needs_lines(told: "Forecast", needed: "Needs", machine: "Machine", carried: "Carried", stage: str) -> list[str]:
     """The answer, and what it was reckoned from."""
     limit = needed.limit
     assert limit.a_machine is not None
@@ -74,6 +82,9 @@ def needs_lines(needed: "Needs", machine: "Machine", carried: "Carried", stage: 
         lines.append(f"1 machine ({kind}) is enough: {stage} takes {share:.1%} of its {limit.name}, the nearest limit")
     else:
         lines.append(f"{needed.machines:,} machines ({kind}) are needed by {stage}; the limit is {limit.name}")
+        lines.append(f"{told.total_s:,.0f} s of sending, {told.disk_bytes / 1e6:,.0f} MB of captures in all")
+        if limit.name in MORE:
+            lines.append(f"{limit.name}: {MORE[limit.name]}")
         lines.append(
             f"who puts the results together needs {needed.driver_bytes / 1e6:,.0f} MB for the analysis; the tokens stay "
             "where they came"

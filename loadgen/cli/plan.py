@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from loadgen.forecast import Forecast
+    from loadgen.machines import Machine
 
 NS_PER_S = 1_000_000_000
 FIRST_ARRIVALS = 5
@@ -53,7 +54,6 @@ def command(
         [] if made.due_ns is None else [int(due_ns) / NS_PER_S for due_ns in made.due_ns[:FIRST_ARRIVALS]]
         for made in planned
     ]
-    ports = host.ephemeral_ports()
     one = this_machine() if machine is None else machines.parse_machine(machine, this_machine())
     carried = carried_by_a_core()
     needed = machines.needs(told, one, workers_of(one), carried)
@@ -69,7 +69,7 @@ def command(
             ],
             "sending_s": told.total_s,
             "connections": told.connections,
-            "ports": ports,
+            "ports": host.ephemeral_ports(),
             "descriptors": host.descriptor_limit(),
             "memory_bytes": told.memory_bytes,
             "disk_bytes": told.disk_bytes,
@@ -89,11 +89,12 @@ def command(
         if first:
             times = ", ".join(f"{due_s:.4f}" for due_s in first)
             console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
-    for line in _lines(told, workers, ports, host.descriptor_limit()):
-        console.print(line, highlight=False, markup=False)
+    if needed.machines == 1:
+        for line in _lines(told, workers if machine is None else needed.workers_a_machine, one):
+            console.print(line, highlight=False, markup=False)
     if needed.machines > 1 or machine is not None:
         console.print(needs_table(needed), highlight=False)
-    for line in needs_lines(needed, one, carried, stages[needed.stage]["name"]):
+    for line in needs_lines(told, needed, one, carried, stages[needed.stage]["name"]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if cost is not None:
         about = "" if expected.is_exact else "~"
@@ -124,17 +125,13 @@ def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Table":
     return table
 
 
-def _lines(told: "Forecast", workers: int, ports: int | None, descriptors: int) -> list[str]:
-    lines = [
+def _lines(told: "Forecast", workers: int, machine: "Machine") -> list[str]:
+    """What it takes of one machine that is enough."""
+    limits = f"descriptors: {machine.descriptors or 0:,} a worker"
+    if machine.ports is not None:
+        limits = f"ports: {told.connections:,} of {machine.ports:,} to one address; {limits}"
+    return [
         f"{told.total_s:,.0f} s of sending by {workers} worker{'s' if workers > 1 else ''}, "
-        f"{told.memory_bytes / 1e6:,.0f} MB of memory, {told.disk_bytes / 1e6:,.1f} MB of capture"
+        f"{told.memory_bytes / 1e6:,.0f} MB of memory, {told.disk_bytes / 1e6:,.1f} MB of capture",
+        limits,
     ]
-    limits = f"descriptors: {descriptors:,} a worker"
-    if ports is not None:
-        limits = f"ports: {told.connections:,} of {ports:,} to one address; {limits}"
-    lines.append(limits)
-    if ports is not None and told.connections > ports:
-        lines.append(
-            "more connections than ports: widen net.ipv4.ip_local_port_range, or load from several addresses or machines"
-        )
-    return lines

@@ -76,13 +76,16 @@ def test_the_command_says_it_and_calls_nobody():
     assert facts["spec"]["url"] == "http://127.0.0.1:9"
 
 
-def test_more_connections_than_ports_are_told(monkeypatch):
-    from loadgen.cli.plan import _lines
-
-    one = told(concurrency=(64,), requests=64)
-    assert any("more connections than ports" in line for line in _lines(one, 1, 63, 20_000))
-    assert not any("more connections than ports" in line for line in _lines(one, 1, 64, 20_000))
-    assert not any("ports" in line for line in _lines(one, 1, None, 20_000))
+def test_more_connections_than_ports_are_told():
+    """As many machines as that takes, and how one comes to have more."""
+    url = ("--url", "http://127.0.0.1:9")
+    ended = typed("plan", *url, "--concurrency", "64", "--requests", "64", "--machine", "cores=2,ports=63")
+    assert "2 machines" in ended.stdout
+    assert "the limit is ports" in ended.stdout
+    assert "widen net.ipv4.ip_local_port_range" in ended.stdout
+    ended = typed("plan", *url, "--concurrency", "64", "--requests", "64", "--machine", "cores=2,ports=64")
+    assert "1 machine (" in ended.stdout
+    assert "ports: 64 of 64 to one address" in ended.stdout
 
 
 @pytest.mark.parametrize(("text", "ports"), [("32768\t60999", 28232), ("", None), ("many", None)])

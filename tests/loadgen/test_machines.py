@@ -1,6 +1,9 @@
 """How many machines a load needs, against arithmetic done here."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 from asked import spec, typed
@@ -15,7 +18,9 @@ from loadgen.machines import (
     MOST_MEMORY_SHARE,
     REQUEST_CPU_US,
     REQUEST_WIRE_BYTES,
+    TOKEN_ACK_BYTES,
     TOKEN_WIRE_BYTES,
+    TOKENS_PER_S_A_CORE,
     Carried,
     Machine,
     needs,
@@ -75,7 +80,8 @@ def test_every_resource_can_be_the_limit():
 def test_what_goes_over_the_network_and_to_the_disk():
     found = by_name(needs(loop(1000), LARGE, workers=8, carried=CARRIED))
     assert found["network in"].needed == 51_000 * TOKEN_WIRE_BYTES + 1000 * REQUEST_WIRE_BYTES
-    assert found["network out"].needed == 100_000 * INPUT_TOKEN_BYTES + 1000 * REQUEST_WIRE_BYTES
+    out = 100_000 * INPUT_TOKEN_BYTES + 51_000 * TOKEN_ACK_BYTES + 1000 * REQUEST_WIRE_BYTES
+    assert found["network out"].needed == out
     assert found["disk"].needed == 51_000 * EVENT_BYTES + 1000 * ROW_BYTES
     assert found["memory"].needed == 1000 * CONNECTION_BYTES
     assert found["disk"].machines is None, "nobody said what its disk takes"
@@ -148,6 +154,36 @@ def test_a_machine_that_is_none_is_refused_by_name(text, words):
     assert words in str(refused.value)
 
 
+def results(name, **wanted):
+    """The rows of a benchmark, the oldest first."""
+    lines = (Path(__file__).parents[2] / "benchmarks" / "results" / f"{name}.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def test_what_is_reckoned_with_is_what_was_measured():
+    carried = [
+        row for row in results("accuracy", case="1000-lock-step", transport="kernel") if not row["coalesced_share"]
+    ]
+    assert TOKENS_PER_S_A_CORE <= max(row["tokens_per_s"] for row in carried) < 1.02 * TOKENS_PER_S_A_CORE
+    few, many = (
+        results(
+            "pacing", case="lateness", arrivals="constant", rate_per_s=1000, spin=False, output_tokens_per_s=tokens
+        )[-1]
+        for tokens in (1000, 20_000)
+    )
+    token_us = (many["cpu_share"][0] - few["cpu_share"][0]) * 1e6 / 19_000
+    assert few["cpu_share"][0] * 1000 - token_us == pytest.approx(REQUEST_CPU_US, rel=0.05)
+    wire, memory, gathering = (results("limits", case=case)[-1] for case in ("wire", "memory", "gathering"))
+    # Two packets a token, 66 bytes of heads each; 38 more where they go over an Ethernet.
+    acked = 66 * (wire["packets_a_token"] - 1)
+    assert wire["wire_bytes_a_token"] - acked + 38 == pytest.approx(TOKEN_WIRE_BYTES, rel=0.05)
+    assert acked + 38 == pytest.approx(TOKEN_ACK_BYTES, rel=0.1)
+    assert 2 * wire["capture_bytes_a_token"] >= EVENT_BYTES >= wire["capture_bytes_a_token"]
+    assert memory["bytes_a_connection"] <= CONNECTION_BYTES, "the rest is the kernel's"
+    assert gathering["gather_bytes_a_request"] == pytest.approx(GATHERED_BYTES, rel=0.05)
+
+
 URL = ("--url", "http://127.0.0.1:9")
 
 
@@ -173,6 +209,21 @@ def test_the_plan_says_how_many_machines_and_what_the_limit_is(tmp_path):
         "network in",
         "disk",
     }
+
+
+def test_the_example_of_the_docs_comes_to_what_they_say(tmp_path):
+    docs = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^    loadgen (plan --url http.*\n.*)$", docs, re.MULTILINE)
+    ended = typed(*shlex.split(command.replace("\\\n", " ")), "--json", XDG_CACHE_HOME=str(tmp_path))
+    assert ended.returncode == 0, ended
+    facts = json.loads(ended.stdout)["machines"]
+    assert (facts["machines"], facts["limit"]) == (16, "cores")
+    by_name = {need["name"]: need["needed"] for need in facts["needs"]}
+    assert round(by_name["cores"]) == 997
+    assert by_name["network in"] / 1e9 == pytest.approx(15.4, abs=0.1)
+    assert by_name["disk"] / 1e6 == pytest.approx(290, abs=5)
+    assert "**16 machines**" in docs
+    assert "997 / 63" in docs
 
 
 def test_the_floor_of_this_machine_is_used_where_the_doctor_found_one(tmp_path):

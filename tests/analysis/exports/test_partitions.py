@@ -1,5 +1,10 @@
 """The export of a run on several machines: one data set, by node and stage."""
 
+import os
+import re
+import shutil
+from pathlib import Path
+
 import duckdb
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -64,3 +69,79 @@ def test_a_query_for_one_node_opens_its_files_alone(out):
     files = f"read_parquet('{out}/requests/**/*.parquet', hive_partitioning = true)"
     plan = duckdb.sql(f"explain analyze select count(*) from {files} where node = 1").fetchall()[0][1]
     assert "Scanning Files: 2/6" in plan
+
+
+DOCS = (
+    (Path(__file__).parents[3] / "docs" / "exports.md").read_text(encoding="utf-8").partition("## Several machines")[2]
+)
+
+
+def snippets(language):
+    return re.findall(rf"```{language}\n(.*?)```", DOCS, re.DOTALL)
+
+
+@pytest.fixture
+def in_out(out):
+    """The folder of the export as the working directory."""
+    before = Path.cwd()
+    os.chdir(out)
+    yield
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def gaps(nodes_dir):
+    """(stage, p50, p99) of the summary."""
+    return [
+        (
+            stage["stage"],
+            pytest.approx(stage["itl_ms"]["p50"], rel=0.001),
+            pytest.approx(stage["itl_ms"]["p99"], rel=0.001),
+        )
+        for stage in summary.summarize(nodes_dir)["stages"]
+    ]
+
+
+def test_the_queries_for_duckdb_run_and_agree_with_the_summary(in_out, nodes_dir, gaps):
+    by_stage, by_node = [duckdb.sql(query).fetchall() for query in snippets("sql")]
+    assert [(stage, p50, p99) for stage, node, p50, p99 in by_stage if node is None] == gaps
+    assert [node for _, node, _, _ in by_stage] == [None, 0, 1, 2] * 2
+    counted = {
+        (stage["stage"], told["node"]): told
+        for stage in summary.summarize(nodes_dir)["stages"]
+        for told in stage["by_node"]
+    }
+    assert {(stage, node) for stage, node, *_ in by_node} == counted.keys()
+    completed = [stage["requests"]["completed"] for stage in summary.summarize(nodes_dir)["stages"]]
+    assert [sum(row[2] for row in by_node if row[0] == stage) for stage in (0, 1)] == completed
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_query_for_spark_runs_and_agrees(in_out, gaps):
+    """Needs pyspark and a Java of its own: run where both are."""
+    pytest.importorskip("pyspark")
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java")
+    names = {}
+    spark, _ = snippets("python")
+    try:
+        exec(spark, names)
+        assert [(row["stage"], float(row["p50_ms"]), float(row["p99_ms"])) for row in names["itl"]] == gaps
+    finally:
+        names["spark"].stop()
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_query_for_ray_data_runs_and_agrees(in_out, gaps):
+    """Needs ray[data], the extra `ray` alone is not enough: run where it is."""
+    pytest.importorskip("ray.data")
+    import ray
+
+    names = {}
+    _, data = snippets("python")
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    try:
+        exec(data, names)
+        assert sorted((int(row["stage"]), row["p50_ms"], row["p99_ms"]) for row in names["itl"]) == gaps
+    finally:
+        ray.shutdown()
