@@ -25,8 +25,9 @@ bench: $(READY)
 bench-real: $(READY)
 	$(BIN)/python benchmarks/real.py
 
+# Most tests wait for sockets and processes, so a machine of two cores takes three at a time: make test JOBS=1 for one.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist worksteal
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

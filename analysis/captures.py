@@ -110,7 +110,7 @@ def run_of(run_dir: Path, captures: Iterable[Capture], unreadable: list[tuple[in
     """The run that captures make, with run.json of this folder, on one time line. CaptureError as `open_run`."""
     found = sorted(captures, key=lambda capture: (capture.part, capture.worker))
     if not found and not unreadable:
-        raise CaptureError(f"{run_dir} holds no capture: there is no capture/worker-NN.arrow in it")
+        raise CaptureError(f"{run_dir} holds no capture: {_where(run_dir)}")
     if not found:
         raise CaptureError(f"no capture in {run_dir} has a whole head yet: no worker got as far as writing it")
     for before, after in pairwise(found):
@@ -125,6 +125,18 @@ def run_of(run_dir: Path, captures: Iterable[Capture], unreadable: list[tuple[in
     clocks = {(part_of(node), int(node["node"])): clock_of(node) for node in facts.get("nodes") or ()}
     on_time_line = [_on_time_line(one, clocks.get((one.part, one.node), AS_IT_IS)) for one in found]
     return Run(run_dir, facts, on_time_line, unreadable)
+
+
+def _where(run_dir: Path) -> str:
+    """Where the captures are that are not here."""
+    try:
+        nodes = json.loads((run_dir / "run.json").read_bytes()).get("nodes") or ()
+        places = [f"{place} (to capture/node-{node['node']})" for node in nodes if (place := node.get("captures"))]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        places = []
+    if not places:
+        return "there is no capture/worker-NN.arrow in it"
+    return f"they were left where they came; copy them from {', '.join(places)[:500]}"
 
 
 def _on_time_line(capture: Capture, clock: Clock) -> Capture:

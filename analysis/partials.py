@@ -14,6 +14,7 @@ some 30 bytes.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from analysis.captures import Capture, Run, open_capture, open_captures, part_in, run_of
 from analysis.clocks import Clock
@@ -21,6 +22,10 @@ from analysis.jobs import merged, order_of, stage_tallies
 from analysis.packing import pack, unpack
 from analysis.tally import StageTally
 from loadgen.schema import CaptureError
+
+HEADS: Final = "counted.heads"
+TALLIES: Final = "counted.tallies"
+"""Files of RUN/capture/node-K: the results of a node whose captures are not there."""
 
 Key = tuple[int, int]
 """(part, worker): one capture of a run."""
@@ -58,7 +63,7 @@ def gathered(run_dir: Path, told: Sequence[bytes]) -> Run:
     for one in map(unpack, told):
         unreadable += one["unreadable"]
         for head in one["captures"]:
-            folder = run_dir / "capture" / f"node-{head['node']}" / (f"part-{head['part']}" if head["part"] > 1 else "")
+            folder = _folder(run_dir, head["node"], head["part"])
             captures.append(
                 Capture(
                     folder / head["file"],
@@ -81,17 +86,25 @@ def order(run: Run) -> bytes:
     return pack({"order": order_of(run), "captures": captures})
 
 
-def tallies(folder: Path, ordered: bytes, node: int = 0, jobs: int = 1) -> bytes:
-    """The captures of `node` under FOLDER/capture, counted on `jobs` processes. CaptureError where one is not there."""
+def tallies(folder: Path, ordered: bytes, node: int = 0, jobs: int = 1, part: int | None = None) -> bytes:
+    """The captures of `node` under FOLDER/capture, counted on `jobs` processes. CaptureError where one is not there.
+
+    `part`: of that part of the run alone, where the node was another machine before.
+    """
     told = unpack(ordered)
-    mine = {(part, worker): (batches, clock) for of, part, worker, batches, clock in told["captures"] if of == node}
+    mine = {
+        (of_part, worker): (batches, clock)
+        for of, of_part, worker, batches, clock in told["captures"]
+        if of == node and part in (None, of_part)
+    }
     captures = [_ordered(path, *mine[key], node) for key, path in _paths(folder).items() if key in mine]
     if missing := mine.keys() - {_key(one) for one in captures}:
-        part, worker = min(missing)
-        raise CaptureError(f"{folder} holds no capture of worker {worker} in part {part}, which the order names")
+        of_part, worker = min(missing)
+        raise CaptureError(f"{folder} holds no capture of worker {worker} in part {of_part}, which the order names")
     captures.sort(key=_key)
     counted = stage_tallies(captures, told["order"], jobs)
-    return pack({"captures": [(*_key(one), one.batches) for one in captures], "tallies": counted})
+    keys = [(*_key(one), one.batches) for one in captures]
+    return pack({"captures": keys, "parts": told["order"].parts, "tallies": counted})
 
 
 def whole(run: Run, counted: Sequence[bytes]) -> dict[int, StageTally]:
@@ -99,6 +112,7 @@ def whole(run: Run, counted: Sequence[bytes]) -> dict[int, StageTally]:
 
     Each node has workers of its own that follow each other, so that adding up in their order is counting in their order.
     """
+    whole_order = order_of(run)
     found = sorted((unpack(one) for one in counted), key=lambda one: min(one["captures"], default=(0, 0)))
     seen = sorted(key for one in found for key in one["captures"])
     wanted = [(*_key(capture), capture.batches) for capture in run.captures]
@@ -107,7 +121,38 @@ def whole(run: Run, counted: Sequence[bytes]) -> dict[int, StageTally]:
         raise CaptureError(
             f"{run.run_dir}: the parts of the analysis do not hold each capture once: see worker {lost[0]}"
         )
+    for one in found:
+        # What a part of the run began and a later one made again is the later one's to tell.
+        stages = {stage for stage, part in one["parts"].items() if whole_order.parts.get(stage) == part}
+        one["tallies"] = {stage: tally for stage, tally in one["tallies"].items() if stage in stages}
+        for stage, tally in one["tallies"].items():
+            if tally.window != whole_order.windows.get(stage):
+                raise CaptureError(f"{run.run_dir}: stage {stage} was counted for another window than it has now")
     return merged(one["tallies"] for one in found)
+
+
+def keep(run_dir: Path, node: int, told: bytes, counted: bytes, part: int = 1) -> None:
+    """Put what a node told and counted into RUN, in place of captures that stay where they are. OSError from the disk."""
+    folder = _folder(run_dir, node, part)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, packed in ((HEADS, told), (TALLIES, counted)):
+        fresh = folder / f"{name}.part"
+        fresh.write_bytes(packed)
+        fresh.replace(folder / name)
+
+
+def kept(run_dir: Path) -> tuple[list[bytes], list[bytes]] | None:
+    """The heads and tallies that were put into RUN; None where there are captures, or nothing."""
+    if next((run_dir / "capture").rglob("worker-*.arrow"), None) is not None:
+        return None
+    paths = sorted((run_dir / "capture").rglob(TALLIES))
+    if not paths:
+        return None
+    return [path.with_name(HEADS).read_bytes() for path in paths], [path.read_bytes() for path in paths]
+
+
+def _folder(run_dir: Path, node: int, part: int) -> Path:
+    return run_dir / "capture" / f"node-{node}" / (f"part-{part}" if part > 1 else "")
 
 
 def _paths(folder: Path) -> dict[Key, Path]:

@@ -63,9 +63,14 @@ def summarize(run_dir: Path, jobs: int = 1) -> dict[str, Any]:
 def analyse(run_dir: Path, jobs: int = 1) -> Analysis:
     """The summary and its histograms; two passes over the capture, memory by the piece. CaptureError as above.
 
-    `jobs` processes share the second pass; the result does not depend on how many.
+    `jobs` processes share the second pass; the result does not depend on how many. Where captures were left on the nodes
+    of a run, it is what those counted.
     """
     with _of_this_loadgen(run_dir):
+        if (elsewhere := partials.kept(run_dir)) is not None:
+            told, counted = elsewhere
+            run = partials.gathered(run_dir, told)
+            return _analysis(run, partials.whole(run, counted))
         run = open_run(run_dir)
         return _analysis(run, stage_tallies(run.captures, order_of(run), jobs))
 

@@ -21,7 +21,7 @@ from loadgen.spec.notation import read_lengths
 from loadgen.spec.refusals import flag
 from loadgen.spec.settings import SETTINGS
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 T = TypeVar("T")
 

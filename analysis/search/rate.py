@@ -2,7 +2,10 @@
 
 At a rate, what misses an objective are the few requests that meet a queue; how many do rises steeply with the rate, and a
 stage of some seconds that begins with an empty endpoint sees too few of them. Short stages therefore only find the
-neighbourhood. Then come
+neighbourhood. Then come the long ones (LONG_SHARES), each where the share of misses should be the allowed one, and the
+answer comes from all of them: ln(missed / allowed) over ln(rate) is a line near its zero (a stochastic root search, as in
+Robbins and Monro 1951, with the slope learnt on the way). A rate that is not below the throughput of an overloaded stage
+has no steady state, whatever a short look at it shows.
 """
 
 import math
@@ -14,7 +17,8 @@ import numpy as np
 from analysis.bootstrap import Interval
 from analysis.search.points import NOTHING, SMOOTH, Answer, Bounds, Point, Try, least, without_a_miss
 
-LONG_STAGES: Final = 4
+LONG_SHARES: Final = (0.2, 0.25, 0.35, 1.0)
+"""The long stages, each of what is left of the budget: the last is nearest to the answer, and as long as two others."""
 
 NEIGHBOURHOOD: Final = 1.6
 """From a rate that was met to one that was missed: close enough for long stages."""
@@ -78,7 +82,7 @@ def next_rate(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
         load = max(math.sqrt(low * high), OF_CAPACITY * high if high == ceiling else 0.0)
         return Try(bounds.fit(load), "near the limit" if is_near else "bisection", is_near)
     found, slope = _crossing(long, ceiling)
-    if len(long) >= LONG_STAGES:
+    if len(long) >= len(LONG_SHARES):
         half = max(found.high / found.value, found.value / found.low) - 1
         return _rate_answer(found, long, decided=half <= RATE_TOLERANCE_SHARE)
     nearest = min(long, key=lambda point: abs(math.log(point.load / found.value)))

@@ -130,7 +130,7 @@ class Search:
 
     def stage_for(self, load: float, *, is_long: bool = False) -> "StageSpec":
         """One stage at this load, as long as the responses and the budget ask for."""
-        from analysis.search import LONG_STAGES
+        from analysis.search import LONG_SHARES
         from loadgen.schedule.arrivals import Process
         from loadgen.schedule.profile import parse_profile
         from loadgen.spec import plain
@@ -143,7 +143,7 @@ class Search:
             max(LEAST_WINDOW_S, self.budget_s / MOST_WINDOW_PART),
         )
         if is_long:  # a quarter of it warms up: a queue takes its time to become what it will be
-            left_s = (self.deadline_s - time.monotonic()) / (LONG_STAGES - len(self.long))
+            left_s = (self.deadline_s - time.monotonic()) * LONG_SHARES[len(self.long)]
             whole_s = max(left_s - RESPONSES / 2 * taken_s - BETWEEN_S, warmup_s + window_s)
             warmup_s, window_s = max(warmup_s, whole_s / 4), whole_s * 3 / 4
         arrivals = self.pattern.arrivals

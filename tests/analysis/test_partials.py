@@ -1,6 +1,7 @@
 """What several machines count, put together, is what one would have counted."""
 
 import json
+import shutil
 
 import pytest
 from hypothesis import given
@@ -132,3 +133,80 @@ def test_a_part_of_a_resumed_run_is_found_in_the_folder_of_its_node(tmp_path):
     assert told["stages"][0]["requests"]["completed"] == 300
     assert told["stages"][0]["window"]["start_ns"] == START_NS
     assert [node["name"] for node in told["stages"][0]["by_node"]] == ["host-0"]
+
+
+@pytest.fixture
+def left_behind(tmp_path):
+    """The summary of a run, and the directory of the same run whose captures stayed on the nodes."""
+    nodes = write_nodes(tmp_path / "run")
+    driver, machines = apart(tmp_path / "run", tmp_path / "apart", nodes)
+    told = [partials.heads(machine, node) for node, machine in enumerate(machines)]
+    ordered = partials.order(partials.gathered(driver, told))
+    for node, machine in enumerate(machines):
+        partials.keep(driver, node, told[node], partials.tallies(machine, ordered, node))
+    return summary.as_text(summary.summarize(tmp_path / "run")), driver
+
+
+def test_a_run_whose_captures_stay_on_the_nodes_is_reported_from_what_those_counted(left_behind):
+    whole, driver = left_behind
+    assert summary.as_text(summary.report(driver)) == whole
+    assert summary.as_text(summary.read(driver)) == whole
+    assert not list(driver.rglob("*.arrow"))
+    assert not list(driver.rglob("*.part"))
+
+
+def test_captures_that_came_after_all_are_read_in_place_of_what_was_counted(left_behind, tmp_path):
+    whole, driver = left_behind
+    for victim in driver.rglob("counted.*"):
+        victim.write_bytes(b"not looked at")
+    for capture in (tmp_path / "run" / "capture").rglob("*.arrow"):
+        (driver / capture.relative_to(tmp_path / "run")).write_bytes(capture.read_bytes())
+    assert summary.as_text(summary.summarize(driver)) == whole
+
+
+def test_who_needs_the_captures_themselves_is_told_where_they_are(left_behind):
+    _, driver = left_behind
+    facts = json.loads((driver / "run.json").read_text())
+    facts["nodes"][0]["captures"] = "host-0:/var/run-1"
+    facts["nodes"][1]["captures"] = "s3://bucket/run-1"
+    (driver / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(CaptureError, match=r"copy them from host-0:/var/run-1 .to capture/node-0., s3://bucket/run-1"):
+        open_run(driver)
+
+
+def test_what_was_counted_for_other_clocks_is_not_put_together(left_behind):
+    """Offsets that are corrected later move the window, and what was counted within the old one is of no use."""
+    _, driver = left_behind
+    facts = json.loads((driver / "run.json").read_text())
+    facts["nodes"][0]["clock"] = [[START_NS, 5_000_000]]
+    (driver / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(CaptureError, match="stage 0 was counted for another window"):
+        summary.summarize(driver)
+
+
+def test_of_a_stage_that_a_later_part_made_again_the_first_try_does_not_count(tmp_path):
+    """Part 1 has both stages, part 2 the second one once more, on a node of its own."""
+    run_dir = tmp_path / "run"
+    write_nodes(run_dir, [S], 1)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    shutil.copy(run_dir / "run.json", kept)
+    told = partials.heads(run_dir)
+    partials.keep(kept, 0, told, partials.tallies(run_dir, partials.order(partials.gathered(kept, [told]))))
+    facts = json.loads((run_dir / "run.json").read_text())
+    facts["stages"][1]["part"] = 2
+    facts["nodes"].append(facts["nodes"][0] | {"part": 2})
+    for folder in (run_dir, kept):
+        (folder / "run.json").write_text(json.dumps(facts))
+    again = run_dir / "capture" / "node-0" / "part-2" / "worker-00.arrow"
+    again.parent.mkdir()
+    shutil.copy(run_dir / "capture" / "node-0" / "worker-00.arrow", again)
+    alone = tmp_path / "second"
+    (alone / "capture" / "part-2").mkdir(parents=True)
+    shutil.copy(again, alone / "capture" / "part-2")
+    second = partials.heads(alone)
+    ordered = partials.order(partials.gathered(kept, [told, second]))
+    with pytest.raises(CaptureError, match="holds no capture of worker 0 in part 1"):
+        partials.tallies(alone, ordered, 0)
+    partials.keep(kept, 0, second, partials.tallies(alone, ordered, 0, part=2), part=2)
+    assert summary.as_text(summary.summarize(kept)) == summary.as_text(summary.summarize(run_dir))

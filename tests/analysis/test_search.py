@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import often
 
 from analysis.bootstrap import Interval
-from analysis.search import LONG_STAGES, Answer, Bounds, Point, next_for_knee, next_for_slo, so_far
+from analysis.search import LONG_SHARES, Answer, Bounds, Point, next_for_knee, next_for_slo, so_far
 
 CLOSED = Bounds(start=1, most=8192, whole=True)
 
@@ -179,7 +179,7 @@ def test_the_highest_rate_comes_from_long_stages_near_the_limit_and_all_of_them(
         while not isinstance(step := next_for_slo(points, Bounds(1, 1e5, False)), Answer):
             points.append(queued(step.load, 20.0 if step.is_long else 3.0, rng, power=power))
             assert len(points) <= 12
-        assert sum(point.is_long for point in points) == LONG_STAGES
+        assert sum(point.is_long for point in points) == len(LONG_SHARES)
         off.append(abs(step.load.value / 40 - 1))
         held += step.load.low <= 40 <= step.load.high
     assert sorted(off)[17] < 0.05
