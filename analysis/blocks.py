@@ -66,13 +66,14 @@ class _Growing:
         self.sums_ns[name] += np.bincount(intervals, values_ns.astype(np.float64), minlength=INTERVALS)
 
 
-def stage_blocks(opened: Opened) -> dict[int, Blocks]:
-    """The blocks of each stage that has a window; one pass over the capture."""
+def stage_blocks(opened: Opened, target: int | None = None) -> dict[int, Blocks]:
+    """The blocks of each stage that has a window, of all requests or of those to one target; one pass over the capture."""
     asked = slo.limits(opened.run.facts["spec"])
     growing = {stage: _Growing(window) for stage, window in opened.windows.items() if window.length_ns}
     for piece in opened.pieces(also=()):
         if piece.stage in growing:
-            _add(growing[piece.stage], piece.rows, asked)
+            rows = piece.rows if target is None else pick(piece.rows, piece.rows.target == target)
+            _add(growing[piece.stage], rows, asked)
     return {stage: _settled(one) for stage, one in growing.items()}
 
 

@@ -18,6 +18,8 @@ from analysis.bootstrap import FEWEST, Interval, around, block_weights, drift_fa
 from analysis.confidence import sample_floor
 from analysis.opened import opened
 from analysis.summary import summarize
+from analysis.targets import names_of, targets_of
+from loadgen.schema import CaptureError
 
 Facts = dict[str, Any]
 
@@ -100,6 +102,7 @@ OF_NO_MATTER: Final = (
     "cooldown_s",
     "early_stop",
     "skip_bad_lines",
+    "targets",
 )
 """Keys that differ between any two runs, or whose difference shows in the stages; all others may be what the comparison is
 about, and are told."""
@@ -146,15 +149,42 @@ class Change:
         return self.metric if self.statistic is None else f"{self.metric}.{self.statistic.replace('_', '.')}"
 
 
-def load(run_dirs: Sequence[Path], jobs: int = 1) -> list[Loaded]:
-    """Reads runs, and calls them by their folders, or A, B, C where those are alike. CaptureError as captures.open_run."""
-    names = [run_dir.resolve().name for run_dir in run_dirs]
+def load(run_dirs: Sequence[Path], jobs: int = 1, targets: Sequence[str | None] = ()) -> list[Loaded]:
+    """Reads runs, and calls them by their folders, or A, B, C where those are alike. CaptureError as captures.open_run.
+
+    `targets` are the names of the one of several that is looked at in each run; None, or nothing at all: the whole.
+    """
+    targets = targets or [None] * len(run_dirs)
+    names = [
+        run_dir.resolve().name + ("" if target is None else f", {target}")
+        for run_dir, target in zip(run_dirs, targets, strict=True)
+    ]
     if len(set(names)) < len(names):
         names = [chr(ord("A") + k) if k < 26 else f"run {k + 1}" for k in range(len(names))]
     return [
-        Loaded(run_dir, name, summarize(run_dir, jobs), stage_blocks(opened(run_dir)))
-        for run_dir, name in zip(run_dirs, names, strict=True)
+        _loaded(run_dir, name, summarize(run_dir, jobs), target)
+        for run_dir, name, target in zip(run_dirs, names, targets, strict=True)
     ]
+
+
+def _loaded(run_dir: Path, name: str, summary: Facts, target: str | None) -> Loaded:
+    if target is None:
+        return Loaded(run_dir, name, summary, stage_blocks(opened(run_dir)))
+    known = names_of(summary["spec"])
+    if target not in known:
+        raise CaptureError(
+            f"{run_dir} has no target {target!r}; there {'is' if len(known) == 1 else 'are'} {', '.join(known)}"
+        )
+    if len(known) == 1:
+        return Loaded(run_dir, name, summary, stage_blocks(opened(run_dir)))
+    number = known.index(target)
+    stages = [
+        stage | {key: value for key, value in stage["by_target"][number].items() if key != "name"}
+        for stage in summary["stages"]
+    ]
+    one = targets_of(summary["spec"])[number]
+    spec = summary["spec"] | {"targets": [], "model": one.model, "api": one.api}
+    return Loaded(run_dir, name, summary | {"stages": stages, "spec": spec}, stage_blocks(opened(run_dir), number))
 
 
 # --- may they be compared? ---
@@ -168,6 +198,9 @@ def differences_of_workload(before: Facts, after: Facts) -> list[str]:
         for key in WORKLOAD
         if one.get(key) != other.get(key)
     ]
+    mixes = [[(target.weight, target.api) for target in targets_of(spec)] for spec in (one, other)]
+    if len(mixes[0]) > 1 and len(mixes[1]) > 1 and mixes[0] != mixes[1]:
+        found.append("the targets differ in number, weight or API: compare one of them with --target NAME")
     for match in matches(before, after):
         arrivals = [sorted({str(stage["load"].get("arrivals")) for stage in side}) for side in match[2:]]
         if arrivals[0] != arrivals[1]:

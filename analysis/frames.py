@@ -69,6 +69,22 @@ STAGES: Final = pa.schema(
 """A row a stage."""
 
 
+TARGETS: Final = pa.schema(
+    [
+        pa.field("stage", pa.int64()),
+        pa.field("name", pa.string()),
+        pa.field("target", pa.string()),
+        pa.field("endpoint", pa.string()),  # null: all endpoints of the target
+        pa.field("weight", pa.float64()),
+        *(pa.field(name, pa.int64()) for name in COUNTS),
+        *(pa.field(name, pa.float64()) for name in RATES),
+        pa.field("in_flight_mean", pa.float64()),
+        *(pa.field(f"{name}_{one}_ms", pa.float64()) for name in STAGE_LATENCIES for one in STAGE_PERCENTILES),
+    ]
+)
+"""A row a target of each stage, and one for each endpoint of a target that has several."""
+
+
 def points(summary: Facts, saturation: Facts | None = None) -> pa.Table:
     """A row a point of the curve (POINTS); of a search also whether it meets the objectives, and who was the limit."""
     rows = [_point(point) for point in summary["curve"]]
@@ -84,6 +100,24 @@ def points(summary: Facts, saturation: Facts | None = None) -> pa.Table:
 def stages(summary: Facts) -> pa.Table:
     """A row a stage (STAGES)."""
     return pa.Table.from_pylist([_stage(stage) for stage in summary["stages"]], STAGES)
+
+
+def targets(summary: Facts) -> pa.Table:
+    """A row a target and endpoint (TARGETS); none where there is one target with one URL."""
+    rows = []
+    for stage in summary["stages"]:
+        for target in stage.get("by_target") or ():
+            named = {
+                "stage": stage["stage"],
+                "name": stage["name"],
+                "target": target["name"],
+                "weight": target["weight"],
+            }
+            rows += [
+                named | {"endpoint": part.get("url")} | _measured(part)
+                for part in (target, *(target["by_endpoint"] or ()))
+            ]
+    return pa.Table.from_pylist(rows, TARGETS)
 
 
 def _point(point: Facts) -> dict[str, Any]:
@@ -124,15 +158,21 @@ def _stage(stage: Facts) -> dict[str, Any]:
         "value": _value(stage["load"]),
         "outcome": (stage["outcome"] or {}).get("reason"),
         "window_s": stage["window_s"],
-        "in_flight_mean": (stage["concurrency"] or {}).get("mean"),
+        **_measured(stage),
         "lag_p99_us": (client["lag_us"] or {}).get("p99"),
         "lateness_p99_us": (client["lateness_us"] or {}).get("p99"),
         "cpu_share_max": max((share for share in client["cpu_share"] if share is not None), default=None),
     }
-    row |= {name: stage["requests"][name] for name in COUNTS}
-    row |= {name: stage[name] for name in RATES}
+    return row
+
+
+def _measured(part: Facts) -> dict[str, Any]:
+    """What is told of a stage, and of a part of it."""
+    row: dict[str, Any] = {"in_flight_mean": (part["concurrency"] or {}).get("mean")}
+    row |= {name: part["requests"][name] for name in COUNTS}
+    row |= {name: part[name] for name in RATES}
     for name in STAGE_LATENCIES:
-        row |= {f"{name}_{one}_ms": (stage[f"{name}_ms"] or {}).get(one) for one in STAGE_PERCENTILES}
+        row |= {f"{name}_{one}_ms": (part[f"{name}_ms"] or {}).get(one) for one in STAGE_PERCENTILES}
     return row
 
 

@@ -14,6 +14,7 @@ from analysis import slo
 from analysis.captures import Capture, Run, part_of
 from analysis.pieces import Span, shares, span_rows
 from analysis.tally import StageTally, absorb, add, stage_tally
+from analysis.targets import keys_of
 from analysis.window import Window, stage_windows
 
 
@@ -49,7 +50,7 @@ def share_tallies(spans: list[Span], order: Order) -> dict[int, StageTally]:
     for span in spans:
         for stage, rows in span_rows(span):
             if stage in begun and order.parts[stage] == span.capture.part:
-                add(begun[stage], span.capture.worker, rows)
+                add(begun[stage], span.capture.worker, rows, keys_of(span.capture.facts["spec"]))
     return begun
 
 

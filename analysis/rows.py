@@ -35,10 +35,14 @@ COLUMNS: Final = (
     "wanted_input_tokens",
     "wanted_output_tokens",
     "counted_tokens",
+    "target",
+    "endpoint",
 )
 """The columns that the metrics need; the others are not even decompressed."""
 
-MAY_MISS: Final = frozenset({"retries", "wanted_input_tokens", "wanted_output_tokens", "counted_tokens"})
+MAY_MISS: Final = frozenset(
+    {"retries", "wanted_input_tokens", "wanted_output_tokens", "counted_tokens", "target", "endpoint"}
+)
 """Columns that an early capture of this version does not have; they read as zeros, or as null where they may be."""
 
 # Classes of the error column that are no failure of the endpoint.
@@ -78,6 +82,8 @@ class Rows:
     wanted_input_tokens: Integers
     wanted_output_tokens: Integers
     counted_tokens: Integers  # output, by a local tokenizer
+    target: Integers
+    endpoint: Integers  # ABSENT for what was sent nowhere
     completed: Mask
     cancelled: Mask
     dropped: Mask
@@ -125,6 +131,8 @@ def to_rows(batch: pa.RecordBatch) -> Rows:
         wanted_input_tokens=_if_there(batch, "wanted_input_tokens"),
         wanted_output_tokens=_if_there(batch, "wanted_output_tokens"),
         counted_tokens=_if_there(batch, "counted_tokens"),
+        target=(integers(batch.column("target")) if "target" in batch.schema.names else np.zeros(len(error), np.int64)),
+        endpoint=_if_there(batch, "endpoint"),
         completed=completed,
         cancelled=_is_class(error, CANCELLED),
         dropped=_is_class(error, DROPPED),
@@ -202,6 +210,8 @@ def pick(rows: Rows, wanted: Mask) -> Rows:
         wanted_input_tokens=rows.wanted_input_tokens[wanted],
         wanted_output_tokens=rows.wanted_output_tokens[wanted],
         counted_tokens=rows.counted_tokens[wanted],
+        target=rows.target[wanted],
+        endpoint=rows.endpoint[wanted],
         completed=rows.completed[wanted],
         cancelled=rows.cancelled[wanted],
         dropped=rows.dropped[wanted],

@@ -6,11 +6,12 @@ from analysis import rates
 from analysis.captures import Run
 from analysis.client import by_node, by_worker, client, lateness, worst_lag
 from analysis.closeups import CloseUp
-from analysis.course import backlog, flow_of, steadiness, timeline
+from analysis.course import Flow, backlog, flow_of, steadiness, timeline
 from analysis.histogram import Histogram, LogLine
 from analysis.latencies import block, by_turn, intervals, stage_histograms
 from analysis.objectives import fluidity, objectives
-from analysis.tally import StageTally
+from analysis.tally import StageTally, stage_tally
+from analysis.targets import ALL, Key, targets_of, urls_of
 from analysis.window import is_open_loop
 
 NS_PER_MS: Final = 1_000_000
@@ -34,15 +35,7 @@ class Details(NamedTuple):
 def stage_entry(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, Any]:
     """A stage as summary.json has it; `plan` is its entry in run.json."""
     window, open_loop, captures = tally.window, is_open_loop(plan), run.of_stage(plan)
-    length_s = window.length_ns / NS_PER_S
     flow = flow_of(tally)
-    sent_ns, ended_ns = flow.sent_ns, flow.ended_ns
-    in_flight = rates.concurrency(sent_ns, ended_ns, window.start_ns, window.stop_ns)
-    latencies = {f"{name}_ms": block(histogram, NS_PER_MS, 6) for name, histogram in stage_histograms(tally).items()}
-
-    def per_s(amount: float) -> float | None:
-        return round(amount / length_s, 6) if length_s else None
-
     return {
         "name": plan["name"],
         "stage": plan["stage"],
@@ -50,13 +43,37 @@ def stage_entry(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, 
         "load": plan["load"],
         "duration_s": plan.get("duration_s"),
         "arrivals_planned": plan.get("arrivals_planned"),
-        "window_s": length_s,
+        "window_s": window.length_ns / NS_PER_S,
         "window": {
             "start_ns": window.start_ns,
             "stop_ns": window.stop_ns,
             "start_s": (window.start_ns - window.begin_ns) / NS_PER_S,
             "rule": window.rule,
         },
+        **_measured(plan, tally, flow),
+        "token_rule": TOKEN_RULE,
+        "intervals": intervals(tally),
+        "backlog": backlog(plan, tally, flow) if open_loop else None,
+        "halves": steadiness(tally, flow, open_loop),
+        "by_target": _by_target(plan, tally, run.facts["spec"]),
+        "client": client(tally, captures) | {"spin": bool((run.facts["spec"] or {}).get("spin"))},
+        "by_worker": by_worker(tally, captures),
+        **({"by_node": by_node(tally, captures, run.nodes_of(plan))} if run.facts.get("nodes") else {}),
+        "timeline": timeline(tally, flow, open_loop),
+    }
+
+
+def _measured(plan: dict[str, Any], tally: StageTally, flow: Flow) -> dict[str, Any]:
+    """What is told of all requests of a stage, and of those to each target."""
+    window, open_loop = tally.window, is_open_loop(plan)
+    length_s = window.length_ns / NS_PER_S
+    in_flight = rates.concurrency(flow.sent_ns, flow.ended_ns, window.start_ns, window.stop_ns)
+    latencies = {f"{name}_ms": block(histogram, NS_PER_MS, 6) for name, histogram in stage_histograms(tally).items()}
+
+    def per_s(amount: float) -> float | None:
+        return round(amount / length_s, 6) if length_s else None
+
+    return {
         "requests": {
             "offered": tally.sent + tally.dropped if open_loop else None,
             "sent": tally.sent,
@@ -82,16 +99,39 @@ def stage_entry(plan: dict[str, Any], tally: StageTally, run: Run) -> dict[str, 
         "fluidity": fluidity(tally),
         "token_source": _token_source(tally),
         "lengths": _lengths(tally),
-        "token_rule": TOKEN_RULE,
         "concurrency": None if in_flight is None else {"mean": round(in_flight[0], 6), "peak": in_flight[1]},
-        "intervals": intervals(tally),
-        "backlog": backlog(plan, tally, flow) if open_loop else None,
-        "halves": steadiness(tally, flow, open_loop),
-        "client": client(tally, captures) | {"spin": bool((run.facts["spec"] or {}).get("spin"))},
-        "by_worker": by_worker(tally, captures),
-        **({"by_node": by_node(tally, captures, run.nodes_of(plan))} if run.facts.get("nodes") else {}),
-        "timeline": timeline(tally, flow, open_loop),
     }
+
+
+def _by_target(plan: dict[str, Any], tally: StageTally, spec: dict[str, Any] | None) -> list[dict[str, Any]] | None:
+    """The requests to each target, and to each endpoint of one that has several; None where there is one with one URL."""
+    targets, urls = targets_of(spec), urls_of(spec)
+
+    def told(key: Key) -> dict[str, Any]:
+        part = tally.parts.get(key) or stage_tally(tally.window, tally.limits)
+        return _measured(plan, part, flow_of(part))
+
+    def of_target(number: int) -> dict[str, Any]:
+        return told((number, ALL)) if len(targets) > 1 else _measured(plan, tally, flow_of(tally))
+
+    return [
+        {
+            "target": number,
+            "name": target.name,
+            "weight": target.weight,
+            "model": target.model,
+            "api": target.api,
+            "urls": [urls[endpoint] for endpoint in target.endpoints],
+            **of_target(number),
+            "by_endpoint": [
+                {"endpoint": endpoint, "url": urls[endpoint], **told((number, endpoint))}
+                for endpoint in target.endpoints
+            ]
+            if len(target.endpoints) > 1
+            else None,
+        }
+        for number, target in enumerate(targets)
+    ] or None
 
 
 def _token_source(tally: StageTally) -> str | None:

@@ -91,6 +91,44 @@ def stage_table(stages: Sequence[Facts]) -> Table:
     return table
 
 
+def target_table(stages: Sequence[Facts]) -> Table | None:
+    """A row a target, and one for each endpoint of a target that has several; None where there is one with one URL."""
+    stages = [stage for stage in stages if stage.get("by_target")]
+    if not stages:
+        return None
+    table = _table(12, padding=0)
+    table.add_column("\ntarget", overflow="fold", max_width=22)
+    for title in ("\nsent", "TTFT\np50", "TTFT\np99", "TPOT\np50", "ITL\np99", "out\ntok/s", "\nreq/s", "\nerrors"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for stage in stages:
+        for row, (name, part, style) in enumerate(_parts(stage)):
+            failed = part["requests"]["failed"]
+            table.add_row(
+                Text(plain(stage["name"]) if row == 0 else ""),
+                Text(plain(name), style=style),
+                _count(part["requests"]["sent"]),
+                *(
+                    _percentile(part[f"{metric}_ms"], percentile, as_text=short)
+                    for metric, percentile in (("ttft", "p50"), ("ttft", "p99"), ("tpot", "p50"), ("itl", "p99"))
+                ),
+                short(part["output_tokens_per_s"]),
+                short(part["requests_per_s"]),
+                Text(_count(failed), style="red" if failed else ""),
+            )
+    return table
+
+
+def _parts(stage: Facts) -> list[tuple[str, Facts, str]]:
+    """(what it is called, what is told of it, style): targets, and below each its endpoints. One alone is the stage."""
+    parts: list[tuple[str, Facts, str]] = []
+    indent, style = ("  ", "dim") if len(stage["by_target"]) > 1 else ("", "")
+    for target in stage["by_target"]:
+        if indent:
+            parts.append((target["name"], target, ""))
+        parts += [(indent + one["url"].partition("://")[2], one, style) for one in target["by_endpoint"] or ()]
+    return parts
+
+
 def open_loop_table(stages: Sequence[Facts]) -> Table | None:
     """What became of the arrivals, and the latencies from their intended times; None without an open-loop stage."""
     scheduled = [stage for stage in stages if is_open_loop(stage)]

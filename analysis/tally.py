@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from analysis import closeups, histogram, metrics, rates, slo
 from analysis.histogram import Histogram, fill
 from analysis.rows import ABSENT, Integers, Mask, Rows, pick
+from analysis.targets import ALL, Key
 from analysis.window import Window
 
 LATE_NS: Final = 1_000_000
@@ -115,6 +116,8 @@ class StageTally:
     all_due_ns: list[Integers] = field(default_factory=list)  # without a schedule the very arrays of all_sent_ns
     all_ended_ns: list[Integers] = field(default_factory=list)
     all_ttft_ns: list[Integers] = field(default_factory=list)  # from the send; ABSENT for one that did not complete
+    parts: "dict[Key, StageTally]" = field(default_factory=dict)
+    """The same of the requests to one of several targets, or to one of its several endpoints."""
 
     @property
     def output_tokens(self) -> float:
@@ -133,8 +136,14 @@ def stage_tally(window: Window, limits: dict[str, slo.Limit]) -> StageTally:
     return StageTally(window, limits, rates.timeline_of(window))
 
 
-def add(tally: StageTally, worker: int, rows: Rows) -> None:
-    """Adds rows of one worker."""
+def add(tally: StageTally, worker: int, rows: Rows, apart: Sequence[Key] = ()) -> None:
+    """Adds rows of one worker, and those of each part in `apart` (targets.keys_of) to the part's own tally, too."""
+    for target, endpoint in apart:
+        of_part = rows.target == target
+        if endpoint != ALL:
+            of_part &= rows.endpoint == endpoint
+        if of_part.any():
+            add(_part(tally, (target, endpoint)), worker, pick(rows, of_part))
     mine = tally.workers.setdefault(worker, WorkerTally())
     due_ns = metrics.due_ns(rows)
     tally.timeline.offered += rates.by_bin(tally.timeline, due_ns)
@@ -157,6 +166,12 @@ def add(tally: StageTally, worker: int, rows: Rows) -> None:
     _add_turns(tally, inside)
     if inside.completed.any():
         _add_latencies(tally, pick(inside, inside.completed), _picked(met, inside.completed))
+
+
+def _part(tally: StageTally, key: Key) -> StageTally:
+    if key not in tally.parts:
+        tally.parts[key] = stage_tally(tally.window, tally.limits)
+    return tally.parts[key]
 
 
 def _picked(met: dict[str, Mask], wanted: Mask) -> dict[str, Mask]:
@@ -310,6 +325,8 @@ LISTS: Final = ("judged_due_ns", "all_prompt_tokens", "all_sent_ns", "all_due_ns
 
 def absorb(tally: StageTally, other: StageTally) -> None:
     """Adds the tally of later rows of the same stage: exactly what adding those rows would have made of it."""
+    for key, part in other.parts.items():
+        absorb(_part(tally, key), part)
     for name in COUNTS:
         setattr(tally, name, getattr(tally, name) + getattr(other, name))
     for name in LISTS:

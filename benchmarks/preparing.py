@@ -17,10 +17,12 @@ from typing import Any
 from bench import save
 from traces import write_trace
 
-from loadgen.dialects import find
+from loadgen.dealing import deal
 from loadgen.distribution import parse_lengths
+from loadgen.preparation import Speaking
 from loadgen.preparer import Preparer
 from loadgen.ring import Ring
+from loadgen.wording import Wording
 from loadgen.workload.formats import reading
 from loadgen.workload.script import Recipe
 from loadgen.workload.traces import Course
@@ -30,7 +32,9 @@ def requests_per_s(count: int, **fields: Any) -> int:
     """Of CPU time."""
     ring = Ring(1 << 16)
     plain = {"model": "m", "seed": 1, "ignore_eos": False, "most_turns": 1, "real_history": True}
-    preparer = Preparer(Recipe(**plain | fields), find("chat"), [ring], lambda: None)
+    preparer = Preparer(
+        Recipe(**plain | fields), [Speaking("m", False, Wording("chat"))], deal(1, [1.0]), [ring], lambda: None
+    )
     units = preparer._script.units(0)
     preparer.record(next(units))
     began_s, made = time.process_time(), 0

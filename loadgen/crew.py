@@ -1,34 +1,30 @@
 """The workers of a run that are on this machine: their board, the preparer beside them, and the coordinator over them."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final
 
 from loadgen import host, planner, recipes
 from loadgen.board import Board
 from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher, harmless_environment
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError
-from loadgen.plan import Share, StagePlan, Target, WorkerPlan
+from loadgen.plan import Share, StagePlan, WorkerPlan
 from loadgen.preparation import Preparation
 from loadgen.schedule.stage import Schedule
 from loadgen.spec import Spec, StageSpec
 from loadgen.workload.script import Calibration
 
-SPARE_DESCRIPTORS: Final = 64
-"""Beside a descriptor a connection: epoll, pipes, files, the interpreter's own."""
-
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the workers of a machine are to do; holds the key, in `credentials`."""
+    """What the workers of a machine are to do; holds the keys, in `credentials`. All targets know their models."""
 
     spec: Spec
-    where: Target
-    model: str
-    credentials: Credentials
+    credentials: Sequence[Credentials]
+    """Of each target."""
     calibration: Calibration
     run_id: str
     part: int
@@ -38,11 +34,6 @@ class Order:
     share: Share
     cores: tuple[int | None, ...]
     """The CPU of each worker; None: wherever the kernel likes."""
-
-
-def most_connections() -> int:
-    """How many connections a worker can hold."""
-    return max(host.descriptor_limit() - SPARE_DESCRIPTORS, 1)
 
 
 def part_folder(folder: Path, part: int) -> Path:
@@ -71,8 +62,6 @@ class Crew:
             plans = planner.worker_plans(
                 spec,
                 planner.schedules(spec),
-                where=order.where,
-                model=order.model,
                 credentials=order.credentials,
                 transport=spec.transport,
                 cores=list(order.cores),
@@ -130,7 +119,7 @@ class Crew:
         return 0 if self._preparation is None else self._preparation.skipped_lines
 
     def _plans(self, number: int, stage: StageSpec, made: Schedule) -> list[StagePlan]:
-        share, most = self._order.share, most_connections()
+        share, most = self._order.share, host.most_connections()
         return [planner.worker_stage(number, stage, made, worker, share.workers, most) for worker in share]
 
     def _with_bodies(self, plans: list[WorkerPlan]) -> list[WorkerPlan]:
@@ -148,8 +137,9 @@ class Crew:
             return None
         free = [cpu for cpu in host.usable_cores() if cpu not in order.cores] or host.usable_cores()
         return Preparation(
-            recipes.recipe(spec, order.model, order.calibration),
-            planner.wording(spec),
+            recipes.recipe(spec, spec.model or "", order.calibration),
+            planner.speaking(spec),
+            planner.dealt(spec),
             order.share,
             cpus=free if any(core is not None for core in order.cores) else None,
             longest_tokens=recipes.longest_tokens(spec),

@@ -24,7 +24,7 @@ from loadgen.durations import MOST_NS, duration_ns, shown
 Unit = Literal["duration", "count"]
 
 # Streams of random numbers that know nothing of each other; the numbers are part of what a seed means.
-THINK, CANCEL_WHO, CANCEL_WHEN, TURNS, RETRY, INPUT, OUTPUT, PAIR, PREFIX, SAMPLE = range(10)
+THINK, CANCEL_WHO, CANCEL_WHEN, TURNS, RETRY, INPUT, OUTPUT, PAIR, PREFIX, SAMPLE, TARGET = range(11)
 
 FILE: Final = "file:"
 

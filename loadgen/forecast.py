@@ -100,14 +100,14 @@ def forecast(
     spec: Spec,
     planned: Sequence[Schedule],
     plans: Sequence[Sequence[StagePlan]],
-    pool: PromptPool,
+    pools: Sequence[PromptPool],
     expected: Expected,
     means: Means,
 ) -> Forecast:
-    """The forecast of a run; `plans` holds each worker's stages."""
+    """The forecast of a run; `plans` holds each worker's stages, `pools` the requests of each target."""
     stages = [_stage(spec, stage, made, expected, means) for stage, made in zip(spec.stages, planned, strict=True)]
     connections = max(stage.connections for stage in stages)
-    pool_bytes = sum(len(before) + len(after) + len(pool.head) for before, after in pool.bodies)
+    pool_bytes = sum(len(before) + len(after) for pool in pools for before, after in pool.bodies)
     arrivals = sum(
         len(plan.load.due_ns or ()) for worker in plans for plan in worker if not isinstance(plan.load, ClosedLoad)
     )

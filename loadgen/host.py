@@ -123,6 +123,15 @@ def descriptor_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
+# Beside a descriptor a connection: epoll, pipes, files, the interpreter's own.
+SPARE_DESCRIPTORS: Final = 64
+
+
+def most_connections() -> int:
+    """How many connections a process here can hold."""
+    return max(descriptor_limit() - SPARE_DESCRIPTORS, 1)
+
+
 def raise_descriptor_limit() -> None:
     """Lift the soft limit on descriptors to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

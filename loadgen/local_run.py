@@ -25,14 +25,14 @@ import orjson
 from loadgen import __version__, host, planner, recipes
 from loadgen.clock import NS_PER_MS
 from loadgen.coordinator import Judge, Outcome, Watcher, harmless_environment
-from loadgen.crew import SPARE_DESCRIPTORS, Crew, Order, most_connections, part_folder
+from loadgen.crew import Crew, Order, part_folder
 from loadgen.dialects import find
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
-from loadgen.plan import Share, Target
+from loadgen.plan import Share
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.scrape.plan import ScrapePlan, Source
-from loadgen.spec import Spec, StageSpec
+from loadgen.spec import Spec, StageSpec, targets
 from loadgen.workload.script import Calibration
 
 RUN_SCHEMA: Final = 1
@@ -93,10 +93,10 @@ def choose_transport(spec: Spec) -> str:
 
 def check_descriptors(in_flight: int | None, workers: int) -> None:
     """UsageError when a worker could not hold its share of the connections. In an open loop without a limit it waits."""
-    if in_flight is not None and planner.share(in_flight, 0, workers) > most_connections():
+    if in_flight is not None and planner.share(in_flight, 0, workers) > host.most_connections():
         raise UsageError(
             f"--concurrency, --max-in-flight: {in_flight} on {workers} worker(s) needs "
-            f"{planner.share(in_flight, 0, workers) + SPARE_DESCRIPTORS} descriptors a process, the limit is "
+            f"{planner.share(in_flight, 0, workers) + host.SPARE_DESCRIPTORS} descriptors a process, the limit is "
             f"{host.descriptor_limit()}; raise it (ulimit -Hn) or give more --workers"
         )
 
@@ -209,7 +209,7 @@ class Here:
     @property
     def most_connections(self) -> int:
         """How many connections any worker can hold."""
-        return most_connections()
+        return host.most_connections()
 
     @property
     def cores(self) -> tuple[int, ...]:
@@ -282,26 +282,26 @@ class Run:
         spec: Spec,
         run_dir: Path,
         *,
-        credentials: Credentials,
+        credentials: Sequence[Credentials],
         resumed: dict[str, Any] | None = None,
         place: Place | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.place = place or Here()
         self.credentials = credentials
+        """Of each target."""
         spec = planner.resolved(spec)
         self.schedules = planner.schedules(spec)
         self.place.settle(spec, self.schedules)
         self.spec = replace(spec, transport=choose_transport(spec))
-        self.where: Target = planner.target(spec)
-        planner.head(self.spec, self.where, credentials)
+        planner.ways(self.spec, credentials)
         self.calibration = Calibration()
         self.skipped_lines = 0
         """Lines of the data set or trace that could not be used, with --skip-bad-lines."""
         if recipes.has_script(self.spec):
-            recipes.try_script(self.spec, self.spec.model or "model", planner.wording(self.spec))
+            recipes.try_script(self.spec, planner.wordings(self.spec))
         elif self.spec.tokenizer is not None:
-            planner.pool(self.spec, "model", b"")
+            planner.pool(self.spec, "model")
         if resumed is None:
             check_directory(run_dir)
         self._facts: dict[str, Any] = resumed or {"run_id": secrets.token_hex(8), "parts": []}
@@ -330,17 +330,17 @@ class Run:
     def scrape_plan(self, urls: Sequence[str], every_ns: int) -> ScrapePlan:
         """How to sample these pages beside the run, which must have been started: off the workers' cores where possible.
 
-        The key and secret headers go to pages of the endpoint itself alone.
+        The key and secret headers of a target go to pages of its own endpoints alone.
         """
-        name, value = find(self.spec.api).auth
-        key, headers = self.credentials.key, self.credentials.headers
-        fields = (*([(name, value.format(key=key))] if key else []), *headers)
+        fields: dict[tuple[str, str | None, int | None], tuple[tuple[str, str], ...]] = {}
+        for number, one in enumerate(targets.each(self.spec)):
+            name, value = find(one.api).auth
+            key, headers = self.credentials[number].key, self.credentials[number].headers
+            for url in targets.urls(self.spec, number):
+                fields.setdefault(_origin(url), (*([(name, value.format(key=key))] if key else []), *headers))
         free = [cpu for cpu in host.usable_cores() if cpu not in self.place.cores]
         return ScrapePlan(
-            sources=tuple(
-                Source(url, url.partition("?")[0], fields if _origin(url) == _origin(self.spec.url) else ())
-                for url in urls
-            ),
+            sources=tuple(Source(url, url.partition("?")[0], fields.get(_origin(url), ())) for url in urls),
             every_ns=every_ns,
             path=str(part_folder(self.run_dir / "capture", self._part) / "scrape.arrow"),
             run_id=self.run_id,
@@ -360,18 +360,14 @@ class Run:
         """Those of one prompt, as URLs."""
         return planner.images(self.spec)
 
-    def change(self, **settings: Any) -> None:
-        """Settle what the endpoint alone could tell: its model, whether it counts tokens."""
-        self.spec = replace(self.spec, **settings)
-        self.where = planner.target(self.spec)
+    def change(self, target: int, **settings: Any) -> None:
+        """Settle what the endpoint of a target alone could tell: its model, whether it counts tokens."""
+        self.spec = targets.with_target(self.spec, target, replace(targets.each(self.spec)[target], **settings))
 
     @contextmanager
-    def started(self, model: str, say: Callable[[str], object] = str, **facts: Any) -> Iterator[None]:
-        """The workers, spawned; leaving ends them. The directory is there (create_directory); `facts` go into run.json.
-
-        `say` takes what the user should know meanwhile.
-        """
-        self.change(model=model)
+    def started(self, say: Callable[[str], object] = str, **facts: Any) -> Iterator[None]:
+        """The workers, spawned; leaving ends them. The directory is there (create_directory), and every target has its
+        model; `facts` go into run.json, and `say` takes what the user should know meanwhile."""
         self.place.say = say
         self._part = len(self._facts["parts"]) + 1
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
@@ -382,6 +378,8 @@ class Run:
             "started_at": self._facts.get("started_at", started_at),
             **facts,
             "spec": self.spec.to_json(),
+            "targets": planner.target_entries(self.spec),
+            "endpoints": planner.endpoint_urls(self.spec),
             "calibration": asdict(self.calibration) if self.spec.calibrate_prompts else None,
             "transport": self.spec.transport,
             "stages": self.stages,
@@ -393,8 +391,6 @@ class Run:
         part_folder(self.run_dir / "capture", self._part).mkdir(parents=True, exist_ok=True)
         order = Order(
             spec=self.spec,
-            where=self.where,
-            model=model,
             credentials=self.credentials,
             calibration=self.calibration,
             run_id=self.run_id,

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from loadgen.crew import SPARE_DESCRIPTORS
 from loadgen.errors import UsageError
 from loadgen.forecast import CONNECTION_BYTES, EVENT_BYTES, ROW_BYTES, WORKER_BYTES, Forecast
+from loadgen.host import SPARE_DESCRIPTORS
 
 TOKENS_PER_S_A_CORE: Final = 49_000
 """benchmarks/results/accuracy.jsonl, 1000-lock-step: carried by one core, none of them merged."""

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadgen.dealing import Deal
 from loadgen.distribution import Distribution
 from loadgen.wording import Wording
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where the requests go."""
+class Endpoint:
+    """Where requests go."""
 
     host: str
     port: int
@@ -116,9 +117,8 @@ class UsersPlan:
 
 @dataclass(frozen=True, slots=True)
 class Traceparent:
-    """The header of that name, which goes into a request behind its first line, `at` bytes from its beginning."""
+    """The header of that name, which goes into a request behind its first line."""
 
-    at: int
     run_id: bytes
     """16 hex digits."""
 
@@ -135,20 +135,20 @@ class Talk:
     """What a user says, behind the nonce: request k says prompts[k % len(prompts)]."""
     answers: tuple[str, ...] = field(repr=False)
     """What the history quotes as the answer to request k: answers[k % len(answers)]; () where it quotes the real one."""
+    images: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+    """What a session whose first request is k shows in it: images[k % len(images)]; () where nobody shows any."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPool:
     """Requests as bytes, less the few words that make each one unique.
 
-    Request k is `head + before + nonce(k) + after`, (before, after) = bodies[k % len(bodies)]. The nonce is `nonce_words`
-    words of equal length out of `vocabulary`, so that every body of the pool entry has one and the same length, no two
-    requests of a run begin alike (but for a system prompt, which they are meant to share), and a prefix cache has nothing
-    else to find.
+    The body of request k is `before + nonce(k) + after`, (before, after) = bodies[k % len(bodies)]. The nonce is
+    `nonce_words` words of equal length out of `vocabulary`, so that every body of the pool entry has one and the same
+    length, no two requests of a run begin alike (but for a system prompt, which they are meant to share), and a prefix
+    cache has nothing else to find.
     """
 
-    head: bytes = field(repr=False)
-    """Request line and headers, but for Content-Length and the blank line. Holds the key: never printed."""
     bodies: tuple[tuple[bytes, bytes], ...] = field(repr=False)
     vocabulary: tuple[bytes, ...] = field(repr=False)
     nonce_words: int
@@ -158,6 +158,32 @@ class PromptPool:
     wanted_input_tokens: int | None = None
     """What the server should count for a first turn."""
     wanted_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a share of the requests goes to: a model, an adapter, an endpoint."""
+
+    name: str
+    wording: Wording
+    pool: PromptPool = field(repr=False)
+    routes: tuple[int, ...]
+    """Its places in WorkerPlan.routes, one for each of its URLs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A target at one of its URLs."""
+
+    target: int
+    endpoint: int
+    """The URL's number in run.json."""
+    origin: int
+    """Its place in WorkerPlan.origins: whose connections it uses."""
+    head: bytes = field(repr=False)
+    """Request line and headers, but for Content-Length and the blank line. Holds the key: never printed."""
+    called: str = ""
+    """As failures are told; "" where there is but one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +223,15 @@ class WorkerPlan:
     transport: str
     spin: bool
     """Look for what is due and for what has come without ever sleeping."""
-    wording: Wording
-    target: Target
+    origins: tuple[Endpoint, ...]
+    """What is connected to; of the paths nothing is said here."""
+    targets: tuple[Target, ...]
+    routes: tuple[Route, ...] = field(repr=False)
+    deal: Deal
+    balance: str
+    """How the routes of a target take turns: round-robin or least-in-flight."""
     limits: Limits
     users: UsersPlan
-    pool: PromptPool = field(repr=False)
     script: ScriptPlan | None
     """None: requests are those of the pool."""
     tokenizer: str | None

@@ -1,4 +1,4 @@
-"""Spec + workload -> plans: the target, the bytes of the requests, and each worker's slice of every stage."""
+"""Spec + workload -> plans: the targets, the bytes of the requests, and each worker's slice of every stage."""
 
 import random
 from array import array
@@ -11,6 +11,7 @@ import orjson
 
 from loadgen import __version__, recipes
 from loadgen.clock import NS_PER_MS, NS_PER_S
+from loadgen.dealing import Deal, deal
 from loadgen.dialects import AUTO, find, recognised, spoken
 from loadgen.dialects.answer import Ask
 from loadgen.dialects.credentials import NOBODY, Credentials, header_fields
@@ -20,9 +21,11 @@ from loadgen.errors import UsageError
 from loadgen.nonces import Nonces
 from loadgen.plan import (
     ClosedLoad,
+    Endpoint,
     Limits,
     OpenLoad,
     PromptPool,
+    Route,
     ScriptPlan,
     Share,
     StagePlan,
@@ -32,9 +35,10 @@ from loadgen.plan import (
     UsersPlan,
     WorkerPlan,
 )
+from loadgen.preparation import Speaking
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.schema import SCHEMA_VERSION
-from loadgen.spec import Spec, StageSpec
+from loadgen.spec import Spec, StageSpec, targets
 from loadgen.tokens import load
 from loadgen.wording import Wording
 from loadgen.workload import traces
@@ -80,11 +84,51 @@ def wording(spec: Spec) -> Wording:
     )
 
 
+def wordings(spec: Spec) -> list[Wording]:
+    """That of each target."""
+    return [wording(one) for one in targets.each(spec)]
+
+
+def speaking(spec: Spec) -> list[Speaking]:
+    """How the preparer says to each target what is asked."""
+    return [Speaking(one.model or "", one.ignore_eos, wording(one)) for one in targets.each(spec)]
+
+
+def dealt(spec: Spec) -> Deal:
+    """How units are dealt to the targets."""
+    return deal(spec.seed, targets.weights(spec))
+
+
 def resolved(spec: Spec) -> Spec:
-    """The spec with the API, and where the URL names it the model, that the URL tells.
+    """The spec with the API, and where the URL names it the model, that the URL of each target tells.
 
     UsageError if there is no such API, or if it does not go with the URL, or not with what is asked of it.
     """
+    for number, one in enumerate(targets.each(spec)):
+        try:
+            found = [_resolved(replace(one, url=url)) for url in targets.urls(spec, number)]
+        except UsageError as error:
+            raise UsageError(f"{error}{_of_target(spec, number)}") from None
+        first, *others = found
+        for other in others:
+            if (other.api, other.model) != (first.api, first.model):
+                raise UsageError(
+                    f"--url: {first.url} is of {_told(first)}, {other.url} of {_told(other)}, and requests are balanced "
+                    f"over what is the same everywhere{_of_target(spec, number)}; give two --target instead"
+                )
+        spec = targets.with_target(spec, number, first)
+    return spec
+
+
+def _told(spec: Spec) -> str:
+    return f"the {spec.api} API" + (f" with the model {spec.model}" if spec.model else "")
+
+
+def _of_target(spec: Spec, number: int) -> str:
+    return f" (target {targets.names(spec)[number]})" if len(spec.targets) > 1 else ""
+
+
+def _resolved(spec: Spec) -> Spec:
     parts = urlsplit(spec.url)
     address = f"{parts.hostname}{parts.path.rstrip('/')}"
     if spec.api == AUTO:
@@ -111,8 +155,11 @@ def resolved(spec: Spec) -> Spec:
     return spec
 
 
-def target(spec: Spec) -> Target:
-    """Where the requests of a resolved spec go. `--url` may be a base (http://h:8000, https://h/v1) or the whole path."""
+def endpoint(spec: Spec) -> Endpoint:
+    """Where the requests of a resolved spec of one target go.
+
+    `--url` may be a base (http://h:8000, https://h/v1) or the whole path.
+    """
     parts = urlsplit(spec.url)
     tls = parts.scheme == "https"
     assert parts.hostname is not None
@@ -124,7 +171,7 @@ def target(spec: Spec) -> Target:
     query = parts.query
     if dialect.query and dialect.query.partition("=")[0] not in parse_qs(query, keep_blank_values=True):
         query = f"{query}&{dialect.query}" if query else dialect.query
-    return Target(
+    return Endpoint(
         host=parts.hostname,
         port=parts.port or (443 if tls else 80),
         tls=tls,
@@ -145,7 +192,7 @@ def limits(spec: Spec) -> Limits:
     )
 
 
-def head(spec: Spec, where: Target, credentials: Credentials = NOBODY) -> bytes:
+def head(spec: Spec, where: Endpoint, credentials: Credentials = NOBODY) -> bytes:
     """Request line and headers, less Content-Length and the blank line. UsageError if they cannot be sent."""
     default_port = 443 if where.tls else 80
     host = f"[{where.host}]" if ":" in where.host else where.host
@@ -176,12 +223,12 @@ def images(spec: Spec, randomness: random.Random | None = None) -> tuple[str, ..
 def pool(
     spec: Spec,
     model: str,
-    head_bytes: bytes,
     calibration: Calibration = Calibration(),  # noqa: B008 - a value
+    most_bytes: int = MAX_POOL_BYTES,
 ) -> PromptPool:
     """The requests, seeded: the same spec and seed give the same bytes. Without bodies where there is a script."""
     if recipes.has_script(spec):
-        return PromptPool(head_bytes, (), (b"",), 0, spec.seed)
+        return PromptPool((), (b"",), 0, spec.seed)
     assert isinstance(spec.input_tokens, Distribution)
     assert isinstance(spec.output_tokens, Distribution)
     input_tokens, output_tokens = int(spec.input_tokens.a), int(spec.output_tokens.a)
@@ -196,10 +243,12 @@ def pool(
     system = lexicon.text(spec.prefix_tokens, randomness)
     bodies: list[tuple[bytes, bytes]] = []
     texts: list[str] = []
+    shown: list[tuple[str, ...]] = []
     n_bytes = 0
-    while len(bodies) < MAX_BODIES and n_bytes < MAX_POOL_BYTES:
+    while len(bodies) < MAX_BODIES and n_bytes < most_bytes:
         text = lexicon.text(content, randomness, opening)
-        ask = Ask(model, _MARK + text, output_tokens, spec.ignore_eos, system, images=images(spec, randomness))
+        shown.append(images(spec, randomness))
+        ask = Ask(model, _MARK + text, output_tokens, spec.ignore_eos, system, images=shown[-1])
         before, after = orjson.dumps(dialect.body(ask)).split(_MARK.encode(), 1)
         bodies.append((before, after))
         texts.append(text)
@@ -208,9 +257,10 @@ def pool(
     if spec.turns is not None:
         recorded = range(0 if spec.history == "real" else MAX_ANSWERS)
         answers = tuple(lexicon.text(output_tokens, randomness) for _ in recorded)
-        talk = Talk(model, system, output_tokens, spec.ignore_eos, tuple(texts), answers)
+        talk = Talk(
+            model, system, output_tokens, spec.ignore_eos, tuple(texts), answers, tuple(shown) if spec.image else ()
+        )
     return PromptPool(
-        head=head_bytes,
         bodies=tuple(bodies),
         vocabulary=vocabulary,
         nonce_words=nonce_words,
@@ -271,7 +321,9 @@ def stages(spec: Spec, planned: Sequence[Schedule]) -> list[dict[str, Any]]:
 def stage_entry(spec: Spec, number: int, stage: StageSpec, made: Schedule) -> dict[str, Any]:
     """One planned stage, as it stands in run.json."""
     # Where there are no tokens to count, what a request brings is counted.
-    more = {"inputs_per_request": spec.inputs} if spec.api != AUTO and find(spec.api).framing == "json" else {}
+    apis = {one.api for one in targets.each(spec)}
+    only_embeds = AUTO not in apis and all(find(api).framing == "json" for api in apis)
+    more = {"inputs_per_request": spec.inputs} if only_embeds else {}
     return {
         "stage": number,
         "name": stage_name(stage),
@@ -412,10 +464,10 @@ def users(spec: Spec, traceparent: Traceparent | None = None) -> UsersPlan:
     )
 
 
-def secrets(credentials: Credentials, proxy: str | None) -> tuple[str, ...]:
+def secrets(credentials: Sequence[Credentials], proxy: str | None) -> tuple[str, ...]:
     """What must not be written anywhere: the keys, what follows a scheme in a header's value, and the proxy's password as
     it is written and as it is meant."""
-    values = credentials.secrets
+    values = [value for one in credentials for value in one.secrets]
     password = urlsplit(proxy).password if proxy else None
     words = [
         *values,
@@ -426,13 +478,56 @@ def secrets(credentials: Credentials, proxy: str | None) -> tuple[str, ...]:
     return tuple(sorted({word for word in words if word}, key=len, reverse=True))
 
 
+def target_entries(spec: Spec) -> list[dict[str, Any]]:
+    """The targets, as they stand in run.json; `endpoints` are places in `endpoint_urls`."""
+    urls = endpoint_urls(spec)
+    told = zip(targets.each(spec), targets.names(spec), targets.weights(spec), strict=True)
+    return [
+        {
+            "target": number,
+            "name": name,
+            "weight": weight,
+            "model": one.model,
+            "api": one.api,
+            "endpoints": [urls.index(url) for url in targets.urls(spec, number)],
+        }
+        for number, (one, name, weight) in enumerate(told)
+    ]
+
+
+def endpoint_urls(spec: Spec) -> list[str]:
+    """All URLs of a run, each once."""
+    return list(dict.fromkeys(url for number in range(len(spec.targets) or 1) for url in targets.urls(spec, number)))
+
+
+def endpoints(spec: Spec) -> list[tuple[Endpoint, ...]]:
+    """Where the requests of each target go, as of `endpoint`."""
+    return [
+        tuple(endpoint(replace(one, url=url)) for url in targets.urls(spec, number))
+        for number, one in enumerate(targets.each(spec))
+    ]
+
+
+def ways(spec: Spec, credentials: Sequence[Credentials]) -> tuple[tuple[Endpoint, ...], tuple[Route, ...]]:
+    """(what is connected to, how each target is asked at each of its URLs). UsageError where a header cannot be sent."""
+    urls, origins = endpoint_urls(spec), list[Endpoint]()
+    routes = []
+    for number, (one, its_endpoints) in enumerate(zip(targets.each(spec), endpoints(spec), strict=True)):
+        for url, where in zip(targets.urls(spec, number), its_endpoints, strict=True):
+            origin = replace(where, path="")
+            if origin not in origins:
+                origins.append(origin)
+            called = f"{targets.names(spec)[number]} at {url}" if spec.targets else ""
+            head_bytes = head(one, where, credentials[number])
+            routes.append(Route(number, urls.index(url), origins.index(origin), head_bytes, called))
+    return tuple(origins), tuple(routes)
+
+
 def worker_plans(
     spec: Spec,
     planned: Sequence[Schedule],
     *,
-    where: Target,
-    model: str,
-    credentials: Credentials,
+    credentials: Sequence[Credentials],
     transport: str,
     cores: list[int | None],
     run_id: str,
@@ -445,14 +540,22 @@ def worker_plans(
 ) -> list[WorkerPlan]:
     """A plan a worker of this machine, without the stages; `cores`, `capture_paths` and `scripts` hold one entry for each.
 
-    `share` says which workers of the run they are; None: all of them.
+    `credentials` are those of each target. All targets know their models. `share` says which workers of the run they are;
+    None: all of them.
     """
     share = share or Share(0, len(cores), len(cores))
     workers = share.workers
-    worded = wording(spec)
-    head_bytes = head(spec, where, credentials)
-    requests = pool(spec, model, head_bytes, calibration)
-    traceparent = Traceparent(head_bytes.index(b"\r\n") + 2, run_id.encode()) if spec.traceparent else None
+    origins, routes = ways(spec, credentials)
+    asked = tuple(
+        Target(
+            name=name,
+            wording=wording(one),
+            pool=pool(one, one.model or "", calibration, MAX_POOL_BYTES // len(spec.targets or "1")),
+            routes=tuple(place for place, route in enumerate(routes) if route.target == number),
+        )
+        for number, (one, name) in enumerate(zip(targets.each(spec), targets.names(spec), strict=True))
+    )
+    traceparent = Traceparent(run_id.encode()) if spec.traceparent else None
     metadata = {
         "schema": SCHEMA_VERSION,
         "loadgen": __version__,
@@ -474,11 +577,13 @@ def worker_plans(
             core=core,
             transport=transport,
             spin=spec.spin,
-            wording=worded,
-            target=where,
+            origins=origins,
+            targets=asked,
+            routes=routes,
+            deal=dealt(spec),
+            balance=spec.balance,
             limits=limits(spec),
             users=users(spec, traceparent),
-            pool=requests,
             script=None if scripts is None else scripts[seat],
             tokenizer=spec.tokenizer,
             capture_path=path,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
+from loadgen.dealing import Deal
 from loadgen.errors import RunError
 from loadgen.plan import ScriptPlan, Share
 from loadgen.ring import SKIPPED, Ring
@@ -30,11 +31,21 @@ BYTES_A_TOKEN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Speaking:
+    """How what a recipe asks is said to one target."""
+
+    model: str
+    ignore_eos: bool
+    wording: Wording
+
+
+@dataclass(frozen=True, slots=True)
 class PreparerPlan:
     """All that the preparer knows: no key, and no address."""
 
     recipe: Recipe
-    wording: Wording
+    targets: tuple[Speaking, ...]
+    deal: Deal
     rings: tuple[tuple[int, int], ...]
     """(descriptor, bytes) of each worker's on this machine."""
     first: int
@@ -57,7 +68,8 @@ class Preparation:
     def __init__(
         self,
         recipe: Recipe,
-        wording: Wording,
+        targets: Sequence[Speaking],
+        deal: Deal,
         share: Share,
         *,
         cpus: Sequence[int] | None,
@@ -68,7 +80,8 @@ class Preparation:
         self._rings = [Ring(ring_bytes(share.count, longest_tokens)) for _ in range(share.count)]
         self._plan = PreparerPlan(
             recipe,
-            wording,
+            tuple(targets),
+            deal,
             tuple((ring.fd, ring.capacity) for ring in self._rings),
             share.first,
             share.workers,

@@ -18,19 +18,19 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Final
 
 import orjson
 
+from loadgen.dealing import Deal
 from loadgen.dialects import spoken
 from loadgen.dialects.answer import Ask
-from loadgen.dialects.dialect import Dialect
 from loadgen.errors import LoadgenError, UsageError
-from loadgen.preparation import PreparerPlan
+from loadgen.preparation import PreparerPlan, Speaking
 from loadgen.ring import ALL_SLOTS, WANTED, Ring
-from loadgen.workload.script import Recipe, Script, Unit
+from loadgen.workload.script import STAGE_SHIFT, Recipe, Script, Unit
 
 PAUSE_S: Final = 0.001
 """Between two looks at rings that are full, or at workers that have not asked yet."""
@@ -54,14 +54,16 @@ class Preparer:
     def __init__(
         self,
         recipe: Recipe,
-        dialect: Dialect,
+        targets: Sequence[Speaking],
+        deal: Deal,
         rings: list[Ring],
         look: Callable[[], None],
         first: int = 0,
         workers: int | None = None,
     ) -> None:
         self._recipe = recipe
-        self._dialect = dialect
+        self._targets = [(target, spoken(target.wording).body) for target in targets]
+        self._deal = deal
         self._rings = rings
         self._first = first
         self._workers = len(rings) if workers is None else workers
@@ -86,7 +88,7 @@ class Preparer:
             seat = self._worker_of(unit, all_slots) - self._first
             if 0 <= seat < len(self._rings):  # else it is another machine's
                 try:
-                    record = self.record(unit)
+                    record = self.record(unit, self._target_of(stage, unit))
                 except UsageError as error:  # what this API cannot say
                     where = f"{self._recipe.file.path}: line {unit.line}: " if self._recipe.file is not None else ""
                     raise UsageError(f"{where}{error}") from None
@@ -112,19 +114,27 @@ class Preparer:
             return unit.session % self._workers
         return (unit.number % all_slots if all_slots else unit.number) % self._workers
 
-    def record(self, unit: Unit) -> bytes:
+    def _target_of(self, stage: int, unit: Unit) -> int:
+        if unit.target is not None:  # a replay
+            return unit.target
+        return self._deal.target(unit.session if unit.session is not None else (stage << STAGE_SHIFT) + unit.number)
+
+    def record(self, unit: Unit, target: int = 0) -> bytes:
         """A unit as loadgen.worker.script reads it."""
+        speaking, body_of = self._targets[target]
         quotes_real = self._recipe.real_history
         history: list[tuple[str, str]] = []
         requests = []
         for turn, asked in enumerate(unit.asked):
-            body = b""
+            body, said = b"", asked.ask
+            if len(self._targets) > 1:
+                said = replace(said, model=speaking.model, ignore_eos=speaking.ignore_eos)
             if not turn or not quotes_real:
-                body = orjson.dumps(self._dialect.body(_behind(asked.ask, history)))
-                history.append((asked.ask.prompt, asked.quoted))
-            ask = orjson.dumps(_plain(asked.ask)) if quotes_real and len(unit.asked) > 1 else b""
+                body = orjson.dumps(body_of(_behind(said, history)))
+                history.append((said.prompt, asked.quoted))
+            ask = orjson.dumps(_plain(said)) if quotes_real and len(unit.asked) > 1 else b""
             requests.append((asked.wanted_input_tokens, asked.wanted_output_tokens, body, ask))
-        return marshal.dumps((unit.number, unit.due_ns, unit.session, unit.turn, tuple(requests)))
+        return marshal.dumps((unit.number, unit.due_ns, unit.session, unit.turn, target, tuple(requests)))
 
     def _give(self, stage: int, seat: int, record: bytes, unit: Unit) -> bool:
         """False when all workers have gone on to another stage."""
@@ -188,7 +198,7 @@ def main() -> None:
             raise Over
 
     try:
-        Preparer(plan.recipe, spoken(plan.wording), rings, look, plan.first, plan.workers).work()
+        Preparer(plan.recipe, plan.targets, plan.deal, rings, look, plan.first, plan.workers).work()
     except Over:
         return
     except LoadgenError as error:

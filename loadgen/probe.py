@@ -18,7 +18,7 @@ from loadgen import __version__
 from loadgen.dialects.answer import CONTENT, Answer, Ask, words_of_error
 from loadgen.dialects.dialect import MALFORMED, NOT_EVENTS, WANTED, Description, Dialect
 from loadgen.errors import EndpointError
-from loadgen.plan import Target
+from loadgen.plan import Endpoint
 from loadgen.wire import SPLITTERS
 
 Fields: TypeAlias = Sequence[tuple[str, str]]
@@ -59,14 +59,14 @@ class Checked(NamedTuple):
 
 
 def find_model(
-    where: Target, dialect: Dialect, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
+    where: Endpoint, dialect: Dialect, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
 ) -> str:
     """The first model that the endpoint lists. EndpointError if it lists none and requests have to name one."""
     return asyncio.run(_find_model(where, dialect, fields, connect_timeout_s))
 
 
 def find_api(
-    where: Target, dialect: Dialect, model: str, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
+    where: Endpoint, dialect: Dialect, model: str, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
 ) -> str:
     """What the endpoint says it speaks, where its URL leaves that open; the dialect's own name where it does not say."""
     if dialect.description is None:
@@ -75,7 +75,7 @@ def find_api(
 
 
 def check(
-    where: Target,
+    where: Endpoint,
     dialect: Dialect,
     model: str,
     fields: Fields = (),
@@ -103,13 +103,13 @@ def check(
 
 
 def ask_once(
-    where: Target, dialect: Dialect, ask: Ask, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
+    where: Endpoint, dialect: Dialect, ask: Ask, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
 ) -> Answer:
     """What the endpoint says of one request, once it has been answered in full. EndpointError if it is not."""
     return asyncio.run(_ask_once(where, dialect, ask, fields, connect_timeout_s))
 
 
-def base_url(where: Target) -> str:
+def base_url(where: Endpoint) -> str:
     """scheme://host:port of the target."""
     host = f"[{where.host}]" if ":" in where.host else where.host
     return f"{'https' if where.tls else 'http'}://{host}:{where.port}"
@@ -121,7 +121,7 @@ def _signed(fields: Fields) -> dict[str, str]:
     return dict(fields) if named else {"User-Agent": f"loadgen/{__version__}", **dict(fields)}
 
 
-def _session(where: Target, fields: Fields, timeout_s: float, connect_timeout_s: float) -> aiohttp.ClientSession:
+def _session(where: Endpoint, fields: Fields, timeout_s: float, connect_timeout_s: float) -> aiohttp.ClientSession:
     context: ssl.SSLContext | bool = True
     if where.insecure:
         context = False
@@ -135,7 +135,7 @@ def _session(where: Target, fields: Fields, timeout_s: float, connect_timeout_s:
     )
 
 
-async def _find_model(where: Target, dialect: Dialect, fields: Fields, connect_timeout_s: float) -> str:
+async def _find_model(where: Endpoint, dialect: Dialect, fields: Fields, connect_timeout_s: float) -> str:
     listing = dialect.listing
     if listing is None:
         if dialect.needs_model:
@@ -155,7 +155,7 @@ async def _find_model(where: Target, dialect: Dialect, fields: Fields, connect_t
 
 
 async def _find_api(
-    where: Target, dialect: Dialect, description: Description, model: str, fields: Fields, connect_timeout_s: float
+    where: Endpoint, dialect: Dialect, description: Description, model: str, fields: Fields, connect_timeout_s: float
 ) -> str:
     url = base_url(where) + dialect.path_to(description.path, model)
     async with _session(where, fields, MODELS_TIMEOUT_S, connect_timeout_s) as session:
@@ -167,7 +167,7 @@ async def _find_api(
     return api or dialect.name
 
 
-async def _ask_once(where: Target, dialect: Dialect, ask: Ask, fields: Fields, connect_timeout_s: float) -> Answer:
+async def _ask_once(where: Endpoint, dialect: Dialect, ask: Ask, fields: Fields, connect_timeout_s: float) -> Answer:
     url = base_url(where) + where.path
     async with _session(where, fields, PROBE_TIMEOUT_S, connect_timeout_s) as session:
         status, content_type, data = await _ask(session, where, "POST", url, dialect.body(ask))
@@ -201,7 +201,7 @@ async def _ask_once(where: Target, dialect: Dialect, ask: Ask, fields: Fields, c
 
 
 async def _ask(
-    session: aiohttp.ClientSession, where: Target, method: str, url: str, body: dict[str, Any] | None
+    session: aiohttp.ClientSession, where: Endpoint, method: str, url: str, body: dict[str, Any] | None
 ) -> tuple[int, str, bytes]:
     """(status, content type, body), at most MAX_BODY_BYTES of it. EndpointError if there is no answer."""
     try:

@@ -1,7 +1,7 @@
 """Spec -> recipe: which file is read and how, and what the preparer makes units of."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -9,12 +9,12 @@ from typing import Final
 import orjson
 
 from loadgen.clock import NS_PER_S
-from loadgen.dialects import spoken
+from loadgen.dialects import AUTO, find, spoken
 from loadgen.distribution import Distribution, FromFile, Prefixes
 from loadgen.errors import UsageError
 from loadgen.forecast import Means
 from loadgen.preparation import ring_bytes
-from loadgen.spec import Spec, most_turns, workload_file
+from loadgen.spec import Spec, most_turns, targets, workload_file
 from loadgen.tokens import load
 from loadgen.wording import Wording
 from loadgen.workload import formats, lengths, traces
@@ -115,6 +115,7 @@ def recipe(spec: Spec, model: str, calibration: Calibration = Calibration()) -> 
         skip_bad_lines=spec.skip_bad_lines,
         calibration=calibration,
         images=spec.image,
+        targets={name: number for number, name in enumerate(targets.names(spec))} if spec.targets else {},
     )
 
 
@@ -130,14 +131,17 @@ def turns_of(spec: Spec, how: formats.Reading | None) -> int:
     return most_turns(spec)
 
 
-def try_script(spec: Spec, model: str, worded: Wording) -> None:
-    """Make the first units, worded as the preparer will. UsageError, with file and line, where that does not work."""
-    made = Script(recipe(spec, model))
-    body = spoken(worded).body
+def try_script(spec: Spec, worded: Sequence[Wording]) -> None:
+    """Make the first units, worded as the preparer will for each target. UsageError, with file and line, where that does
+    not work."""
+    made = Script(recipe(spec, spec.model or "model"))
+    bodies = [spoken(one).body for one in worded]
+    ignores_eos = [one.ignore_eos for one in targets.each(spec)]
     for _, unit in zip(range(TRIED_UNITS), made.units(0), strict=False):
         for asked in unit.asked:
             try:
-                orjson.dumps(body(asked.ask))
+                for body, ignore_eos in zip(bodies, ignores_eos, strict=True):
+                    orjson.dumps(body(replace(asked.ask, ignore_eos=ignore_eos)))
             except UsageError as error:
                 raise UsageError(f"{workload_file(spec)}: line {unit.line}: {error}") from None
 
@@ -190,6 +194,18 @@ def longest_tokens(spec: Spec) -> int:
 
 def means(spec: Spec, workers: int) -> Means:
     """What a request is on average; a data set or trace is read through for it, a packed or long one in part."""
+    found = _means(spec, workers)
+    return replace(found, output_tokens=found.output_tokens * speaking_share(spec))
+
+
+def speaking_share(spec: Spec) -> float:
+    """The share of the requests that are answered in tokens: those for embeddings are not. The APIs are known, or auto."""
+    pairs = list(zip(targets.each(spec), targets.weights(spec), strict=True))
+    speak = sum(weight for one, weight in pairs if one.api == AUTO or find(one.api).framing != "json")
+    return speak / sum(weight for _, weight in pairs)
+
+
+def _means(spec: Spec, workers: int) -> Means:
     columns = spec.columns or {}
     prefix_tokens = spec.prefix_tokens + (spec.prefixes.tokens if spec.prefixes is not None else 0)
     rings = workers * ring_bytes(workers, longest_tokens(spec)) if has_script(spec) else 0

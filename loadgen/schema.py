@@ -103,6 +103,8 @@ CAPTURE_SCHEMA: Final = pa.schema(
         pa.field("wanted_input_tokens", pa.int32()),  # what the prompt was made to be; null where it is as it came
         pa.field("wanted_output_tokens", pa.int32()),  # the limit that was asked for
         pa.field("counted_tokens", pa.int32()),  # output, by a local tokenizer, where the server did not count
+        pa.field("target", pa.uint16(), nullable=False),  # a place in the `targets` of run.json
+        pa.field("endpoint", pa.uint16()),  # likewise in its `endpoints`, the URLs; null where it was sent nowhere
     ]
 )
 

@@ -151,7 +151,7 @@ def typed(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S * 3,
         check=False,
     )
 

@@ -1,4 +1,5 @@
-"""requests.csv, a line a request with the columns of requests.parquet, and stages.csv, a line a stage.
+"""requests.csv, a line a request with the columns of requests.parquet, stages.csv, a line a stage, and where there are
+several targets, targets.csv, a line a target of each stage, and one for each of its endpoints where it has several.
 
 A field that begins with a sign by which a spreadsheet knows a formula has a ' before it: classes of errors and ids are the
 server's words.
@@ -34,22 +35,40 @@ BLOCKS: Final = (
 
 
 def write(run_dir: Path, out_dir: Path, sample: int) -> list[Path]:
-    """Both files."""
+    """The files."""
     run = opened(run_dir)
     paths = [out_dir / "requests.csv", out_dir / "stages.csv"]
     with whole(paths[0]) as part, closing(pa.csv.CSVWriter(str(part), REQUESTS)) as out:
         for batch in request_batches(run):
             out.write_batch(_harmless(batch))
-    lines = [stage_line(stage) for stage in summarize(run_dir)["stages"]]
-    with whole(paths[1]) as part, part.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(lines[0]) if lines else ["stage"], lineterminator="\n")
-        table.writeheader()
-        table.writerows(lines)
+    stages = summarize(run_dir)["stages"]
+    _write_lines(paths[1], [stage_line(stage) for stage in stages])
+    if of_targets := [line for stage in stages for line in target_lines(stage)]:
+        paths.append(out_dir / "targets.csv")
+        _write_lines(paths[2], of_targets)
     return paths
 
 
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(lines[0]) if lines else ["stage"], lineterminator="\n")
+        table.writeheader()
+        table.writerows(lines)
+
+
+def target_lines(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    """A stage's targets, flat; `endpoint` is empty in the line of a whole target."""
+    lines = []
+    for target in stage.get("by_target") or ():
+        for part in (target, *(target["by_endpoint"] or ())):
+            told = {key: stage[key] for key in ("stage", "name", "load", "window_s")} | part
+            named = {"target": harmless(str(target["name"])), "endpoint": harmless(part.get("url"))}
+            lines.append(named | stage_line(told | {"name": stage["name"]}))
+    return lines
+
+
 def _harmless(batch: pa.RecordBatch) -> pa.RecordBatch:
-    for name in ("error", "finish_reason", "response_id"):
+    for name in ("error", "finish_reason", "response_id", "target", "endpoint"):
         words = batch.column(name).to_pylist()
         if any(word and word.startswith(FORMULA) for word in words):
             quoted = pa.array([harmless(word) for word in words], pa.string())

@@ -20,6 +20,7 @@ from analysis.exports.files import whole
 from analysis.exports.perfetto import Request, sampled
 from analysis.opened import Opened, opened
 from analysis.rows import ABSENT, CANCELLED
+from analysis.targets import targets_of, urls_of
 from loadgen.schema import trace_number
 
 BATCH: Final = 500
@@ -85,11 +86,15 @@ def _resource(run: Opened) -> dict[str, Any]:
 
 def _span(run: Opened, one: Request) -> dict[str, Any]:
     spec = run.run.facts["spec"] or {}
+    targets, urls = targets_of(spec), urls_of(spec)
     api, model = str(spec.get("api") or ""), spec.get("model")
+    if one["target"] < len(targets):
+        api, model = targets[one["target"]].api, targets[one["target"]].model
+    url = urls[one["endpoint"]] if 0 <= one["endpoint"] < len(urls) else urls[0]
     operation = OPERATIONS.get(api, "chat")
     run_id = run.run.facts["run_id"]
     number = f"{trace_number(one['request_id']):016x}"
-    where = urlsplit(str(spec.get("url") or ""))
+    where = urlsplit(url)
     attributes = {
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": PROVIDERS.get(api) or api.partition("-")[0] or "openai",

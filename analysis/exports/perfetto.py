@@ -73,6 +73,8 @@ def sampled(run: Opened, sample: int) -> list[Request]:
                 "prompt_tokens": int(rows.prompt_tokens[at]),
                 "output_tokens": int(output_tokens[at]),
                 "error": rows.error[at].as_py(),
+                "target": int(rows.target[at]),
+                "endpoint": int(rows.endpoint[at]),
                 **{name: piece.batch.column(name)[at].as_py() for name in KEPT},
             }
             item = (-int(spread[at]), number, one)

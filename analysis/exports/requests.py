@@ -9,6 +9,7 @@ import pyarrow as pa
 from analysis import metrics
 from analysis.opened import Opened, Piece, of_window
 from analysis.rows import ABSENT, Integers, Rows
+from analysis.targets import names_of, urls_of
 
 REQUESTS: Final = pa.schema(
     [
@@ -53,6 +54,9 @@ REQUESTS: Final = pa.schema(
         ("error", pa.string()),
         ("finish_reason", pa.string()),
         ("response_id", pa.string()),
+        # What it went to: the name of the target, the URL.
+        ("target", pa.string()),
+        ("endpoint", pa.string()),
         ("in_window", pa.bool_()),
         ("measured", pa.bool_()),
     ]
@@ -108,10 +112,20 @@ def request_batch(opened: Opened, piece: Piece) -> pa.RecordBatch:
         "wanted_output_tokens": nullable(rows.wanted_output_tokens),
         "counted_tokens": nullable(rows.counted_tokens),
         "retries": pa.array(rows.retries.astype(np.uint16)),
+        "target": _named(names_of(opened.run.facts["spec"]), rows.target),
+        "endpoint": _named(urls_of(opened.run.facts["spec"]), rows.endpoint),
         "in_window": pa.array(in_window),
         "measured": pa.array(in_window & rows.completed),
     }
     return pa.RecordBatch.from_arrays([found[name] for name in REQUESTS.names], schema=REQUESTS)
+
+
+def _named(names: list[str], places: Integers) -> pa.Array:
+    """The name at each place; null for ABSENT, and of an early capture, which does not tell, that of the only one."""
+    if len(names) == 1:
+        places = np.where(places == ABSENT, 0, places)
+    known = (places >= 0) & (places < len(names))
+    return pa.array(names, pa.string()).take(pa.array(np.where(known, places, 0), mask=~known))
 
 
 def nullable(values: Integers, shown: Integers | None = None) -> pa.Array:

@@ -9,6 +9,7 @@ from analysis.closeups import CloseUp
 from analysis.figures.facts import is_open_loop, name_of
 from analysis.stages import Details
 from analysis.tables import floor_words, number, plain, server_notes
+from analysis.targets import targets_of, urls_of
 
 Facts = Mapping[str, Any]
 Cell = dict[str, Any]
@@ -39,7 +40,7 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
     most_slowest = max(MOST_SLOWEST // max(len(stages), 1), FEWEST_SLOWEST)
     spec = summary["spec"] or {}
     return {
-        "endpoint": {"model": plain(spec.get("model") or "?"), "url": plain(spec.get("url") or "")},
+        "endpoint": _endpoint(spec),
         "started_at": plain(summary["started_at"] or "")[:19].replace("T", " "),
         "verdict": {
             "ok": summary["verdict"]["ok"],
@@ -51,6 +52,7 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
         "stages": [{"place": place, "name": plain(stages[place]["name"])} for place in places_by_load(summary)],
         "points": sum(bool(stage["output_tokens_per_s"]) for stage in stages),
         "stage_table": stage_table(ordered),
+        "target_table": target_table(ordered),
         "slowest": [
             {
                 "place": place,
@@ -84,6 +86,17 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
     }
 
 
+def _endpoint(spec: Facts) -> dict[str, str]:
+    targets, urls = targets_of(spec), urls_of(spec)
+    if not targets:
+        return {"model": plain(spec.get("model") or "?"), "url": plain(spec.get("url") or "")}
+    names = [target.name for target in targets]
+    return {
+        "model": plain(", ".join(names) if len(names) < 4 else f"{len(names)} targets"),
+        "url": plain(", ".join(urls) if len(urls) < 4 else f"{len(urls)} URLs"),
+    }
+
+
 def places_by_load(summary: Facts) -> list[int]:
     """The places of the stages from the lightest load on, repeats of a load one after the other."""
     place_of = {stage["stage"]: place for place, stage in enumerate(summary["stages"])}
@@ -101,24 +114,41 @@ def names_of(stages: Sequence[Facts]) -> list[str]:
 
 
 def stage_table(stages: Sequence[Facts]) -> dict[str, Any]:
-    """{"head": [...], "rows": [[{"text", "doubted", "bad"}]]}: a row a stage."""
+    """{"head": [...], "words": leading columns of words, "rows": [[{"text", "doubted", "bad"}]]}: a row a stage."""
+    return _measured_table(stages, ["load"], [([plain(stage["name"])], stage) for stage in stages])
+
+
+def target_table(stages: Sequence[Facts]) -> dict[str, Any] | None:
+    """The same, a row a target of each stage, and a row each of its endpoints; None where there is one with one URL."""
+    rows = []
+    for stage in stages:
+        for target in stage.get("by_target") or ():
+            parts = [(target["name"], "" if target["by_endpoint"] else target["urls"][0], target)]
+            parts += [(target["name"], one["url"], one) for one in target["by_endpoint"] or ()]
+            rows += [([plain(stage["name"]), plain(name), plain(url)], part) for name, url, part in parts]
+    return _measured_table(stages, ["load", "target", "endpoint"], rows) if rows else None
+
+
+def _measured_table(
+    stages: Sequence[Facts], of_what: list[str], parts: Sequence[tuple[list[str], Facts]]
+) -> dict[str, Any]:
     names = [(name_of(metric, stages), percentile) for metric, percentile in LATENCY_COLUMNS]
-    head = ["load", "requests"]
+    head = [*of_what, "requests"]
     head += [f"{_short(name)} {percentile}, ms" for name, percentile in names]
     head += ["output tokens/s", "req/s", "in flight", "failed"]
     rows = []
-    for stage in stages:
-        requests, in_flight = stage["requests"], stage["concurrency"]
-        cells = [_cell(plain(stage["name"])), _cell(f"{requests['completed']:,}")]
-        cells += [_percentile(stage[f"{name}_ms"], percentile) for name, percentile in names]
+    for words, part in parts:
+        requests, in_flight = part["requests"], part["concurrency"]
+        cells = [*map(_cell, words), _cell(f"{requests['completed']:,}")]
+        cells += [_percentile(part[f"{name}_ms"], percentile) for name, percentile in names]
         cells += [
-            _cell(number(stage["output_tokens_per_s"])),
-            _cell(number(stage["requests_per_s"])),
+            _cell(number(part["output_tokens_per_s"])),
+            _cell(number(part["requests_per_s"])),
             _cell(number(in_flight and in_flight["mean"])),
             _cell(f"{requests['failed']:,}", bad=requests["failed"] > requests["errors"].get("unfinished", 0)),
         ]
         rows.append(cells)
-    return {"head": head, "rows": rows}
+    return {"head": head, "words": len(of_what), "rows": rows}
 
 
 def errors(stages: Sequence[Facts], meanings: Mapping[str, str]) -> list[dict[str, Any]]:

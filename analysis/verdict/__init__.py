@@ -31,6 +31,7 @@ from analysis.verdict.nodes import clocks_unsure, lost_nodes, slow_node
 from analysis.verdict.of_a_run import cut_captures, interrupted, missing_workers, stages_missing, throttled, unpinned
 from analysis.verdict.requests import (
     broken_off,
+    failing_targets,
     failures,
     mostly_cancelled,
     nothing_completed,
@@ -52,6 +53,7 @@ OF_A_RUN: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
 OF_A_STAGE: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     nothing_completed,
     failures,
+    failing_targets,
     unfinished,
     mostly_cancelled,
     retried,

@@ -67,6 +67,24 @@ def failures(stage: Facts) -> Doubt | None:
     )
 
 
+def failing_targets(stage: Facts) -> Doubt | None:
+    """A target, or one endpoint of it, of which more than 1 % failed: of a whole that works it may be a small part."""
+    found = []
+    for target in stage.get("by_target") or ():
+        parts = [(f"{target['name']} at {one['url']}", one) for one in target["by_endpoint"] or ()]
+        for name, part in parts or [(target["name"], target)]:
+            requests = part["requests"]
+            failed = requests["failed"] - requests["errors"].get(UNFINISHED, 0)
+            if failed > MOST_FAILED_SHARE * requests["sent"]:
+                which = "all" if failed == requests["sent"] else f"{failed:,} of"
+                found.append(f"{name}: {which} {requests['sent']:,} requests failed{_classes(requests)}")
+    if not found:
+        return None
+    return Doubt(
+        "target-errors", "; ".join(found), "look at that endpoint's log; its latencies are of the requests that worked"
+    )
+
+
 def unfinished(stage: Facts) -> Doubt | None:
     """More than 1 % were still in flight at the end: those are the longest, and not in the latencies."""
     requests = stage["requests"]

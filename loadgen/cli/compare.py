@@ -34,6 +34,13 @@ SUSPECT_STATUS = 3
     help=f"A condition that cannot be told fails as well; exit with status {SUSPECT_STATUS} when a verdict is suspect.",
 )
 @click.option("--force", is_flag=True, help="Compare runs of different workloads all the same.")
+@click.option(
+    "--target",
+    "targets",
+    metavar="NAME",
+    multiple=True,
+    help="Compare one of several targets: the same in every run, or one for each run, in their order.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the work.")
 def command(
@@ -42,6 +49,7 @@ def command(
     junit: Path | None,
     strict: bool,
     force: bool,
+    targets: tuple[str, ...],
     as_json: bool,
     jobs: int,
 ) -> None:
@@ -56,6 +64,11 @@ def command(
         if not (run_dir / "capture").is_dir():
             raise UsageError(f"{str(run_dir)!r} is no run: there is no capture/ in it")
 
+    if len(targets) not in (0, 1, len(run_dirs)):
+        raise UsageError(
+            f"--target: {len(targets)} names for {len(run_dirs)} runs; allowed is one for all, or one for each"
+        )
+
     from analysis import compare, gates
     from loadgen.schema import CaptureError
 
@@ -66,7 +79,7 @@ def command(
     except ValueError as error:
         raise UsageError(f"--fail-if: {error}") from None
     try:
-        runs = compare.load(run_dirs, jobs)
+        runs = compare.load(run_dirs, jobs, targets * len(run_dirs) if len(targets) == 1 else targets)
     except CaptureError as error:
         raise UsageError(str(error)) from None
     warnings = [*_apart(runs, force), *compare.doubts(runs)]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from loadgen.local_run import Run
+    from loadgen.spec import Spec
 
 Statement = Callable[["Run", Prices], list[str]]
 """Sentences on the load that a run is about to make; the first one is enough to know its size."""
@@ -29,21 +30,17 @@ def agreement(console: "Console", prices: Prices, *, yes: bool, state: Statement
     """What `prepared` asks before anything is sent. UsageError where nobody can be asked, RunError after a no."""
 
     def agree(run: "Run") -> None:
-        from loadgen.loopback import is_loopback
-
-        host, has_proxy = run.where.host, run.spec.proxy is not None
-        here = is_loopback(host)
-        # A name without an address is nobody's, but where a proxy is to look it up.
-        if here or (here is None and not has_proxy):
+        names = _elsewhere(run.spec)
+        if not names:
             return
         told = state(run, prices)
-        name = _printable(host)
+        name, are = ", ".join(map(_printable, names)), "is" if len(names) == 1 else "are"
         if not yes and not sys.stdin.isatty():
             raise UsageError(
-                f"--yes: {name} is not this machine, and there is no terminal to ask on whether this load is meant: "
+                f"--yes: {name} {are} not this machine, and there is no terminal to ask on whether this load is meant: "
                 f"{told[0]}; give --yes if it is"
             )
-        console.print(f"This load goes to {name}, which is not this machine:", markup=False, highlight=False)
+        console.print(f"This load goes to {name}, which {are} not this machine:", markup=False, highlight=False)
         for line in told:
             console.print(f"  {line}", markup=False, highlight=False)
         if not yes:
@@ -52,6 +49,23 @@ def agreement(console: "Console", prices: Prices, *, yes: bool, state: Statement
                 raise RunError("not confirmed: nothing was sent")
 
     return agree
+
+
+def _elsewhere(spec: "Spec") -> list[str]:
+    """The hosts of all targets that are not this machine."""
+    from urllib.parse import urlsplit
+
+    from loadgen.loopback import is_loopback
+    from loadgen.spec import targets
+
+    urls = [url for number in range(len(targets.each(spec))) for url in targets.urls(spec, number)]
+    found = []
+    for host in dict.fromkeys(urlsplit(url).hostname or "" for url in urls):
+        here = is_loopback(host)
+        # A name without an address is nobody's, but where a proxy is to look it up.
+        if not here and not (here is None and spec.proxy is None):
+            found.append(host)
+    return found
 
 
 def of_stages(run: "Run", prices: Prices) -> list[str]:

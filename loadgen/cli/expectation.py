@@ -51,18 +51,20 @@ def expectation(
 ) -> Expectation:
     """Of a resolved spec, on so many workers; None: those of this machine. UsageError where it cannot be run here."""
     from loadgen import planner, recipes
-    from loadgen.crew import most_connections
+    from loadgen.dialects.credentials import NOBODY
     from loadgen.forecast import Expected, forecast
+    from loadgen.host import most_connections
     from loadgen.local_run import cores
+    from loadgen.spec import targets
 
     planned = planner.schedules(spec)
     workers = len(cores(spec, planned)) if workers is None else workers
     plans = [planner.worker_stages(spec, planned, worker, workers, most_connections()) for worker in range(workers)]
-    where = planner.target(spec)
-    pool = planner.pool(spec, spec.model or "model", planner.head(spec, where))
+    planner.ways(spec, [NOBODY] * len(targets.each(spec)))
+    pools = [planner.pool(one, one.model or "model") for one in targets.each(spec)]
     if recipes.has_script(spec):
-        recipes.try_script(spec, spec.model or "model", planner.wording(spec))
-    told = forecast(spec, planned, plans, pool, Expected(ttft_s, tpot_s), recipes.means(spec, workers))
+        recipes.try_script(spec, planner.wordings(spec))
+    told = forecast(spec, planned, plans, pools, Expected(ttft_s, tpot_s), recipes.means(spec, workers))
     return Expectation(told, planned, planner.stages(spec, planned), workers)
 
 

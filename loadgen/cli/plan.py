@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from loadgen.forecast import Forecast
     from loadgen.machines import Machine
+    from loadgen.spec import Spec
 
 NS_PER_S = 1_000_000_000
 FIRST_ARRIVALS = 5
@@ -89,6 +90,8 @@ def command(
         if first:
             times = ", ".join(f"{due_s:.4f}" for due_s in first)
             console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
+    if spec.targets:
+        console.print(_targets(spec), highlight=False, markup=False)
     if needed.machines == 1:
         for line in _lines(told, workers if machine is None else needed.workers_a_machine, one):
             console.print(line, highlight=False, markup=False)
@@ -123,6 +126,18 @@ def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Table":
             f"{guessed_connections}{one.connections:,}",
         )
     return table
+
+
+def _targets(spec: "Spec") -> str:
+    from loadgen.spec import targets
+
+    weights, names = targets.weights(spec), targets.names(spec)
+    parts = []
+    for number, (name, weight) in enumerate(zip(names, weights, strict=True)):
+        urls = len(targets.urls(spec, number))
+        over = f" over {urls} URLs ({spec.balance})" if urls > 1 else ""
+        parts.append(f"{name} {100 * weight / sum(weights):.1f} %{over}")
+    return f"targets: {', '.join(parts)}"
 
 
 def _lines(told: "Forecast", workers: int, machine: "Machine") -> list[str]:

@@ -66,6 +66,7 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
                 tables.open_loop_table(stages),
             ),
             ("by turn of the sessions", tables.turn_table(stages)),
+            ("by target; ms", tables.target_table(stages)),
         ):
             if table is not None:
                 say("")
@@ -101,8 +102,8 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
 
 def _head(summary: dict[str, Any]) -> str:
     from analysis.tables import plain
+    from analysis.targets import endpoint_words
 
-    spec = summary["spec"] or {}
-    words = [str(spec[key]) for key in ("model", "url") if spec.get(key)]
+    words = endpoint_words(summary["spec"])
     workers = summary["capture"]["workers"]
-    return plain(" at ".join(words) + f"{', ' if words else ''}{workers} worker{'s' if workers > 1 else ''}")
+    return plain(f"{words}{', ' if words else ''}{workers} worker{'s' if workers > 1 else ''}")

@@ -64,6 +64,9 @@ def _faults_help() -> str:
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="0 picks a free one.")
 @click.option("--model", default="sim", help="The name it serves; any other gets a 404.")
 @click.option(
+    "--adapter", multiple=True, metavar="NAME", help="Another name that it serves, as a LoRA adapter; repeatable."
+)
+@click.option(
     "--truth", type=click.Path(dir_okay=False, path_type=Path), help="Write the truth log (Arrow IPC stream) here."
 )
 @click.option("--flush", type=DurationType(NS_PER_S // 1000), default="1s", help="How often the truth log is written.")
@@ -246,6 +249,7 @@ def _serve(engine: EngineParameters, given: dict[str, Any]) -> None:
             tool_call_share=given["tool_call_share"],
             refusal_share=given["refusal_share"],
             image_tokens=given["image_tokens"],
+            adapters=given["adapter"],
             template_tokens=given["template_tokens"],
             max_model_len=given["max_model_len"],
             stream_options=not given["no_stream_options"],

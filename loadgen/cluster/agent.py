@@ -20,7 +20,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -33,13 +33,12 @@ from loadgen.clock import monotonic_ns, realtime_offset_ns
 from loadgen.cluster import gather
 from loadgen.cluster.link import Link, LinkError, accepted, listening
 from loadgen.coordinator import StageNow
-from loadgen.crew import Crew, Order, most_connections
+from loadgen.crew import Crew, Order
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import LoadgenError, RunError, UsageError
-from loadgen.plan import Target
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.schema import SCHEMA_VERSION
-from loadgen.spec import Spec, spec_of_json, workload_file
+from loadgen.spec import Spec, spec_of_json, targets, workload_file
 
 REACH_S: Final = 10.0
 """For a connection to the endpoint."""
@@ -62,7 +61,7 @@ def facts(node: int) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "python": ".".join(platform.python_version_tuple()[:2]),
         "numpy": np.__version__,
-        "most_connections": most_connections(),
+        "most_connections": host.most_connections(),
         "ephemeral_ports": host.ephemeral_ports(),
     }
 
@@ -98,7 +97,7 @@ class Agent:
         """The driver has closed the control link, or died; the workers are gone, too."""
         threading.Thread(target=self._accept, name="links", daemon=True).start()
 
-    def prepare(self, order: Order, credentials: Credentials) -> dict[str, Any]:
+    def prepare(self, order: Order, credentials: Sequence[Credentials]) -> dict[str, Any]:
         """Start the workers; {"folder", "digest"}, or {"refused", "status"} where that cannot be done here."""
         try:
             folder = Path(tempfile.gettempdir()) / f"loadgen-{order.run_id}" / f"node-{self.node}"
@@ -106,7 +105,7 @@ class Agent:
                 folder = folder.with_name(f"node-{self.node}-part-{order.part}")
             (folder / "capture").mkdir(mode=0o700, parents=True, exist_ok=True)
             self._order = replace(order, folder=folder, credentials=credentials)
-            _check_reachable(order.where)
+            _check_reachable(self._order)
             digest = _digest(order)
             self._spec, self._schedules = order.spec, planner.schedules(order.spec)
             niceness = _no_longer_nice()
@@ -264,25 +263,27 @@ class Agent:
             self._crew = None
 
 
-def _check_reachable(where: Target) -> None:
-    """UsageError where the endpoint takes no connection from here; nothing is sent."""
-    if where.proxy is not None:
-        return
-    try:
-        socket.create_connection((where.host, where.port), REACH_S).close()
-    except OSError as error:
-        raise UsageError(
-            f"--url: {where.host}:{where.port} takes no connection from {socket.gethostname()} "
-            f"({error.strerror or error}); allowed is a URL that every node reaches"
-        ) from None
+def _check_reachable(order: Order) -> None:
+    """UsageError where an endpoint takes no connection from here; nothing is sent."""
+    origins, _ = planner.ways(order.spec, order.credentials)
+    for where in origins:
+        if where.proxy is not None:
+            continue
+        try:
+            socket.create_connection((where.host, where.port), REACH_S).close()
+        except OSError as error:
+            raise UsageError(
+                f"--url: {where.host}:{where.port} takes no connection from {socket.gethostname()} "
+                f"({error.strerror or error}); allowed is a URL that every node reaches"
+            ) from None
 
 
 def _digest(order: Order) -> str:
     """Of what requests are made of: the same on all machines, or their requests would repeat, or be others than planned."""
     digest = hashlib.sha256()
-    pool = planner.pool(order.spec, order.model, b"", order.calibration)
-    for before, after in pool.bodies:
-        digest.update(before + b"\0" + after)
+    for one in targets.each(order.spec):
+        for before, after in planner.pool(one, one.model or "", order.calibration).bodies:
+            digest.update(before + b"\0" + after)
     for path in (workload_file(order.spec), order.spec.lengths, order.spec.tokenizer):
         if path is not None and os.path.isfile(path):
             with open(path, "rb") as file:

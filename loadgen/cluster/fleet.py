@@ -14,15 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from loadgen import planner
+from loadgen import host, planner
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns, realtime_offset_ns
 from loadgen.cluster import agent, clock
 from loadgen.cluster.gather import Gathering
 from loadgen.cluster.link import LinkError
 from loadgen.cluster.node import LONG_BURST, Node, together
 from loadgen.coordinator import JUDGE_S, LOOK_S, TICK_S, Judge, Outcome, StageNow, Watcher, ended, hopeless_after
-from loadgen.crew import SPARE_DESCRIPTORS, Order
-from loadgen.dialects.credentials import NOBODY
+from loadgen.crew import Order
 from loadgen.errors import RunError, UsageError
 from loadgen.local_run import choose_cores
 from loadgen.plan import Share
@@ -93,8 +92,8 @@ class Fleet:
         self.nodes: list[Node] = []
 
     def __enter__(self) -> "Fleet":
-        for number, (host, port, facts) in enumerate(self._engine.agents(self._token)):
-            self.nodes.append(Node(number, host, port, facts, self._token, self._news))
+        for number, (address, port, facts) in enumerate(self._engine.agents(self._token)):
+            self.nodes.append(Node(number, address, port, facts, self._token, self._news))
         self._check_versions()
         for node in self.nodes:
             try:
@@ -182,8 +181,8 @@ class Fleet:
             node = min(self.nodes, key=lambda one: int(one.facts["most_connections"]))
             raise UsageError(
                 f"--concurrency, --max-in-flight: {in_flight} on {self.workers} workers needs "
-                f"{planner.share(in_flight, 0, self.workers) + SPARE_DESCRIPTORS} descriptors a process, the limit of "
-                f"{node.name} is {self.most_connections + SPARE_DESCRIPTORS}; raise it (ulimit -Hn), or give more nodes"
+                f"{planner.share(in_flight, 0, self.workers) + host.SPARE_DESCRIPTORS} descriptors a process, the limit of "
+                f"{node.name} is {self.most_connections + host.SPARE_DESCRIPTORS}; raise it (ulimit -Hn), or give more nodes"
             )
 
     def facts(self, part: int) -> dict[str, Any]:
@@ -302,15 +301,15 @@ class Fleet:
 
     def _cores_of(self, node: Node, spec: Spec) -> list[int | None]:
         """The cores of a node's workers. Nodes that are one machine (several raylets on it) share its cores."""
-        host, machine = node.facts["host"], node.facts["machine"]
-        usable = list(host["usable_cores"])
+        told, machine = node.facts["host"], node.facts["machine"]
+        usable = list(told["usable_cores"])
         beside = [one for one in self.nodes if machine and one.facts["machine"] == machine]
         if len(beside) > 1 and spec.cpus is None:
             if len(usable) < len(beside):
                 return [None] * (spec.workers or 1)
             usable = usable[beside.index(node) :: len(beside)]
         try:
-            return list(choose_cores(spec.workers, spec.cpus, usable, None, host["cpu_quota"]))
+            return list(choose_cores(spec.workers, spec.cpus, usable, None, told["cpu_quota"]))
         except UsageError as error:
             raise UsageError(f"{error} (on {node.name})") from None
 
@@ -319,10 +318,10 @@ class Fleet:
         self._spec = order.spec
         told = self._engine.call(
             "prepare",
-            # The key is an argument of its own: Ray hands small ones on directly, and puts large ones into its store.
+            # The keys are an argument of its own: Ray hands small ones on directly, and puts large ones into its store.
             {
                 node.number: (
-                    replace(order, credentials=NOBODY, folder=Path(), share=node.share, cores=node.cores),
+                    replace(order, credentials=(), folder=Path(), share=node.share, cores=node.cores),
                     order.credentials,
                 )
                 for node in self.nodes

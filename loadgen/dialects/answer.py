@@ -29,6 +29,8 @@ class Ask:
     """The prompt as ids, in the place of `prompt`."""
     images: tuple[str, ...] = ()
     """data: or http URLs, in the last thing that the user says."""
+    shown: tuple[str, ...] = ()
+    """Likewise, in the first thing that the user said in `history`."""
     messages: tuple[dict[str, Any], ...] = ()
     """A whole conversation as OpenAI's chat API has it, in the place of system, history, prompt and images."""
     tools: tuple[dict[str, Any], ...] = ()

@@ -14,15 +14,16 @@ def messages_of(ask: Ask) -> list[dict[str, Any]]:
     if ask.messages:
         return list(ask.messages)
     messages: list[dict[str, Any]] = [{"role": "system", "content": ask.system}] if ask.system else []
-    for said, answered in ask.history:
-        messages += [{"role": "user", "content": said}, {"role": "assistant", "content": answered}]
-    content: Any = ask.prompt
-    if ask.images:
-        content = [
-            {"type": "text", "text": ask.prompt},
-            *({"type": "image_url", "image_url": {"url": url}} for url in ask.images),
-        ]
-    return [*messages, {"role": "user", "content": content}]
+    for turn, (said, answered) in enumerate(ask.history):
+        messages.append({"role": "user", "content": _with_images(said, ask.shown if not turn else ())})
+        messages.append({"role": "assistant", "content": answered})
+    return [*messages, {"role": "user", "content": _with_images(ask.prompt, ask.images)}]
+
+
+def _with_images(text: str, images: tuple[str, ...]) -> Any:
+    if not images:
+        return text
+    return [{"type": "text", "text": text}, *({"type": "image_url", "image_url": {"url": url}} for url in images)]
 
 
 class Part(NamedTuple):

@@ -256,7 +256,7 @@ def filled(template: Any, ask: Ask) -> Any:
     if template == "{output_tokens}":
         return ask.output_tokens
     if template == "{images}":
-        return list(ask.images)
+        return [*ask.shown, *ask.images]
     values = {"prompt": ask.prompt, "system": ask.system, "model": ask.model, "output_tokens": str(ask.output_tokens)}
     # In one go: what a prompt says in braces is no placeholder.
     return re.sub(r"\{(prompt|system|model|output_tokens)\}", lambda found: values[found[1]], template)

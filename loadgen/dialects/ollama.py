@@ -24,9 +24,9 @@ def write(ask: Ask) -> dict[str, Any]:
 
 def write_prompt(ask: Ask) -> dict[str, Any]:
     """A generate request's JSON."""
-    body: dict[str, Any] = {"prompt": plain_text(replace(ask, images=()))}
-    if ask.images:
-        body["images"] = [_base64(url) for url in ask.images]
+    body: dict[str, Any] = {"prompt": plain_text(replace(ask, images=(), shown=()))}
+    if images := (*ask.shown, *ask.images):
+        body["images"] = [_base64(url) for url in images]
     return body | _frame(ask)
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from loadgen.dialects.dialect import Dialect
     from loadgen.job.progress import Progress
     from loadgen.local_run import Place, Run
+    from loadgen.plan import Endpoint
     from loadgen.spec import Spec
 
 MAX_SENTENCE = 600
@@ -47,7 +48,6 @@ class Job:
     """A run under way, or about to be; `baseline_s` is how long a single request took before any load."""
 
     run: "Run"
-    model: str
     console: "Console"
     baseline_s: float | None = None
     resumed: bool = False
@@ -66,81 +66,110 @@ class Job:
 
         return planner.secrets(self.run.credentials, self.run.spec.proxy)
 
-    def _speaker(self) -> "tuple[Dialect, list[tuple[str, str]]]":
-        """How the endpoint is spoken to, and with which headers."""
+    def _speaker(self, target: int) -> "tuple[Dialect, list[tuple[str, str]]]":
+        """How a target is spoken to, and with which headers."""
         from loadgen import planner
         from loadgen.dialects import spoken
         from loadgen.dialects.credentials import header_fields
+        from loadgen.spec import targets
 
-        dialect = spoken(planner.wording(self.run.spec))
-        return dialect, header_fields(dialect, self.run.credentials, self.run.spec.header)
+        one = targets.each(self.run.spec)[target]
+        dialect = spoken(planner.wording(one))
+        return dialect, header_fields(dialect, self.run.credentials[target], one.header)
 
     def one_request_s(self) -> float:
-        """How long a short request takes, alone. EndpointError if it does not work."""
-        from loadgen import probe
+        """How long a short request takes, alone, at the slowest endpoint. EndpointError if it does not work at one."""
+        from loadgen import planner
 
-        spec, began_s = self.run.spec, time.monotonic()
-        dialect, fields = self._speaker()
-        with kept_secret(self.secrets):
+        return max(
+            self._one_request_s(target, where)
+            for target, endpoints in enumerate(planner.endpoints(self.run.spec))
+            for where in endpoints
+        )
+
+    def _one_request_s(self, target: int, where: "Endpoint") -> float:
+        from loadgen import probe
+        from loadgen.spec import targets
+
+        one, began_s = targets.each(self.run.spec)[target], time.monotonic()
+        dialect, fields = self._speaker(target)
+        with self._asking(target, where):
             checked = probe.check(
-                self.run.where,
+                where,
                 dialect,
-                self.model,
+                one.model or "",
                 fields,
-                ignore_eos=spec.ignore_eos,
+                ignore_eos=one.ignore_eos,
                 images=self.run.images(),
-                connect_timeout_s=spec.connect_timeout_s,
+                connect_timeout_s=one.connect_timeout_s,
             )
         if not checked.takes_stream_options:
-            self.run.change(usage="none")
+            self.run.change(target, usage="none")
             self.console.print("The endpoint refuses stream_options, so it is not asked for usage (--usage none).")
         return time.monotonic() - began_s
 
-    def find_model(self) -> None:
-        """Settle the model: the one that was asked for, else the first that the endpoint lists. EndpointError if it
-        lists none."""
-        from loadgen import probe
+    def find_models(self) -> None:
+        """Settle the model of each target: the one that was asked for, else the first that its endpoint lists. EndpointError
+        if it lists none."""
+        from loadgen import planner, probe
+        from loadgen.spec import targets
 
-        spec = self.run.spec
-        if spec.model is None:
-            dialect, fields = self._speaker()
-            with kept_secret(self.secrets):
-                model = probe.find_model(self.run.where, dialect, fields, connect_timeout_s=spec.connect_timeout_s)
+        for target, one in enumerate(targets.each(self.run.spec)):
+            if one.model is not None:
+                continue
+            (where, *_), (dialect, fields) = planner.endpoints(self.run.spec)[target], self._speaker(target)
+            with self._asking(target, where):
+                model = probe.find_model(where, dialect, fields, connect_timeout_s=one.connect_timeout_s)
             if blotted(model, self.secrets) != model:  # it would be written into every file of the run
                 raise EndpointError(
                     "no-model", "--model: not given, and the first one that is listed quotes the API key"
                 )
-            self.run.change(model=model)
-        self.model = self.run.spec.model or ""
+            self.run.change(target, model=model)
 
-    def find_api(self) -> None:
-        """Settle the API where the URL leaves it open and the endpoint says it."""
+    def find_apis(self, open_ones: Collection[int]) -> None:
+        """Settle the APIs of these targets, whose URLs leave them open, where the endpoints say it."""
+        from loadgen import planner, probe
+        from loadgen.spec import targets
+
+        for target, one in enumerate(targets.each(self.run.spec)):
+            if target not in open_ones:
+                continue
+            (where, *_), (dialect, fields) = planner.endpoints(self.run.spec)[target], self._speaker(target)
+            with self._asking(target, where):
+                api = probe.find_api(where, dialect, one.model or "", fields, connect_timeout_s=one.connect_timeout_s)
+            if api != one.api:
+                self.run.change(target, api=api)
+
+    @contextmanager
+    def _asking(self, target: int, where: "Endpoint") -> Iterator[None]:
+        """An EndpointError without secrets, and where there are several targets or URLs, it says of which."""
         from loadgen import probe
+        from loadgen.spec import targets
 
         spec = self.run.spec
-        dialect, fields = self._speaker()
-        with kept_secret(self.secrets):
-            api = probe.find_api(self.run.where, dialect, self.model, fields, connect_timeout_s=spec.connect_timeout_s)
-        if api != spec.api:
-            self.run.change(api=api)
+        try:
+            with kept_secret(self.secrets):
+                yield
+        except EndpointError as error:
+            if not spec.targets:
+                raise
+            words = f"{targets.names(spec)[target]} at {probe.base_url(where)}: {error}"
+            raise EndpointError(error.error_class, words) from None
 
     def calibrate(self) -> None:
         """Find out what the endpoint makes of prompts, and make them so that it counts what is wanted."""
         from loadgen import planner, probe, recipes
-        from loadgen.dialects import spoken
         from loadgen.dialects.answer import Ask
-        from loadgen.dialects.credentials import header_fields
 
         run = self.run
-        dialect = spoken(planner.wording(run.spec))
-        fields = header_fields(dialect, run.credentials, run.spec.header)
+        (((where, *_),), (dialect, fields)) = planner.endpoints(run.spec), self._speaker(0)
         images = planner.images(run.spec)
 
         def counted(prompts: list[str]) -> list[int]:
             counts = []
             for prompt in prompts:
-                ask = Ask(self.model, prompt, 1, False, images=images)
-                answer = probe.ask_once(run.where, dialect, ask, fields, connect_timeout_s=run.spec.connect_timeout_s)
+                ask = Ask(run.spec.model or "", prompt, 1, False, images=images)
+                answer = probe.ask_once(where, dialect, ask, fields, connect_timeout_s=run.spec.connect_timeout_s)
                 if answer.prompt_tokens is None:
                     raise EndpointError(
                         "no-usage",
@@ -149,7 +178,7 @@ class Job:
                 counts.append(answer.prompt_tokens)
             return counts
 
-        with kept_secret(run.credentials.secrets):
+        with kept_secret(self.secrets):
             found = run.calibration = recipes.calibrated(run.spec, counted)
         words = "" if found.tokens_per_word == 1 else f", and counts {found.tokens_per_word:.3f} tokens a word"
         self.console.print(
@@ -227,20 +256,21 @@ def prepared(
     from loadgen import host, local_run, planner
     from loadgen.dialects import AUTO
     from loadgen.job import environment
+    from loadgen.spec import targets
 
-    was_auto = spec.api == AUTO
+    autos = [target for target, one in enumerate(targets.each(spec)) if one.api == AUTO]
     spec = planner.resolved(spec)
     run_dir = out or local_run.default_directory(datetime.datetime.now())
     proofs = environment.credentials(spec, key)
-    if proofs.secrets and has_own_process():
+    if any(one.secrets for one in proofs) and has_own_process():
         host.keep_memory_private()
     made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume, place=place)
     if agree is not None:
         agree(made)
-    job = Job(made, spec.model or "", console, resumed=resume is not None, watching=watching or Watching())
-    job.find_model()
-    if was_auto and not no_check:
-        job.find_api()
+    job = Job(made, console, resumed=resume is not None, watching=watching or Watching())
+    job.find_models()
+    if autos and not no_check:
+        job.find_apis(autos)
     if not no_check:
         taken_s = job.one_request_s()
         if wants_baseline:  # the first one paid for what is loaded on demand
@@ -266,8 +296,8 @@ def make_load(
     try:
         with (
             Progress(job.run.stages, job.console) as progress,
-            job.run.started(job.model, progress.say, **facts),
-            job.watching.of_run(job.run, job.model, progress.say),
+            job.run.started(progress.say, **facts),
+            job.watching.of_run(job.run, progress.say),
             interruptible(job.run.interrupt, progress),
         ):
             if sys.platform == "linux" or has_own_process():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from loadgen.errors import UsageError
-from loadgen.spec import Spec
+from loadgen.spec import Spec, targets
 from loadgen.spec.file import read_spec_file
 from loadgen.spec.layers import Document, Given, Layer, settled
 from loadgen.spec.refusals import flag
@@ -29,14 +29,19 @@ def spec_of(given: Layer, file: str | None, defaults: Mapping[str, object] | Non
         given,
         Document({}) if file is None else read_spec_file(file),
         {name: Given(value, flag(name)) for name, value in (defaults or {}).items()}
-        | ({"url": Given(url, "OPENAI_BASE_URL")} if url else {}),
+        | ({"url": Given((url,), "OPENAI_BASE_URL")} if url else {}),
     )
 
 
-def credentials(spec: Spec, key: str | None = None) -> "Credentials":
-    """What proves to the endpoint who asks: a `key` from Python, else from the environment or a file; never from the command
-    line, where every user of this machine could read it. UsageError where it is not where it should be. The API is known.
-    """
+def credentials(spec: Spec, key: str | None = None) -> "list[Credentials]":
+    """What proves to the endpoint of each target who asks: a `key` from Python, else from the environment or a file; never
+    from the command line, where every user of this machine could read it. UsageError where it is not where it should be.
+    The APIs are known."""
+    of_files: dict[str, str] = {}  # standard input can be read but once
+    return [_credentials(one, key, of_files) for one in targets.each(spec)]
+
+
+def _credentials(spec: Spec, key: str | None, of_files: dict[str, str]) -> "Credentials":
     from loadgen.dialects import find
     from loadgen.dialects.credentials import Credentials
 
@@ -45,12 +50,14 @@ def credentials(spec: Spec, key: str | None = None) -> "Credentials":
         if not (value := os.environ.get(variable)):
             raise UsageError(f"--header-env: the environment variable {variable} of {name} is not set")
         headers.append((name, value))
-    return Credentials(key or _key(spec, find(spec.api).key_variables), tuple(headers))
+    return Credentials(key or _key(spec, find(spec.api).key_variables, of_files), tuple(headers))
 
 
-def _key(spec: Spec, variables: tuple[str, ...]) -> str | None:
-    if spec.api_key_file is not None:
-        return _key_of_file(spec.api_key_file)
+def _key(spec: Spec, variables: tuple[str, ...], of_files: dict[str, str]) -> str | None:
+    if (file := spec.api_key_file) is not None:
+        if file not in of_files:
+            of_files[file] = _key_of_file(file)
+        return of_files[file]
     if spec.api_key_env is not None:
         if not (key := os.environ.get(spec.api_key_env)):
             raise UsageError(f"--api-key-env: the environment variable {spec.api_key_env} is not set")
@@ -100,4 +107,4 @@ def databricks_url(endpoint: str) -> Given:
         raise UsageError("--databricks-endpoint: the name is empty; allowed is the name of a serving endpoint")
     if "://" not in host:
         host = f"https://{host}"
-    return Given(f"{host}/serving-endpoints/{quote(endpoint.strip(), safe='')}/invocations", "DATABRICKS_HOST")
+    return Given((f"{host}/serving-endpoints/{quote(endpoint.strip(), safe='')}/invocations",), "DATABRICKS_HOST")

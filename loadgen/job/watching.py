@@ -24,12 +24,14 @@ class Watching:
     _scraper: "Scraper | None" = None
 
     @contextmanager
-    def of_run(self, run: "Run", model: str, say: Callable[[str], None]) -> Iterator[None]:
+    def of_run(self, run: "Run", say: Callable[[str], None]) -> Iterator[None]:
         """While the workers of `run` are there."""
         with ExitStack() as stack:
             if self.exporter is not None:
                 from loadgen.exporter import Totals
+                from loadgen.spec import targets
 
+                model = ", ".join(dict.fromkeys(one.model or "" for one in targets.each(run.spec)))
                 facts = {"run_id": run.run_id, "version": __version__, "model": model}
                 self.exporter.totals = Totals(facts, run.stages)
                 stack.enter_context(self.exporter)

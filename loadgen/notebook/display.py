@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from analysis import tables
+from analysis.targets import endpoint_words
 
 Facts = Mapping[str, Any]
 
@@ -24,7 +25,7 @@ STYLE: Final = (
 def html(summary: Facts, saturation: Facts | None, run_dir: Path) -> str:
     """The result: where it was measured, the answer of a search, a row a point, notes, the verdict with its reasons."""
     spec = summary["spec"] or {}
-    head = " at ".join(str(spec[key]) for key in ("model", "url") if spec.get(key))
+    head = endpoint_words(spec)
     over = ", interrupted" if summary["interrupted"] else ""
     parts = [
         STYLE,

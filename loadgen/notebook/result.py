@@ -53,14 +53,17 @@ class Result:
         return bool(self.summary["interrupted"])
 
     def to_arrow(self, rows: str = "points") -> "pyarrow.Table":
-        """A row a point of the curve, or with rows="stages" a row a stage; every column's name ends in its unit."""
+        """A row a point of the curve, or with rows="stages" a row a stage, with rows="targets"
+        a row a target (and endpoint) of each stage; every column's name ends in its unit."""
         from analysis import frames
 
         if rows == "points":
             return frames.points(self.summary, self.saturation)
         if rows == "stages":
             return frames.stages(self.summary)
-        raise UsageError(f"rows: {rows!r} is not known; allowed is 'points' or 'stages'")
+        if rows == "targets":
+            return frames.targets(self.summary)
+        raise UsageError(f"rows: {rows!r} is not known; allowed is 'points', 'stages' or 'targets'")
 
     def to_pandas(self, rows: str = "points") -> "pandas.DataFrame":
         """As to_arrow. UsageError without pandas."""

@@ -37,6 +37,8 @@ class Rules:
     max_model_len: int = LONGEST_CONTEXT
     stream_options: bool = True
     task: str = "llm/v1/chat"
+    adapters: tuple[str, ...] = ()
+    """Other names that are served as well: they answer as the model does."""
 
 
 class Call(NamedTuple):
@@ -114,7 +116,7 @@ def check_model(given: object, rules: Rules) -> None:
     """Refusal if `given` is no model's name (400) or another model's (404)."""
     if not isinstance(given, str):
         raise wrong("model", "you must provide a model parameter")
-    if given != rules.model:
+    if given != rules.model and given not in rules.adapters:
         message = f"The model `{given}` does not exist; this endpoint serves `{rules.model}`."
         raise Refusal(404, message, code="model_not_found", param="model")
 

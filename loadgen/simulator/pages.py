@@ -41,7 +41,8 @@ def models(server: "Server", call: Call) -> tuple[str, bytes]:
     """GET /v1/models, with vLLM's max_model_len; to a client of Google's, which has the same path, in its words."""
     if "x-goog-api-key" in call.fields:
         return gemini_models(server, call)
-    return _json({"object": "list", "data": [_model(server)]})
+    rules = server.settings.rules
+    return _json({"object": "list", "data": [_model(server, name) for name in (rules.model, *rules.adapters)]})
 
 
 def model(server: "Server", call: Call) -> tuple[str, bytes]:
@@ -49,13 +50,13 @@ def model(server: "Server", call: Call) -> tuple[str, bytes]:
     if "x-goog-api-key" in call.fields:
         return gemini_model(server, call)
     _ours(call, server.settings.rules)
-    return _json(_model(server))
+    return _json(_model(server, call.names["model"]))
 
 
-def _model(server: "Server") -> dict[str, Any]:
+def _model(server: "Server", name: str) -> dict[str, Any]:
     settings = server.settings
     return {
-        "id": settings.rules.model,
+        "id": name,
         "object": "model",
         "created": settings.style.created_s,
         "owned_by": "loadgen",

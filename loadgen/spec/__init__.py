@@ -17,6 +17,7 @@ from loadgen.schedule.profile import Profile, parse_profile
 USAGES: Final = ("final", "continuous", "none")
 TRANSPORTS: Final = ("auto", "kernel", "aiohttp")
 HISTORIES: Final = ("real", "recorded")
+BALANCES: Final = ("round-robin", "least-in-flight")
 SLO_METRICS: Final = ("ttft", "tpot", "itl", "e2e")
 
 # These bring their own times: no rate goes with them, and no ramp.
@@ -27,6 +28,9 @@ OWN_LENGTH: Final = ("trace", "recorded")
 CONVERSATIONS: Final = ("auto", "sessions", "first", "last")
 NONCES: Final = ("auto", "always", "never")
 MOST_TIME_SCALE: Final = 1e6
+
+MOST_TARGETS: Final = 1000
+MOST_WEIGHT: Final = 1e9
 
 # What the ids of requests (32 bits in a stage) and the nonces that open the prompts can tell apart.
 MOST_REQUESTS: Final = 1 << 32
@@ -106,8 +110,38 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """What a share of the requests goes to, where a run has several models, adapters or endpoints (targets.py).
+
+    Fields that a Spec has too mean the same here, and hold for this target alone.
+    """
+
+    name: str
+    weight: float
+    """Its share of the units, beside those of the others."""
+    url: tuple[str, ...]
+    """Several: the requests are balanced over them."""
+    model: str | None
+    api: str
+    api_key_env: str | None
+    api_key_file: str | None
+    header: tuple[tuple[str, str], ...]
+    header_env: tuple[tuple[str, str], ...]
+    usage: str
+    return_token_ids: bool
+    max_tokens_field: str | None
+    body_template: Any
+    extra_body: dict[str, Any]
+    body_field: dict[str, Any]
+    ignore_eos: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
-    """One run, as asked for. Durations in seconds, as a reader of run.json expects them."""
+    """One run, as asked for. Durations in seconds, as a reader of run.json expects them.
+
+    Where there are `targets`, the fields that they have too are those of the first one.
+    """
 
     url: str
     model: str | None
@@ -187,12 +221,18 @@ class Spec:
     save_bodies: bool = False
     abort_on: str = "auto"
     """As conditions.py reads it."""
+    targets: tuple[TargetSpec, ...] = ()
+    """Only where there are several, or one with several URLs."""
+    balance: str = BALANCES[0]
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""
         values = {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
         values["stages"] = [
             {field.name: _to_json(getattr(stage, field.name)) for field in fields(stage)} for stage in self.stages
+        ]
+        values["targets"] = [
+            {field.name: _to_json(getattr(target, field.name)) for field in fields(target)} for target in self.targets
         ]
         for name in ("input_tokens", "output_tokens"):
             lengths = getattr(self, name)
@@ -242,12 +282,22 @@ def spec_of_json(values: dict[str, Any]) -> Spec:
             "output_tokens": None if values["output_tokens"] is None else parse_lengths(str(values["output_tokens"])),
             "prefixes": None if values.get("prefixes") is None else parse_prefixes(values["prefixes"]),
             "cpus": None if values["cpus"] is None else tuple(values["cpus"]),
-            "header": tuple((name, value) for name, value in values["header"]),
-            "header_env": tuple((name, value) for name, value in values["header_env"]),
+            **{name: _pairs(values[name]) for name in _PAIRS},
             "tools": tuple(values["tools"]),
             "image": tuple(values["image"]),
+            "targets": tuple(
+                TargetSpec(**row | {"url": tuple(row["url"]), **{name: _pairs(row[name]) for name in _PAIRS}})
+                for row in values.get("targets", ())
+            ),
         }
     )
+
+
+_PAIRS: Final = ("header", "header_env")
+
+
+def _pairs(rows: list[list[str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in rows)
 
 
 def parse_cancel(text: str) -> Cancel:

@@ -1,6 +1,7 @@
 """Flags over stages over the whole file over the defaults: which value counts, and the spec that comes out of it."""
 
 import random
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +11,10 @@ from loadgen.errors import UsageError
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
 from loadgen.spec import MOST_REPEATS, MOST_STAGES, OWN_LENGTH, TIMED_ARRIVALS, Spec, StageSpec, default_warmup_s
+from loadgen.spec.notation import read_weight
 from loadgen.spec.refusals import check, flag
 from loadgen.spec.settings import SETTINGS
+from loadgen.spec.targets import OF_TARGET, made
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -81,13 +84,12 @@ def settled(flags: Layer, document: Document, fallback: Layer) -> Spec:
             raise UsageError(f"{_called([given])}: a list is a stage each; beside [[stage]] allowed is one level")
         kept_stages += [(kept, level) for level in levels]
     run = _kept([flags, document.run, fallback])
-    if "url" not in run:
-        raise UsageError("--url: not given, and OPENAI_BASE_URL is not set; allowed is http[s]://HOST[:PORT][/PATH]")
     values = {
         setting.field or name: run[name].value if name in run else setting.default_value
         for name, setting in SETTINGS.items()
         if not setting.of_stage and not setting.makes_stages
     }
+    _settle_targets(values, run, flags)
     if any(values[name] is not None for name in ("dataset", "trace", "replay", "lengths")):
         for name in ("input_tokens", "output_tokens"):
             if name not in run:  # the file says
@@ -97,13 +99,58 @@ def settled(flags: Layer, document: Document, fallback: Layer) -> Spec:
     kept_stages = _repeated(kept_stages, run, values["seed"])
     spec = Spec(stages=tuple(_stage(kept, level) for kept, level in kept_stages), **values)
 
-    def called(*names: str, stage: int | None = None) -> str:
+    def called(*names: str, stage: int | None = None, target: int | None = None) -> str:
+        if target is not None and "target" in run and values["targets"]:
+            return f"{_called([run['target']])}: target {target + 1}: {', '.join(names)}"
         kept = run if stage is None else kept_stages[stage][0]
         keys = [TIMED if name == "arrivals" and TIMED in kept else name for name in names]
         given = [kept[key] for key in keys if key in kept]
         return _called(given) if given else flag(*names)
 
     return check(spec, called)
+
+
+_WEIGHTED: Final = re.compile(r"(?P<model>.+)=(?P<weight>[0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?)", re.DOTALL)
+
+
+def _settle_targets(values: dict[str, Any], run: Layer, flags: Layer) -> None:
+    """`url`, `model` and `targets` as a Spec has them: one URL and one model, and targets where there are several."""
+    models: tuple[str, ...] = values["model"] or ()
+    urls: tuple[str, ...] = values["url"] or ()
+    values["model"] = models[0] if len(models) == 1 else None
+    tables: list[dict[str, Any]] = [dict(table) for table in values["targets"]]
+    if len(models) > 1:
+        if tables:
+            raise UsageError(
+                f"{_called([run['model']])}: {len(models)} models and targets; give one of the two, a target has its model"
+            )
+        tables = [_weighted(written, _called([run["model"]])) for written in models]
+    elif tables and "target" not in flags:  # flags win over what the file says of a target, too
+        for table in tables:
+            table |= {name: values[name] for name in OF_TARGET if name in flags}
+    if len(urls) > 1 and not tables:
+        tables = [{}]
+    values["targets"] = made(tables, values | {"url": urls})
+    first_urls = values["targets"][0].url if tables else urls
+    if not all(target.url for target in values["targets"]) or not first_urls:
+        raise UsageError("--url: not given, and OPENAI_BASE_URL is not set; allowed is http[s]://HOST[:PORT][/PATH]")
+    if len(values["targets"]) == 1 and len(first_urls) == 1:  # one of them is no choice: it is the run
+        values |= {name: getattr(values["targets"][0], name) for name in OF_TARGET}
+        values["targets"] = ()
+    elif tables:
+        values |= {name: getattr(values["targets"][0], name) for name in OF_TARGET}
+    values["url"] = first_urls[0]
+
+
+def _weighted(written: str, field: str) -> dict[str, Any]:
+    """ "base=3" -> {"model": "base", "weight": 3.0}."""
+    found = _WEIGHTED.fullmatch(written)
+    if found is None:
+        return {"model": written}
+    try:
+        return {"model": found["model"], "weight": read_weight(found["weight"])}
+    except ValueError as error:
+        raise UsageError(f"{field}: {written}: {error}") from None
 
 
 def _repeated(stages: list[_T], run: Layer, seed: int) -> list[_T]:

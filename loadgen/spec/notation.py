@@ -4,6 +4,7 @@ The ValueError is worded for the user, who is told the field's name before it. W
 are in range, is asked later (refusals.py).
 """
 
+import contextlib
 import re
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
@@ -13,7 +14,7 @@ from loadgen.distribution import Distribution, FromFile, Prefixes, parse_distrib
 from loadgen.durations import duration_ns
 from loadgen.schedule.arrivals import Process, parse_process
 from loadgen.schedule.profile import Profile, parse_profile
-from loadgen.spec import MOST_STAGES, SLO_METRICS, Cancel, parse_cancel, plain
+from loadgen.spec import MOST_STAGES, MOST_WEIGHT, SLO_METRICS, Cancel, parse_cancel, plain
 from loadgen.spec.conditions import parse_abort_on
 
 NS_PER_S: Final = 1_000_000_000
@@ -24,6 +25,21 @@ def read_text(raw: object) -> str:
     if not isinstance(raw, str):
         raise ValueError(f"{shown(raw)} is no text; allowed is text in quotation marks")
     return raw
+
+
+def read_texts(raw: object) -> tuple[str, ...]:
+    """A text, or a list of them."""
+    return tuple(read_text(one) for one in (raw if isinstance(raw, list | tuple) else [raw]))
+
+
+def read_weight(raw: object) -> float:
+    """A share in no particular unit: a number above 0."""
+    number = 0.0
+    with contextlib.suppress(ValueError):
+        number = float(raw) if isinstance(raw, str) else _number(raw, "a number")
+    if not 0 < number <= MOST_WEIGHT:  # of a NaN neither is true
+        raise ValueError(f"{shown(raw)} is no weight; allowed is a number above 0, as in 3 or 0.5")
+    return number
 
 
 def read_switch(raw: object) -> bool:

@@ -9,6 +9,7 @@ from loadgen.distribution import Distribution, FromFile
 from loadgen.errors import UsageError
 from loadgen.schedule.profile import Profile
 from loadgen.spec import (
+    BALANCES,
     HISTORIES,
     MOST_CONCURRENCY,
     MOST_INPUT_TOKENS,
@@ -18,6 +19,7 @@ from loadgen.spec import (
     MOST_RETRIES,
     MOST_S,
     MOST_STAGES,
+    MOST_TARGETS,
     MOST_TIME_SCALE,
     MOST_TURNS,
     OWN_LENGTH,
@@ -27,18 +29,19 @@ from loadgen.spec import (
     Spec,
     StageSpec,
     most_turns,
+    targets,
 )
 
 
-def flag(*names: str, stage: int | None = None) -> str:
+def flag(*names: str, stage: int | None = None, target: int | None = None) -> str:
     """How settings are called on the command line: "--requests, --duration"."""
     return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
     """The same spec, if it can be run. UsageError names the first field that cannot, by `called(*names, stage=...)`."""
-    parts = check_url(called("url"), spec.url, keyless=True)
-    _among(called("usage"), spec.usage, USAGES)
+    schemes = _check_targets(spec, called)
+    _among(called("balance"), spec.balance, BALANCES)
     _among(called("transport"), spec.transport, TRANSPORTS)
     _among(called("history"), spec.history, HISTORIES)
     if not spec.stages:
@@ -60,8 +63,6 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
         raise UsageError(
             f"{called('turns')}: {spec.turns.text} is too large; allowed are up to {MOST_TURNS} turns a session"
         )
-    if spec.traceparent and any(name.lower() == "traceparent" for name, _ in spec.header):
-        raise UsageError(f"{called('traceparent')}: --header has a traceparent of its own; give one of the two")
     if not 0 <= spec.seed < 1 << 63:
         raise UsageError(f"{called('seed')}: {spec.seed} is out of range; allowed is 0 to 2^63 - 1")
     if spec.workers is not None:
@@ -79,19 +80,50 @@ def check(spec: Spec, called: Callable[..., str] = flag) -> Spec:
             raise UsageError(f"{called('proxy')}: the kernel transport has no proxies; use --transport aiohttp or auto")
     if spec.insecure and spec.tls_ca is not None:
         raise UsageError(f"{called('insecure', 'tls_ca')}: give one of the two, a certificate is checked or it is not")
-    if (spec.insecure or spec.tls_ca) and parts.scheme != "https":
+    if (spec.insecure or spec.tls_ca) and "https" not in schemes:
         raise UsageError(f"{called('tls_ca', 'insecure')}: these are for https:// URLs")
     if spec.tls_ca is not None:
         _check_certificates(called("tls_ca"), spec.tls_ca)
-    if spec.model is not None:
-        _check_model(called("model"), spec.model)
-    if spec.api_key_env is not None and spec.api_key_file is not None:
-        raise UsageError(f"{called('api_key_env', 'api_key_file')}: give one of the two, there is one key")
-    if spec.max_tokens_field is not None and not all(spec.max_tokens_field.split(".")):
-        raise UsageError(f"{called('max_tokens_field')}: {spec.max_tokens_field!r} is no name of a field")
-    if spec.image and spec.turns is not None:
-        raise UsageError(f"{called('image')}: the turns of a session repeat texts alone; leave out --turns")
     return spec
+
+
+def _check_targets(spec: Spec, called: Callable[..., str]) -> set[str]:
+    """What a target may have of its own; gives the schemes of all URLs."""
+    if len(spec.targets) > MOST_TARGETS:
+        raise UsageError(
+            f"{called('target')}: {len(spec.targets)} targets are too many; allowed are {MOST_TARGETS} in one run"
+        )
+    seen: set[str] = set()
+    for name in targets.names(spec) if spec.targets else ():
+        if not (name.strip() and name.isprintable()):
+            raise UsageError(f"{called('target')}: {name!r} is no name; allowed is printable text")
+        if name in seen:
+            raise UsageError(f"{called('target')}: two targets have the name {name!r}; give each a name of its own")
+        seen.add(name)
+    schemes = set()
+    for number, one in enumerate(targets.each(spec)):
+
+        def its(*names: str, number: int = number) -> str:
+            return called(*names, target=number)
+
+        urls = targets.urls(spec, number)
+        schemes |= {check_url(its("url"), url, keyless=True).scheme for url in urls}
+        if len(set(urls)) < len(urls):
+            raise UsageError(f"{its('url')}: the same URL twice; give each once")
+        _among(its("usage"), one.usage, USAGES)
+        if one.model is not None:
+            _check_model(its("model"), one.model)
+        if one.api_key_env is not None and one.api_key_file is not None:
+            raise UsageError(f"{its('api_key_env', 'api_key_file')}: give one of the two, there is one key")
+        if one.max_tokens_field is not None and not all(one.max_tokens_field.split(".")):
+            raise UsageError(f"{its('max_tokens_field')}: {one.max_tokens_field!r} is no name of a field")
+        if one.traceparent and any(name.lower() == "traceparent" for name, _ in one.header):
+            raise UsageError(f"{its('traceparent')}: --header has a traceparent of its own; give one of the two")
+    if spec.calibrate_prompts and len(spec.targets) > 1:
+        raise UsageError(
+            f"{called('calibrate_prompts')}: each of several targets may count prompts in its own way; leave it out"
+        )
+    return schemes
 
 
 def _least(tokens: Distribution | FromFile | None) -> int:

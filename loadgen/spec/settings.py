@@ -1,10 +1,11 @@
 """The settings that make up a spec: each is defined once here, for the command line and for the spec file alike."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loadgen.spec import CONVERSATIONS, HISTORIES, NONCES, TRANSPORTS, USAGES
+from loadgen.spec import BALANCES, CONVERSATIONS, HISTORIES, NONCES, TRANSPORTS, USAGES
 from loadgen.spec.body import (
     read_body_fields,
     read_extra_body,
@@ -33,11 +34,15 @@ from loadgen.spec.notation import (
     read_slo,
     read_switch,
     read_text,
+    read_texts,
     read_think,
     read_turns,
+    read_weight,
     read_whole,
     read_workers,
+    shown,
 )
+from loadgen.spec.targets import OF_TARGET, OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,64 @@ def _duration(name: str, **more: Any) -> Setting:
     return Setting(name, read_duration_s, field=f"{name}_s", read_field=read_seconds, metavar="TIME", **more)
 
 
+def read_targets(raw: object) -> tuple[dict[str, Any], ...]:
+    """Texts as --target has them, or tables: what was said of each target, by the names of a TargetSpec."""
+    listed = raw if isinstance(raw, list | tuple) else [raw]
+    tables = []
+    for number, one in enumerate(listed, 1):
+        try:
+            tables.append(_target(_written(one) if isinstance(one, str) else one))
+        except ValueError as error:
+            raise ValueError(f"target {number}: {error}" if len(listed) > 1 else str(error)) from None
+    return tuple(tables)
+
+
+def _written(text: str) -> dict[str, Any]:
+    """ "model=a,weight=3,url=x,url=y": a comma belongs to the value unless a key follows it."""
+    keys = "|".join(re.escape(key) for name in (*OWN, *OF_TARGET) for key in {name, name.replace("_", "-")})
+    table: dict[str, Any] = {}
+    for part in re.split(rf",(?=\s*(?:{keys})\s*=)", text):
+        name, equals, value = part.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise ValueError(f"{shown(part)} is no setting; allowed is KEY=VALUE, as in model=llama,weight=3")
+        is_many = name in SETTINGS and SETTINGS[name].many
+        if name in table and not (is_many and isinstance(table[name], list)):
+            raise ValueError(f"{name} is given twice")
+        if name in SETTINGS and SETTINGS[name].is_switch:
+            table[name] = {"true": True, "false": False}.get(value.strip(), value)
+        elif is_many and name != "model":
+            table.setdefault(name, []).append(value.strip())
+        else:
+            table[name] = value.strip()
+    return table
+
+
+_MAY_BE_NOTHING: Final = ("model", "api_key_env", "api_key_file", "max_tokens_field", "body_template")
+
+
+def _target(table: object) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise ValueError(f"{shown(table)} is no target; allowed is KEY=VALUE, or a table")
+    told: dict[str, Any] = {}
+    for key, raw in table.items():
+        name = str(key).replace("-", "_")
+        own: dict[str, Callable[[Any], Any]] = {"name": read_text, "weight": read_weight, "model": read_text}
+        read = own.get(name)
+        if read is None and name in OF_TARGET:
+            read = SETTINGS[name].read
+        if read is None:
+            raise ValueError(f"{shown(str(key))} is no setting of a target; allowed is {', '.join((*OWN, *OF_TARGET))}")
+        if raw is None:  # so run.json writes what a target does not have, and what the others have is not meant
+            told |= {name: None} if name in _MAY_BE_NOTHING else {}
+            continue
+        try:
+            told[name] = read(raw)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return told
+
+
 def _choice(name: str, allowed: tuple[str, ...], **more: Any) -> Setting:
     return Setting(name, one_of(allowed), metavar="|".join(allowed), default=allowed[0], **more)
 
@@ -89,10 +152,35 @@ SETTINGS: Final = {
     for setting in (
         Setting(
             "url",
-            read_text,
-            "Base URL (http://host:8000, https://host/v1) or whole path. [env: OPENAI_BASE_URL]",
+            read_texts,
+            "Base URL (http://host:8000, https://host/v1) or whole path. May be given several times: the requests are "
+            "balanced over them. [env: OPENAI_BASE_URL]",
+            many=True,
         ),
-        Setting("model", read_text, "Model name; default: the first one that the endpoint lists."),
+        Setting(
+            "model",
+            read_texts,
+            "Model name; default: the first one that the endpoint lists. May be given several times, with the share of the "
+            "requests (base=3, adapter=1): each is reported apart.",
+            metavar="NAME[=WEIGHT]",
+            many=True,
+        ),
+        Setting(
+            "target",
+            read_targets,
+            "One of several things to ask, each reported apart: model=NAME,weight=3,url=URL,api=NAME,api_key_env=NAME,name="
+            "NAME and more. May be given several times; what a target does not say is as for the run.",
+            metavar="KEY=VALUE[,...]",
+            many=True,
+            field="targets",
+            read_field=read_targets,
+            empty=(),
+        ),
+        _choice(
+            "balance",
+            BALANCES,
+            help="With several URLs: take turns, or the one with the fewest requests in flight (of each worker).",
+        ),
         Setting(
             "api",
             read_text,

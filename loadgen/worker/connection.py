@@ -13,7 +13,7 @@ import ssl
 from typing import Final
 
 from loadgen.clock import monotonic_ns
-from loadgen.plan import Target
+from loadgen.plan import Endpoint
 from loadgen.wire.http1 import ResponseReader
 from loadgen.worker.exchange import Exchange
 
@@ -44,23 +44,23 @@ Read = tuple[int, list[tuple[int, int, bytes]], bytes | None]
 """(time of the read, ancillary data, bytes); b"" is the peer's end, None a reset."""
 
 
-async def resolve(target: Target) -> list[Address]:
-    """The addresses of the target, in the resolver's order. ConnectError if there is none."""
+async def resolve(where: Endpoint) -> list[Address]:
+    """Its addresses, in the resolver's order. ConnectError if there is none."""
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ConnectError("dns", f"{target.host}: {error.strerror or error}") from None
+        raise ConnectError("dns", f"{where.host}: {error.strerror or error}") from None
     return [(family, address) for family, _, _, _, address in found]
 
 
-def tls_context(target: Target) -> ssl.SSLContext | None:
-    """The TLS settings for a target: verified unless it says otherwise; None for plain HTTP."""
-    if not target.tls:
+def tls_context(where: Endpoint) -> ssl.SSLContext | None:
+    """The TLS settings for an endpoint: verified unless it says otherwise; None for plain HTTP."""
+    if not where.tls:
         return None
-    context = ssl.create_default_context(cafile=target.tls_ca)
+    context = ssl.create_default_context(cafile=where.tls_ca)
     context.set_alpn_protocols(["http/1.1"])
-    if target.insecure:
+    if where.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
@@ -76,6 +76,7 @@ class Connection:
         "connecting",
         "exchange",
         "fd",
+        "origin",
         "reader",
         "reads",
         "recvmsg",
@@ -87,8 +88,9 @@ class Connection:
         "used",
     )
 
-    def __init__(self, slot: int) -> None:
+    def __init__(self, slot: int, origin: int = 0) -> None:
         self.slot = slot
+        self.origin = origin
         self.exchange: Exchange | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.reads: list[Read] = []

@@ -22,28 +22,27 @@ CONVINCING: Final = 8
 class OutputCounter:
     """Hands exchanges back to `on_counted`, in the loop, with `counted_tokens` set."""
 
-    def __init__(self, tokenizer: Tokenizer, on_counted: Callable[[Exchange], None]) -> None:
+    def __init__(self, tokenizer: Tokenizer, on_counted: Callable[[Exchange], None], targets: int = 1) -> None:
         self._tokenizer = tokenizer
         self._on_counted = on_counted
         self._thread = ThreadPoolExecutor(1, initializer=_give_way)
         self._loop = asyncio.get_running_loop()
-        self._with_usage = 0
+        self._with_usage = [0] * targets
         self.pending = 0
 
-    @property
-    def is_wanted(self) -> bool:
-        """Whether the texts of new requests should be kept."""
-        return self._with_usage < CONVINCING
+    def is_wanted(self, target: int) -> bool:
+        """Whether the texts of new requests to this target should be kept."""
+        return self._with_usage[target] < CONVINCING
 
     def takes(self, exchange: Exchange) -> bool:
         """Count a decoded exchange, if there is something to count; then it comes back later, and True says so."""
         if exchange.answer.output_tokens is not None:
-            self._with_usage += 1
+            self._with_usage[exchange.target] += 1
             return False
         if not exchange.kinds or exchange.texts is None:
             return False
         if exchange.error is None:
-            self._with_usage = 0
+            self._with_usage[exchange.target] = 0
         self.pending += 1
         self._thread.submit(self._count, exchange)
         return True

@@ -6,7 +6,7 @@ whole segment. A response that is still running is handed over in segments too, 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -36,19 +36,31 @@ MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 LARGE_BYTES: Final = 64 * 1024
 
 
+class Reading:
+    """How the responses of one target are read."""
+
+    __slots__ = ("dialect", "marks", "may_end", "read", "split", "text")
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.read, self.text = dialect.read, dialect.text
+        self.marks = marks_of(dialect)
+        self.split, self.may_end = SPLITTERS[dialect.framing], MAY_END[dialect.framing]
+
+
 class Decoder:
-    """Decodes exchanges in the order in which their segments came, and hands the ended ones to `on_decoded`."""
+    """Decodes exchanges in the order in which their segments came, and hands the ended ones to `on_decoded`.
+
+    `dialects` are those of each target.
+    """
 
     def __init__(
         self,
-        dialect: Dialect,
+        dialects: Sequence[Dialect],
         clock: StampClock,
         on_decoded: Callable[[Exchange], None],
     ) -> None:
-        self._dialect = dialect
-        self._read, self._text = dialect.read, dialect.text
-        self._marks = marks_of(dialect)
-        self._split, self._may_end = SPLITTERS[dialect.framing], MAY_END[dialect.framing]
+        self._readings = [Reading(dialect) for dialect in dialects]
         self._clock = clock
         self._on_decoded = on_decoded
         self._held_bytes = 0
@@ -84,7 +96,7 @@ class Decoder:
             if exchange.decode_failure:
                 exchange.error, exchange.words = "decode-failed", exchange.decode_failure
             else:
-                judge(exchange, self._dialect)
+                judge(exchange, self._readings[exchange.target].dialect)
             self._on_decoded(exchange)
         return bool(self._waiting)
 
@@ -121,7 +133,8 @@ class Decoder:
             exchange.saved = bytearray() if exchange.saved is None else exchange.saved
             if len(exchange.saved) <= MAX_SAVED_BYTES:
                 exchange.saved += b"".join(parts)
-        if not may_be_events(exchange, self._dialect):
+        reading = self._readings[exchange.target]
+        if not may_be_events(exchange, reading.dialect):
             if len(exchange.other_body) < MAX_WORDS_BYTES:
                 exchange.other_body = (exchange.other_body + b"".join(parts))[:MAX_WORDS_BYTES]
             self._hold(exchange, b"")
@@ -134,10 +147,10 @@ class Decoder:
             return
         new = b"".join(parts)
         body = rest + new
-        if len(rest) > LARGE_BYTES and not is_last and not self._may_end(rest, new):
+        if len(rest) > LARGE_BYTES and not is_last and not reading.may_end(rest, new):
             self._hold(exchange, body)  # or every segment would have all of it gone through again
             return
-        events = self._split(body, at_start=not exchange.started, final=is_last)
+        events = reading.split(body, at_start=not exchange.started, final=is_last)
         exchange.started = exchange.started or events.consumed > 0
         self._hold(exchange, body[events.consumed :])
         if not events.payloads:
@@ -189,14 +202,9 @@ class Decoder:
         if exchange.texts is not None:
             said = np.flatnonzero(kinds == CONTENT)
             # Where each event repeats what was said before, the last one says it all.
-            exchange.texts += [self._said(payloads[i]) for i in (said[-1:] if exchange.answer.is_cumulative else said)]
+            text = self._readings[exchange.target].text
+            exchange.texts += [_said(text, payloads[i]) for i in (said[-1:] if exchange.answer.is_cumulative else said)]
         return output
-
-    def _said(self, payload: bytes) -> str:
-        try:
-            return str(self._text(payload))
-        except MALFORMED:  # output of some kind, but no text
-            return ""
 
     def _read_alike(
         self,
@@ -212,9 +220,9 @@ class Decoder:
         Gives how many are done then.
         """
         alike = frame.compare(payloads[done:], exchange.text_before)
-        kinds[done:] = frame.kind
-        so_far[done:] = UNKNOWN if alike.so_far is None else alike.so_far  # a frame before may have left its own
-        n_alike = len(payloads) - done
+        until = done + alike.looked_at
+        kinds[done:until] = frame.kind
+        so_far[done:until] = UNKNOWN if alike.so_far is None else alike.so_far  # a frame before may have left its own
         like_before = done
         for i in alike.unlike:
             if done + i > like_before:
@@ -224,17 +232,19 @@ class Decoder:
             like_before = done + i + 1
             if exchange.frame is not frame:
                 return done + i + 1
-        if like_before < len(payloads):
-            self._catch_up(exchange, frame, alike, n_alike - 1, payloads[-1])
+            if frame.cumulative and exchange.text_before is None:
+                exchange.text_before = frame.text_in(payloads[done + i])
+        if like_before < until:
+            self._catch_up(exchange, frame, alike, alike.looked_at - 1, payloads[until - 1])
             if frame.cumulative:
                 exchange.text_before = alike.texts[-1]
-        return len(payloads)
+        return until
 
     def _catch_up(self, exchange: Exchange, frame: Frame, alike: Alike, i: int, payload: bytes) -> None:
         """Let the answer know what event i, `payload`, said, which was not parsed."""
         answer = exchange.answer
         if frame.totals and not frame.cumulative:  # its other counts may have been overwritten since the frame was made
-            self._read(payload, answer)
+            self._readings[exchange.target].read(payload, answer)
             return
         if alike.so_far is not None:
             answer.cumulative_tokens = int(alike.so_far[i])
@@ -251,10 +261,10 @@ class Decoder:
         kinds: npt.NDArray[np.int8],
         so_far: npt.NDArray[np.int64],
     ) -> None:
-        payload, answer = payloads[i], exchange.answer
+        payload, answer, reading = payloads[i], exchange.answer, self._readings[exchange.target]
         exchange.text_before = None
         try:
-            kinds[i] = kind = self._read(payload, answer)
+            kinds[i] = kind = reading.read(payload, answer)
         except MALFORMED:
             kinds[i] = NOTHING
             if not exchange.bad_event:
@@ -265,11 +275,18 @@ class Decoder:
             so_far[i] = answer.cumulative_tokens
         if kind >= CONTENT and exchange.frames_tried < FRAMES_TRIED and not answer.undecided:
             exchange.frames_tried += 1
-            found = Frame.of(payload, kind, answer, self._dialect, self._marks)
+            found = Frame.of(payload, kind, answer, reading.dialect, reading.marks)
             if found is not None:
                 frame, exchange.text_before = found
                 if frame != exchange.frame:
                     exchange.frame = frame
+
+
+def _said(text: Callable[[bytes], str], payload: bytes) -> str:
+    try:
+        return str(text(payload))
+    except MALFORMED:  # output of some kind, but no text
+        return ""
 
 
 def may_be_events(exchange: Exchange, dialect: Dialect) -> bool:

@@ -52,7 +52,9 @@ class Exchange:
         "due_ns",
         "ended",
         "ended_ns",
+        "endpoint",
         "error",
+        "event_lines",
         "event_ns",
         "first_byte_ns",
         "frame",
@@ -85,6 +87,7 @@ class Exchange:
         "started",
         "status",
         "superseded",
+        "target",
         "text_before",
         "texts",
         "too_large",
@@ -114,6 +117,9 @@ class Exchange:
         self.wanted_input_tokens: int | None = None
         self.wanted_output_tokens: int | None = None
         self.leave_tokens = 0  # the user leaves after so many; 0: stays
+        self.event_lines = 2  # line ends that an event has at least; looked at where the user leaves so
+        self.target = 0  # whose dialect it is
+        self.endpoint: int | None = None  # by number; None: it went nowhere
 
         # the transport's
         self.sent_ns = 0

@@ -8,11 +8,11 @@ import asyncio
 import ssl
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from loadgen.clock import monotonic_ns
-from loadgen.plan import Limits, Target
+from loadgen.plan import Endpoint, Limits
 from loadgen.wire.http1 import BadResponse, ResponseReader
 from loadgen.worker.connection import ConnectError, Read
 from loadgen.worker.exchange import Exchange, Segment
@@ -40,6 +40,7 @@ class Framed(Protocol):
     """A slot's connection, as far as the framing looks at it."""
 
     slot: int
+    origin: int
     exchange: Exchange | None
     connecting: asyncio.Task[None] | None
     reads: list[Read]
@@ -66,14 +67,13 @@ C = TypeVar("C", bound=Framed)
 class FramedSlots(ABC, Generic[C]):
     """The part of a transport.Transport that knows nothing of sockets."""
 
-    def __init__(self, target: Target, limits: Limits, pacer: Pacer) -> None:
-        self._target = target
+    def __init__(self, origins: Sequence[Endpoint], limits: Limits, pacer: Pacer) -> None:
+        self._origins = origins
         self._limits = limits
         self._pacer = pacer
         self._loop = asyncio.get_running_loop()
         self._connections: list[C] = []  # by slot
         self._segment_bytes = MAX_SEGMENT_BYTES
-        self.event_lines = 2
         self.reads = 0
         self.reopened = 0
         self.on_end: Callable[[Exchange], None] = lambda _: None
@@ -86,7 +86,7 @@ class FramedSlots(ABC, Generic[C]):
     # the transport's own
 
     @abstractmethod
-    def _closed_slot(self, slot: int) -> C:
+    def _closed_slot(self, slot: int, origin: int) -> C:
         """A connection for this slot, not open yet."""
 
     @abstractmethod
@@ -116,11 +116,22 @@ class FramedSlots(ABC, Generic[C]):
         """How many slots there are, connected or not."""
         return len(self._connections)
 
-    def add_slot(self) -> int:
+    def add_slot(self, origin: int = 0) -> int:
         """One more slot, not connected; gives its number."""
-        self._connections.append(self._closed_slot(len(self._connections)))
+        self._connections.append(self._closed_slot(len(self._connections), origin))
         self._share_buffer(len(self._connections))
         return len(self._connections) - 1
+
+    def origin(self, slot: int) -> int:
+        """What the slot is, or will be, connected to."""
+        return self._connections[slot].origin
+
+    def move(self, slot: int, origin: int) -> None:
+        """Let an idle slot belong to an origin; closed if it was connected to another."""
+        connection = self._connections[slot]
+        if connection.origin != origin:
+            self._close(connection)
+            connection.origin = origin
 
     def is_open(self, slot: int) -> bool:
         """Whether the slot has a connection, as far as is known here."""
@@ -132,13 +143,17 @@ class FramedSlots(ABC, Generic[C]):
     def _share_buffer(self, slots: int) -> None:
         self._segment_bytes = min(max(BUFFER_BYTES // slots, MIN_SEGMENT_BYTES), MAX_SEGMENT_BYTES)
 
-    async def open(self, slots: int) -> None:
-        """Have the slots connected; failures are left to submit, which reports them with the request that meets them."""
+    async def open(self, wanted: Sequence[int]) -> None:
+        """Have so many slots of each origin connected; failures are left to submit, which reports them with the request
+        that meets them."""
         # What a stage before was still opening for its next arrivals.
         if opening := [c.connecting for c in self._connections if c.connecting is not None]:
             await asyncio.wait(opening)
-        while len(self._connections) < slots:
-            self.add_slot()
+        chosen: list[C] = []
+        for origin, slots in enumerate(wanted):
+            its = [connection for connection in self._connections if connection.origin == origin]
+            its += [self._connections[self.add_slot(origin)] for _ in range(slots - len(its))]
+            chosen += its[:slots]
         self._share_buffer(max(len(self._connections), 1))
         gate = asyncio.Semaphore(CONNECTING_AT_ONCE)
 
@@ -146,7 +161,7 @@ class FramedSlots(ABC, Generic[C]):
             async with gate:
                 await self._open_idle(connection)
 
-        await asyncio.gather(*(open_one(c) for c in self._connections[:slots] if not c.is_open))
+        await asyncio.gather(*(open_one(c) for c in chosen if not c.is_open))
 
     def prepare(self, slot: int, on_prepared: Callable[[int], None]) -> None:
         """Connect an idle slot beside everything else; `on_prepared(slot)` when that has succeeded or failed."""
@@ -273,7 +288,7 @@ class FramedSlots(ABC, Generic[C]):
         exchange.line_ends += sum(part.count(b"\n") for part in parts[exchange.counted_parts :])
         exchange.counted_parts = len(parts)
         says_tokens = not exchange.kinds or exchange.answer.cumulative_tokens is not None
-        if exchange.line_ends < self.event_lines * exchange.leave_tokens and not says_tokens:
+        if exchange.line_ends < exchange.event_lines * exchange.leave_tokens and not says_tokens:
             return
         self._hand_over(connection, exchange)
         if self.decode_now(exchange) >= exchange.leave_tokens:

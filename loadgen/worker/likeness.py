@@ -12,7 +12,7 @@ check looks at what is new alone: the cost of an event is then that of comparing
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -45,9 +45,11 @@ class Alike(NamedTuple):
     unlike: list[int]
     """Which events have to be parsed; ascending."""
     texts: list[bytes]
-    """The JSON of each event's text; anything for those that are unlike."""
+    """The JSON of each event's text; anything for those that are unlike, or neither the last nor before one that is."""
     so_far: npt.NDArray[np.int64] | None
     """Tokens up to each event, where the events say it; anything for those that are unlike."""
+    looked_at: int
+    """How many events, from the first on, this tells of."""
 
 
 class Frame(NamedTuple):
@@ -120,6 +122,8 @@ class Frame(NamedTuple):
         first, *middles, last = self.literals
         if not middles and not self.cumulative:
             return _compare_ends(payloads, first, last)
+        if self.cumulative and (run := self._run(payloads, text_before)) is not None:
+            return run
         inner = [payload.removeprefix(first).removesuffix(last) for payload in payloads]
         inner_bytes = np.fromiter(map(len, inner), np.int64, len(inner))
         all_bytes = np.fromiter(map(len, payloads), np.int64, len(payloads))
@@ -148,7 +152,68 @@ class Frame(NamedTuple):
             _mark_where_text_does_not_grow(like, texts, text_before)
         else:
             _mark_unlike(like, texts, _is_text)
-        return Alike(np.flatnonzero(~like).tolist(), texts, so_far)
+        return Alike(np.flatnonzero(~like).tolist(), texts, so_far, len(payloads))
+
+    def _run(self, payloads: list[bytes], text_before: bytes | None) -> Alike | None:
+        """Frame.compare up to the first event that is certainly unlike, where each text grows; None where that cannot be
+        told without looking closer.
+
+        What an event has in common with the one before is compared as memory, and each hole's end is looked for behind it:
+        so what is looked at byte by byte grows with what is new, not with the answer.
+        """
+        if self.holes[0] != "text":
+            return None
+        if text_before is None:
+            return Alike([0], [b""], None, 1)
+        first, border, *borders = self.literals
+        known, new, text_ends = first + text_before, [], []
+        for payload in payloads:
+            end = payload.find(border, len(known))
+            if end <= len(known) or not payload.startswith(known):
+                break
+            new.append(payload[len(known) : end])
+            text_ends.append(end)
+            known = payload[:end]
+        holes, starts = self.holes[1:], [end + len(border) for end in text_ends]
+        if holes and holes[0] == "list":
+            lists, starts = _growing_lists(payloads, starts, borders[0])
+            holes, borders = holes[1:], borders[1:]
+            if lists and not _FINE["list"](lists):
+                return None
+        n_alike = len(starts)
+        if not n_alike:
+            return Alike([0], [b""], None, 1)
+        if not _FINE["text"](new[:n_alike]):
+            return None
+        so_far: npt.NDArray[np.int64] | None = None
+        rest = [payload[start:] for payload, start in zip(payloads, starts, strict=False)]
+        for hole, border in zip(holes, borders, strict=True):
+            parts = [one.partition(border) for one in rest]
+            column, rest = [part[0] for part in parts], [part[2] for part in parts]
+            if hole in _GROWING or not all(part[1] for part in parts) or not _FINE[hole](column):
+                return None
+            if hole == "so_far":
+                so_far = np.array([*map(int, column), 0]) + self.added
+        if any(rest):
+            return None
+        texts = [b""] * (n_alike - 1) + [payloads[n_alike - 1][len(first) : text_ends[n_alike - 1]]]
+        if n_alike == len(payloads):
+            return Alike([], texts, None if so_far is None else so_far[:-1], n_alike)
+        return Alike([n_alike], [*texts, b""], so_far, n_alike + 1)
+
+    def text_in(self, payload: bytes) -> bytes | None:
+        """The JSON of the text of an event that has been parsed; None where it has not the form of this frame."""
+        at = len(self.literals[0])
+        text = None
+        if not payload.startswith(self.literals[0]):
+            return None
+        for hole, border in zip(self.holes, self.literals[1:], strict=True):
+            if (end := payload.find(border, at)) < 0:
+                return None
+            if hole == "text":
+                text = payload[at:end]
+            at = end + len(border)
+        return text if text and at == len(payload) and _is_text(text) else None
 
 
 def _compare_ends(payloads: list[bytes], first: bytes, last: bytes) -> Alike:
@@ -158,7 +223,7 @@ def _compare_ends(payloads: list[bytes], first: bytes, last: bytes) -> Alike:
     all_bytes = np.fromiter(map(len, payloads), np.int64, len(payloads))
     like = (all_bytes - text_bytes == len(first) + len(last)) & (text_bytes > 0)
     _mark_unlike(like, texts, _is_text)
-    return Alike(np.flatnonzero(~like).tolist(), texts, None)
+    return Alike(np.flatnonzero(~like).tolist(), texts, None, len(payloads))
 
 
 class Marks(NamedTuple):
@@ -245,6 +310,39 @@ def _mark_behind_unlike(like: npt.NDArray[np.bool_], values: list[bytes], is_fin
                 like[i] = bool(is_fine(values[i]))
 
 
+def _growing_lists(payloads: list[bytes], starts: list[int], border: bytes) -> tuple[list[bytes], list[int]]:
+    """(the lists from these places on, of one that begins as the one before its end alone; what is behind the border after
+    each), up to the first event without."""
+    before, lists, behind = b"", [], []
+    for payload, start in zip(payloads, starts, strict=False):
+        known = start + len(before) if before and payload.startswith(before, start) else start
+        end = payload.find(border, known)
+        if end <= start:
+            break
+        lists.append(payload[known:end])
+        behind.append(end + len(border))
+        before = payload[start:end]
+    return lists, behind
+
+
+def _all_of_form(form: re.Pattern[bytes]) -> Callable[[Sequence[bytes]], bool]:
+    """Whether all values are of a form that takes several with ; between: looked at in one go."""
+
+    def fine(values: Sequence[bytes]) -> bool:
+        joined = b";".join(values)
+        return joined.count(b";") == len(values) - 1 and form.fullmatch(joined) is not None
+
+    return fine
+
+
+def _are_lists(values: Sequence[bytes]) -> bool:
+    """Whole lists, and what others have at their ends."""
+    ends = [value for value in values if value[:1] in b","]
+    return (not ends or _all_of_form(_REST_OF_LISTS)(ends)) and all(
+        _all_of_form(_LISTS)([value]) for value in values if value[:1] not in b","
+    )
+
+
 def _is_text(text: bytes) -> bool:
     """Whether this is the inside of a JSON text (or several, with spaces between), whole escapes and whole UTF-8."""
     if b"\\" in text:
@@ -264,3 +362,15 @@ def text_of(raw: bytes) -> str:
     """The text that JSON like this stands for."""
     text: str = orjson.loads(b'"%b"' % raw)
     return text
+
+
+_GROWING: Final = ("text", "list")
+
+_FINE: Final[dict[str, Callable[[Sequence[bytes]], bool]]] = {
+    "text": lambda values: _is_text(b" ".join(values)),
+    "string": lambda values: all(map(_is_text, set(values))),
+    "number": lambda values: _all_of_form(_NUMBERS)([*set(values)]),
+    "so_far": _all_of_form(_COUNTS),
+    "list": _are_lists,
+}
+"""Whether the values of a hole are what may stand there, event by event; of texts and lists what is new."""

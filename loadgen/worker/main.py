@@ -22,9 +22,8 @@ from loadgen.blotting import blotted
 from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
 from loadgen.dialects import spoken
 from loadgen.dialects.answer import MAX_SHORT_TEXT
-from loadgen.dialects.dialect import EVENT_LINES
 from loadgen.errors import LoadgenError
-from loadgen.host import keep_memory_private, memory_bytes, raise_descriptor_limit, resident_bytes
+from loadgen.host import keep_memory_private, memory_bytes, most_connections, raise_descriptor_limit, resident_bytes
 from loadgen.plan import OpenLoad, StagePlan, WorkerPlan
 from loadgen.tokens import load
 from loadgen.worker.bodies import BodyWriter
@@ -34,7 +33,9 @@ from loadgen.worker.counting import OutputCounter
 from loadgen.worker.decoding import Decoder
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Pacer
+from loadgen.worker.pools import Pools
 from loadgen.worker.requests import RequestMaker
+from loadgen.worker.routing import Router, shares
 from loadgen.worker.script import Script
 from loadgen.worker.stage import Stage
 from loadgen.worker.stamps import StampClock
@@ -68,10 +69,9 @@ class Worker:
         self._at = self._board.at(plan.seat, 0)
         self._clock = StampClock()
         self._pacer = Pacer()
-        dialect = spoken(plan.wording)
-        self._decoder = Decoder(dialect, self._clock, self._decoded)
+        dialects = [spoken(target.wording) for target in plan.targets]
+        self._decoder = Decoder(dialects, self._clock, self._decoded)
         self._transport = make_transport(plan, self._pacer)
-        self._transport.event_lines = EVENT_LINES[dialect.framing]
         self._transport.on_segment = self._decoder.on_segment
         self._chores = Chores(self._decoder, self._pacer, gives_way=self._transport.stamp_source == "kernel")
         self._transport.decode_one = self._chores.do_one
@@ -81,8 +81,13 @@ class Worker:
         self._bodies = BodyWriter(plan.bodies_path, plan.secrets) if plan.bodies_path is not None else None
         self._decoder.keeps_bodies = self._bodies is not None
         self._memory_limit_bytes = max(int(memory_bytes() * MEMORY_SHARE) // plan.seats, LEAST_MEMORY_BYTES)
-        self._maker = RequestMaker(plan.pool, dialect)
-        self._script = None if plan.script is None else Script(plan.script, dialect, plan.pool.head)
+        pairs = zip(plan.targets, dialects, strict=True)
+        self._makers = [RequestMaker(target.pool, dialect) for target, dialect in pairs]
+        self._router = Router(plan.targets, plan.routes, plan.deal, plan.balance, plan.worker)
+        shares_ = shares(plan.targets, plan.routes, plan.deal, len(plan.origins))
+        self._pools = Pools(self._transport, shares_, most_connections())
+        self._called = {(route.target, route.endpoint): route.called for route in plan.routes}
+        self._script = None if plan.script is None else Script(plan.script)
         self._capture = CaptureWriter(
             plan.capture_path,
             plan.worker,
@@ -95,7 +100,9 @@ class Worker:
             },
         )
         self._chores.capture = self._capture
-        self._counter = None if plan.tokenizer is None else OutputCounter(load(plan.tokenizer), self._record)
+        self._counter = (
+            None if plan.tokenizer is None else OutputCounter(load(plan.tokenizer), self._record, len(plan.targets))
+        )
         self._stages: list[Stage] = []
         self._samples: list[tuple[int, int, int, int]] = []
         self._written_ns = self._checked_ns = monotonic_ns()
@@ -152,7 +159,8 @@ class Worker:
                 await asyncio.sleep(ORDERS_S)
             plan = self._to_come.popleft()
             # Also where it is none: the stage before may still be connecting its spare ones.
-            await self._transport.open(plan.load.connections if isinstance(plan.load, OpenLoad) else plan.load.slots)
+            ahead = plan.load.connections if isinstance(plan.load, OpenLoad) else plan.load.slots
+            await self._transport.open(self._pools.wanted(ahead))
             if self._script is not None:
                 self._script.open_stage(plan.stage, plan.load)
                 while not self._script.is_ready:
@@ -165,7 +173,9 @@ class Worker:
                 plan,
                 self._plan,
                 transport=self._transport,
-                maker=self._maker,
+                makers=self._makers,
+                router=self._router,
+                pools=self._pools,
                 pacer=self._pacer,
                 board=self._board,
                 record=self._record,
@@ -267,7 +277,9 @@ class Worker:
             numbers[at + b.CANCELLED] += 1
         else:
             numbers[at + b.FAILED] += 1
-            self._say(f"{exchange.error}: {exchange.words}" if exchange.words else exchange.error)
+            words = f"{exchange.error}: {exchange.words}" if exchange.words else exchange.error
+            called = self._called.get((exchange.target, exchange.endpoint or 0))
+            self._say(f"{called}: {words}" if called else words)
         if self._plan.secrets:  # a server may put a request's key into the ids, too
             answer = exchange.answer
             answer.response_id = self._harmless(answer.response_id)
@@ -332,10 +344,10 @@ def make_transport(plan: WorkerPlan, pacer: Pacer) -> Transport:
     if plan.transport == "kernel":
         from loadgen.worker.receiver import Receiver
 
-        return Receiver(plan.target, plan.limits, pacer)
+        return Receiver(plan.origins, plan.limits, pacer)
     from loadgen.worker.portable import Portable
 
-    return Portable(plan.target, plan.limits, pacer)
+    return Portable(plan.origins, plan.limits, pacer)
 
 
 async def live(plan: WorkerPlan, line: "Connection[None, StagePlan]") -> None:

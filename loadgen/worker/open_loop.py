@@ -8,8 +8,7 @@ Where units are prepared while the run goes on (script), the next one is taken o
 it brings its time with it. One that is not there when it is due is late, and counted. The units of one session of a trace
 wait for each other: a later one is due when it was recorded, or else when the one before it has ended.
 
-A place is a slot with its connection. Some are open before the start, and a few more than are needed are opened ahead of
-the arrivals, so that an arrival does not have to wait for a connect.
+A place is one of `max_in_flight`, with a connection out of the pool (pools.py).
 """
 
 from collections import deque
@@ -17,15 +16,12 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from loadgen import board as b
-from loadgen.clock import NS_PER_MS, monotonic_ns
+from loadgen.clock import monotonic_ns
 from loadgen.plan import OpenLoad
 from loadgen.worker.pacer import Pacer
+from loadgen.worker.pools import Pools
 from loadgen.worker.script import POLL_NS, Script, Scripted
-from loadgen.worker.transport import Transport
 from loadgen.worker.users import User, Users
-
-# Behind a connect that failed: the next spare connection is tried so much later.
-PREPARE_RETRY_NS: Final = 100 * NS_PER_MS
 
 # Of prepared requests that wait for a place; beyond, the next ones stay where they are, and keep their due times.
 MOST_WAITING_BYTES: Final = 32 * 1024 * 1024
@@ -48,7 +44,7 @@ class OpenLoop:
         worker: int,
         workers: int,
         users: Users,
-        transport: Transport,
+        pools: Pools,
         pacer: Pacer,
         drop: Callable[[int, int, Scripted | None], None],
         board: b.Board,
@@ -67,21 +63,17 @@ class OpenLoop:
         self._worker = worker
         self._workers = workers
         self._users = users
-        self._transport = transport
+        self._pools = pools
         self._pacer = pacer
         self._drop = drop  # (number of the unit, intended_ns, scripted)
         self._numbers = board.numbers
         self._offered_at = board.at(seat, b.OFFERED)
         self._arrived = 0
         self._waiting: deque[Arrival] = deque()
-        self._open: list[int] = []  # idle slots, the one that was used last goes first
-        self._closed: list[int] = []
-        self._slots = 0  # how many the stage has taken into use
-        self._preparing = 0
-        self._prepare_after_ns = 0
         self._stopped = False
         self.idle_ns: int | None = None
         users.on_over = self._over
+        pools.on_room = self._room
 
     @property
     def is_busy(self) -> bool:
@@ -95,9 +87,6 @@ class OpenLoop:
     def start(self, start_ns: int) -> None:
         """The times of the schedule count from here."""
         self._start_ns = start_ns
-        self._slots = min(self._transport.slots, self._load.max_in_flight)
-        for slot in range(self._slots - 1, -1, -1):
-            (self._open if self._transport.is_open(slot) else self._closed).append(slot)
         self._wait_for_next()
 
     def stop(self) -> None:
@@ -171,9 +160,8 @@ class OpenLoop:
         if late_drop_ns is not None and monotonic_ns() - arrival.intended_ns > late_drop_ns:
             self._drop_one(arrival)
             return
-        slot = None if self._waiting else self._free_slot()
-        if slot is not None:
-            self._users.begin(slot, *arrival)
+        if not self._waiting and self._has_place:
+            self._users.begin(0, *arrival)
             return
         self._waiting.append(arrival)
         if arrival.scripted is not None:
@@ -216,52 +204,17 @@ class OpenLoop:
 
     # places
 
-    def _free_slot(self) -> int | None:
-        while self._open:
-            slot = self._open.pop()
-            if self._transport.is_open(slot):
-                self._keep_spare()
-                return slot
-            self._closed.append(slot)
-        closed = self._closed_slot()
-        self._keep_spare()
-        return closed
-
-    def _closed_slot(self) -> int | None:
-        if self._closed:
-            return self._closed.pop()
-        if self._slots == self._load.max_in_flight:
-            return None
-        self._slots += 1
-        return self._transport.add_slot()
-
-    def _keep_spare(self) -> None:
-        wanted = self._load.spare - len(self._open) - self._preparing
-        if wanted <= 0 or monotonic_ns() < self._prepare_after_ns:
-            return
-        for _ in range(wanted):
-            slot = self._closed_slot()
-            if slot is None:
-                return
-            self._preparing += 1
-            self._transport.prepare(slot, self._prepared)
-
-    def _prepared(self, slot: int) -> None:
-        self._preparing -= 1
-        if not self._transport.is_open(slot):
-            self._prepare_after_ns = monotonic_ns() + PREPARE_RETRY_NS
-        self._freed(slot)
+    @property
+    def _has_place(self) -> bool:
+        return self._users.active < self._load.max_in_flight and self._pools.has_room
 
     def _over(self, user: User, _error: str | None) -> None:
-        self._freed(user.slot)
+        self._room()
         self._next_of_session(user.scripted)
 
-    def _freed(self, slot: int) -> None:
+    def _room(self) -> None:
+        """There may be a place for whoever waits."""
         if self._load.late_drop_ns is not None:
             self._drop_late(None)
-        if self._waiting:
-            self._users.begin(slot, *self._pop_waiting())
-        elif self._transport.is_open(slot):
-            self._open.append(slot)
-        else:
-            self._closed.append(slot)
+        if self._waiting and self._has_place:
+            self._users.begin(0, *self._pop_waiting())

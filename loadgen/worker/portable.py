@@ -17,6 +17,7 @@ import ssl
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -24,7 +25,7 @@ import aiohttp
 from yarl import URL
 
 from loadgen.clock import NS_PER_S, monotonic_ns
-from loadgen.plan import Limits, Target
+from loadgen.plan import Endpoint, Limits
 from loadgen.wire.http1 import ResponseReader
 from loadgen.worker.connection import ConnectError, Read, tls_context, tls_words, unconnected
 from loadgen.worker.exchange import Exchange
@@ -84,15 +85,16 @@ class Wire(asyncio.Protocol):
 class PortableConnection:
     """A slot's connection. Closed at first; see framing.Framed."""
 
-    __slots__ = ("connecting", "exchange", "reader", "reads", "slot", "urgent", "used", "wire")
+    __slots__ = ("connecting", "exchange", "origin", "reader", "reads", "slot", "urgent", "used", "wire")
 
     reader: ResponseReader  # while it is open
     # TLS is undone before the bytes come here, its goodbye included.
     encrypted = False
     tls_ended = False
 
-    def __init__(self, slot: int) -> None:
+    def __init__(self, slot: int, origin: int = 0) -> None:
         self.slot = slot
+        self.origin = origin
         self.exchange: Exchange | None = None
         self.connecting: asyncio.Task[None] | None = None
         self.reads: list[Read] = []
@@ -120,15 +122,20 @@ class Portable(FramedSlots[PortableConnection]):
 
     stamp_source = "read"
 
-    def __init__(self, target: Target, limits: Limits, pacer: Pacer) -> None:
-        super().__init__(target, limits, pacer)
-        url = URL.build(scheme="https" if target.tls else "http", host=target.host, port=target.port)
-        proxy = URL(target.proxy) if target.proxy else None
+    def __init__(self, origins: Sequence[Endpoint], limits: Limits, pacer: Pacer) -> None:
+        super().__init__(origins, limits, pacer)
         # The thread resolver is getaddrinfo, as everywhere else here; every slot has its connection, so there is no limit.
         self._connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=None, resolver=aiohttp.ThreadedResolver())
-        # Where to connect to, in aiohttp's terms. It is never sent.
-        self._request = aiohttp.ClientRequest("GET", url, loop=self._loop, ssl=tls_context(target) or True, proxy=proxy)
-        self._proxied_head = _proxied_head(url, proxy) if proxy is not None and not target.tls else None
+        self._requests: list[aiohttp.ClientRequest] = []
+        self._proxied_heads: list[tuple[bytes, bytes] | None] = []
+        for where in origins:
+            url = URL.build(scheme="https" if where.tls else "http", host=where.host, port=where.port)
+            proxy = URL(where.proxy) if where.proxy else None
+            # Where to connect to, in aiohttp's terms. It is never sent.
+            self._requests.append(
+                aiohttp.ClientRequest("GET", url, loop=self._loop, ssl=tls_context(where) or True, proxy=proxy)
+            )
+            self._proxied_heads.append(_proxied_head(url, proxy) if proxy is not None and not where.tls else None)
         self._fresh: deque[PortableConnection] = deque()  # have reads that nobody has framed
         self._to_send: deque[tuple[PortableConnection, Exchange, Wire]] = deque()
         self._sends = 0  # in this turn
@@ -142,20 +149,20 @@ class Portable(FramedSlots[PortableConnection]):
 
     # connections
 
-    def _closed_slot(self, slot: int) -> PortableConnection:
-        return PortableConnection(slot)
+    def _closed_slot(self, slot: int, origin: int) -> PortableConnection:
+        return PortableConnection(slot, origin)
 
     async def _connect(self, connection: PortableConnection) -> None:
         limit_s = self._limits.connect_ns / NS_PER_S
         try:
             async with asyncio.timeout(limit_s):
-                opened = await self._connector.connect(self._request, [], aiohttp.ClientTimeout())
+                opened = await self._connector.connect(self._requests[connection.origin], [], aiohttp.ClientTimeout())
         except TimeoutError as error:
             forget_frames(error)
             raise ConnectError("timeout-connect", f"no connection within {limit_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             forget_frames(error)
-            raise _connect_error(error, self._target) from None
+            raise _connect_error(error, self._origins[connection.origin]) from None
         protocol, transport = opened.protocol, opened.transport
         # What came before the first request is asked for by nobody; aiohttp's protocol has put it by.
         if protocol is None or transport is None or protocol.should_close or transport.is_closing():
@@ -163,7 +170,7 @@ class Portable(FramedSlots[PortableConnection]):
             raise ConnectError("connect-failed", "the connection broke as soon as it was made")
         wire = Wire(self, connection, opened)
         transport.set_protocol(wire)
-        if not self._target.tls:
+        if not self._origins[connection.origin].tls:
             # Some loops keep small writes for the end of the turn unless the buffer has to stay empty.
             transport.set_write_buffer_limits(high=0)
         connection.reader = ResponseReader()
@@ -216,8 +223,8 @@ class Portable(FramedSlots[PortableConnection]):
             return
         self._sends += 1
         data = exchange.data
-        if self._proxied_head is not None:
-            data = _for_proxy(data, *self._proxied_head)
+        if (proxied := self._proxied_heads[connection.origin]) is not None:
+            data = _for_proxy(data, *proxied)
         connection.reader.begin()
         # Stamp, then send; see connection.Connection.send.
         exchange.sent_ns = monotonic_ns()
@@ -320,13 +327,13 @@ def forget_frames(error: BaseException) -> None:
         seen = seen.__cause__ or seen.__context__
 
 
-def _connect_error(error: Exception, target: Target) -> ConnectError:
+def _connect_error(error: Exception, endpoint: Endpoint) -> ConnectError:
     """aiohttp's exceptions in the terms of errors.ERROR_CLASSES."""
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    where = "the proxy: " if target.proxy and not isinstance(cause, ssl.SSLError) else ""
+    where = "the proxy: " if endpoint.proxy and not isinstance(cause, ssl.SSLError) else ""
     match error:
         case aiohttp.ClientConnectorDNSError() | aiohttp.InvalidURL():
-            return ConnectError("dns", f"{where}{target.host}: {getattr(cause, 'strerror', None) or cause}")
+            return ConnectError("dns", f"{where}{endpoint.host}: {getattr(cause, 'strerror', None) or cause}")
         case aiohttp.ClientConnectorCertificateError():
             certificate_error = error.certificate_error
             return ConnectError("tls-certificate", getattr(certificate_error, "verify_message", str(certificate_error)))

@@ -15,10 +15,11 @@ import asyncio
 import select
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from loadgen.clock import NS_PER_S, monotonic_ns
-from loadgen.plan import Limits, Target
+from loadgen.plan import Endpoint, Limits
 from loadgen.worker.connection import Address, ConnectError, Connection, resolve, tls_context
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.framing import MOST_UNFRAMED_BYTES, SLICE_NS, FramedSlots
@@ -51,10 +52,10 @@ class Receiver(FramedSlots[Connection]):
 
     stamp_source = "kernel"
 
-    def __init__(self, target: Target, limits: Limits, pacer: Pacer) -> None:
-        super().__init__(target, limits, pacer)
-        self._context = tls_context(target)
-        self._addresses: list[Address] = []
+    def __init__(self, origins: Sequence[Endpoint], limits: Limits, pacer: Pacer) -> None:
+        super().__init__(origins, limits, pacer)
+        self._contexts = [tls_context(origin) for origin in origins]
+        self._addresses: list[list[Address]] = [[] for _ in origins]
         self._epoll = select.epoll()
         self._by_fd: dict[int, Connection] = {}
         self._fresh: deque[Connection] = deque()  # have reads that nobody has framed
@@ -65,15 +66,17 @@ class Receiver(FramedSlots[Connection]):
 
     # connections
 
-    def _closed_slot(self, slot: int) -> Connection:
-        return Connection(slot)
+    def _closed_slot(self, slot: int, origin: int) -> Connection:
+        return Connection(slot, origin)
 
     async def _connect(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(self._limits.connect_ns / NS_PER_S):
-                if not self._addresses:
-                    self._addresses = await resolve(self._target)
-                await connection.open(self._addresses, self._context, self._target.host)
+                number = connection.origin
+                where = self._origins[number]
+                if not self._addresses[number]:
+                    self._addresses[number] = await resolve(where)
+                await connection.open(self._addresses[number], self._contexts[number], where.host)
         except TimeoutError:
             raise ConnectError(
                 "timeout-connect", f"no connection within {self._limits.connect_ns / NS_PER_S:g} s"

@@ -6,7 +6,7 @@ from typing import Final
 import orjson
 
 from loadgen.dialects.answer import Ask
-from loadgen.dialects.dialect import Dialect
+from loadgen.dialects.dialect import EVENT_LINES, Dialect
 from loadgen.nonces import Nonces
 from loadgen.plan import PromptPool
 
@@ -14,28 +14,37 @@ STAGE_SHIFT: Final = 32
 """request_id = stage << STAGE_SHIFT | number in the stage."""
 
 
+def whole(head: bytes, body: bytes) -> bytes:
+    """A request of a head without its end and a body."""
+    return b"%b\r\nContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+
+
 class RequestMaker:
-    """Makes the request with an id; the same id, seed and pool give the same bytes in any worker."""
+    """Makes the request of a target with an id; the same id, seed and pool give the same bytes in any worker.
+
+    `head` is that of the URL it goes to, as of plan.Route.
+    """
 
     def __init__(self, pool: PromptPool, dialect: Dialect) -> None:
-        self._head = pool.head
         self.wanted_input_tokens = pool.wanted_input_tokens
         self.wanted_output_tokens = pool.wanted_output_tokens
         self._talk = pool.talk
-        self._body = dialect.body
+        self.body = dialect.body
+        """An Ask -> its JSON."""
+        self.event_lines = EVENT_LINES[dialect.framing]
         self.nonce = Nonces(pool.vocabulary, pool.nonce_words, pool.seed).nonce
         self._entries = [
-            (b"%b\r\nContent-Length: %d\r\n\r\n%b" % (pool.head, self._length(before, after), before), after)
+            (b"\r\nContent-Length: %d\r\n\r\n%b" % (self._length(before, after), before), after)
             for before, after in pool.bodies
         ]
 
     def _length(self, before: bytes, after: bytes) -> int:
         return len(before) + len(self.nonce(0)) + len(after)
 
-    def request(self, request_id: int) -> bytes:
+    def request(self, head: bytes, request_id: int) -> bytes:
         """Head and body of one request."""
         before, after = self._entries[request_id % len(self._entries)]
-        return before + self.nonce(request_id) + after
+        return b"".join((head, before, self.nonce(request_id), after))
 
     # sessions: turn 0 is a request as above, a later one quotes what was said before
 
@@ -49,17 +58,18 @@ class RequestMaker:
         assert self._talk is not None
         return self._talk.answers[request_id % len(self._talk.answers)]
 
-    def turn(self, request_id: int, history: Sequence[tuple[str, str]]) -> bytes:
+    def turn(self, head: bytes, request_id: int, history: Sequence[tuple[str, str]]) -> bytes:
         """Head and body of a request behind others: `history` holds (what was said, what was answered)."""
         talk = self._talk
         assert talk is not None
+        first_id = request_id - len(history)
         ask = Ask(
             model=talk.model,
+            shown=talk.images[first_id % len(talk.images)] if talk.images else (),
             prompt=self.prompt(request_id),
             output_tokens=talk.output_tokens,
             ignore_eos=talk.ignore_eos,
             system=talk.system,
             history=tuple(history),
         )
-        body = orjson.dumps(self._body(ask))
-        return b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body)
+        return whole(head, orjson.dumps(self.body(ask)))

@@ -1,20 +1,21 @@
 """Prepared units, as the preparer lays them into this worker's ring (loadgen.preparer), in the order of their beginning.
 
-A record is marshalled: (number, due_ns, session, turn, requests), each request (wanted input tokens, wanted output tokens,
-body, ask): the body as it is sent, or, where the turn quotes what the model will have answered, the ask that it is made of.
+A record is marshalled: (number, due_ns, session, turn, target, requests), each request (wanted input tokens, wanted output
+tokens, body, ask): the body as it is sent, or, where the turn quotes what the model will have answered, the ask that it is
+made of.
 """
 
 import marshal
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from loadgen.clock import NS_PER_MS
 from loadgen.dialects.answer import Ask
-from loadgen.dialects.dialect import Dialect
 from loadgen.plan import ClosedLoad, OpenLoad, ScriptPlan
 from loadgen.ring import Ring
+from loadgen.worker.requests import RequestMaker, whole
 
 POLL_NS: Final = NS_PER_MS // 2
 """Between two looks into a ring that was empty."""
@@ -26,28 +27,28 @@ LEAST_READY_BYTES: Final = 1 << 18
 class Scripted:
     """One unit: its requests, and where it stands in a trace."""
 
-    __slots__ = ("_script", "due_ns", "number", "requests", "session", "turn")
+    __slots__ = ("due_ns", "number", "requests", "session", "target", "turn")
 
-    def __init__(self, script: "Script", record: bytes) -> None:
-        self._script = script
+    def __init__(self, record: bytes) -> None:
         self.number: int
         self.due_ns: int | None
         self.session: int | None
         self.turn: int
         self.requests: tuple[tuple[int | None, int | None, bytes, bytes], ...]
-        self.number, self.due_ns, self.session, self.turn, self.requests = marshal.loads(record)
+        self.target: int
+        self.number, self.due_ns, self.session, self.turn, self.target, self.requests = marshal.loads(record)
 
     @property
     def size_bytes(self) -> int:
         """What it holds while it waits."""
         return sum(len(body) + len(ask) for _, _, body, ask in self.requests)
 
-    def request(self, turn: int, answers: Sequence[str] = ()) -> bytes:
+    def request(self, head: bytes, maker: RequestMaker, turn: int, answers: Sequence[str] = ()) -> bytes:
         """Head and body of a request; `answers` are those to the turns before it."""
         body = self.requests[turn][2]
         if not body:
-            body = orjson.dumps(self._script.body(self._ask(turn, answers)))
-        return b"%b\r\nContent-Length: %d\r\n\r\n%b" % (self._script.head, len(body), body)
+            body = orjson.dumps(maker.body(self._ask(turn, answers)))
+        return whole(head, body)
 
     def _ask(self, turn: int, answers: Sequence[str]) -> Ask:
         asks = [orjson.loads(ask) for _, _, _, ask in self.requests[: turn + 1]]
@@ -55,17 +56,15 @@ class Scripted:
         return Ask(**asks[turn] | {"history": history, **{name: tuple(asks[turn][name]) for name in _TUPLES}})
 
 
-_TUPLES: Final = ("token_ids", "images", "messages", "tools")
+_TUPLES: Final = ("token_ids", "images", "shown", "messages", "tools")
 
 
 class Script:
     """The units of the stage that runs, one after the other."""
 
-    def __init__(self, plan: ScriptPlan, dialect: Dialect, head: bytes) -> None:
+    def __init__(self, plan: ScriptPlan) -> None:
         self._ring = Ring(plan.ring_bytes, plan.ring_fd)
         self._stage = -1
-        self.body: Any = dialect.body
-        self.head = head
         self.waited = 0
         """Requests that were not there when they were due, or a slot was free for them; all stages."""
 
@@ -88,7 +87,7 @@ class Script:
     def take(self) -> Scripted | None:
         """The next unit; None where it is not there yet, or there is none."""
         record = self._ring.take(self._stage)
-        return None if record is None else Scripted(self, record)
+        return None if record is None else Scripted(record)
 
     def close(self) -> None:
         """Let go of the ring."""

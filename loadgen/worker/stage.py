@@ -1,7 +1,7 @@
 """One stage on one worker: start, warm-up, window, end of sending, drain."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from loadgen import board as b
@@ -12,7 +12,9 @@ from loadgen.worker.counting import OutputCounter
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.open_loop import OpenLoop
 from loadgen.worker.pacer import Pacer
+from loadgen.worker.pools import Pools
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
+from loadgen.worker.routing import Router
 from loadgen.worker.script import Script, Scripted
 from loadgen.worker.transport import Transport
 from loadgen.worker.users import Users
@@ -30,7 +32,9 @@ class Stage:
         worker: WorkerPlan,
         *,
         transport: Transport,
-        maker: RequestMaker,
+        makers: Sequence[RequestMaker],
+        router: Router,
+        pools: Pools,
         pacer: Pacer,
         board: b.Board,
         record: Callable[[Exchange], None],
@@ -47,7 +51,9 @@ class Stage:
             worker.users,
             plan.stage,
             transport=transport,
-            maker=maker,
+            makers=makers,
+            router=router,
+            pools=pools,
             pacer=pacer,
             record=record,
             board=board,
@@ -55,6 +61,7 @@ class Stage:
             has_schedule=self._is_open_loop,
             counter=counter,
         )
+        self._router, self._pools = router, pools
         self._load: ClosedLoop | OpenLoop
         if isinstance(plan.load, OpenLoad):
             self._load = OpenLoop(
@@ -62,7 +69,7 @@ class Stage:
                 worker.worker,
                 worker.workers,
                 self.users,
-                transport,
+                pools,
                 pacer,
                 self._drop,
                 board,
@@ -99,6 +106,11 @@ class Stage:
         """Start at `start_ns`, return when every request has ended."""
         self.start_ns = start_ns
         self._transport.on_end = self._ended
+        load = self._plan.load
+        if isinstance(load, OpenLoad):
+            self._pools.begin_stage(load.max_in_flight, load.spare)
+        else:
+            self._pools.begin_stage(load.slots)
         if not self._warming:
             self._measure_from(start_ns + self._plan.warmup_ns)
         await asyncio.sleep(max(start_ns - monotonic_ns() - SPIN_NS, 0) / NS_PER_S)
@@ -173,6 +185,7 @@ class Stage:
             exchange.session_id, exchange.turn = unit_id, 0
         elif scripted is not None and scripted.session is not None:
             exchange.session_id, exchange.turn = scripted.session, scripted.turn
+        exchange.target = self._router.target(unit_id) if scripted is None else scripted.target
         exchange.error, exchange.ended, exchange.decoded = "dropped", True, True
         self._record(exchange)
         self._see_whether_done()

@@ -1,6 +1,6 @@
 """What the drive asks of a transport; there are two: the kernel's stamps, and aiohttp's reach."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from loadgen.worker.exchange import Exchange
@@ -14,9 +14,6 @@ class Transport(Protocol):
     reads: int
     reopened: int
     """Kept-alive connections found closed by the server, and opened anew."""
-
-    event_lines: int
-    """Line ends that an event has at least."""
 
     on_end: Callable[[Exchange], None]
     """Called once for each submitted exchange, when `ended` is set; may submit the next at once."""
@@ -35,8 +32,14 @@ class Transport(Protocol):
     def slots(self) -> int:
         """How many slots there are, connected or not."""
 
-    def add_slot(self) -> int:
+    def add_slot(self, origin: int) -> int:
         """One more slot, not connected; gives its number."""
+
+    def origin(self, slot: int) -> int:
+        """What the slot is, or will be, connected to: a place in WorkerPlan.origins."""
+
+    def move(self, slot: int, origin: int) -> None:
+        """Let an idle slot belong to an origin; closed if it was connected to another."""
 
     def is_open(self, slot: int) -> bool:
         """Whether an idle slot has a connection, as far as is known here."""
@@ -50,8 +53,8 @@ class Transport(Protocol):
     def poll(self) -> None:
         """One look at the sockets and a slice of work: for a worker that never sleeps."""
 
-    async def open(self, slots: int) -> None:
-        """Have the slots 0..slots-1 connected; what cannot be connected is left for submit to try and report."""
+    async def open(self, wanted: Sequence[int]) -> None:
+        """Have so many slots of each origin connected; what cannot be connected is left for submit to try and report."""
 
     def submit(self, exchange: Exchange) -> None:
         """Send the exchange on its slot's connection, connecting first where there is none."""

@@ -12,18 +12,20 @@ import email.utils
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from loadgen import board as b
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.distribution import CANCEL_WHEN, CANCEL_WHO, RETRY, THINK, TURNS, uniform
-from loadgen.plan import Traceparent, UsersPlan
+from loadgen.plan import Route, Traceparent, UsersPlan
 from loadgen.schema import trace_number
 from loadgen.worker.counting import OutputCounter
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Due, Pacer
+from loadgen.worker.pools import Pools
 from loadgen.worker.requests import STAGE_SHIFT, RequestMaker
+from loadgen.worker.routing import Router
 from loadgen.worker.script import Scripted
 from loadgen.worker.transport import Transport
 
@@ -46,20 +48,26 @@ class User:
     __slots__ = (
         "answers",
         "asked",
+        "connection",
         "history",
         "intended_ns",
         "leaving",
         "number",
         "refused",
         "retries",
+        "route",
         "scripted",
         "slot",
         "turn",
         "turns",
     )
 
-    def __init__(self, slot: int, number: int, turns: int, scripted: Scripted | None) -> None:
-        self.slot = slot
+    def __init__(
+        self, slot: int, number: int, turns: int, scripted: Scripted | None, route: Route, connection: int
+    ) -> None:
+        self.slot = slot  # of a closed loop
+        self.route = route
+        self.connection = connection
         self.scripted = scripted  # None: its requests are the pool's
         self.number = number  # of the unit, in the stage
         self.turns = turns
@@ -76,7 +84,7 @@ class User:
 def traced(request: bytes, traceparent: Traceparent, request_id: int) -> bytes:
     """The request with a traceparent header behind its first line: some 1 us, and two copies of the body."""
     number = trace_number(request_id)
-    at, run_id = traceparent.at, traceparent.run_id
+    at, run_id = request.index(b"\r\n") + 2, traceparent.run_id
     return b"%btraceparent: 00-%b%016x-%016x-01\r\n%b" % (request[:at], run_id, number, number, request[at:])
 
 
@@ -89,7 +97,9 @@ class Users:
         stage: int,
         *,
         transport: Transport,
-        maker: RequestMaker,
+        makers: Sequence[RequestMaker],
+        router: Router,
+        pools: Pools,
         pacer: Pacer,
         record: Callable[[Exchange], None],
         board: b.Board,
@@ -102,7 +112,9 @@ class Users:
         self._counter = counter
         self._stage = stage
         self._transport = transport
-        self._maker = maker
+        self._makers = makers
+        self._router = router
+        self._pools = pools
         self._pacer = pacer
         self._record = record
         self._numbers = board.numbers
@@ -121,15 +133,21 @@ class Users:
     # asking
 
     def begin(self, slot: int, number: int, intended_ns: int | None = None, scripted: Scripted | None = None) -> None:
-        """A user begins unit `number` on this slot, now; `intended_ns` is when it was due, None without a schedule."""
+        """A user begins unit `number` on this slot, now; `intended_ns` is when it was due, None without a schedule.
+
+        There is a connection for it (Pools.has_room).
+        """
         plan = self._plan
         if scripted is not None:
-            user = User(slot, number, len(scripted.requests), scripted)
-            user.asked = scripted.request(0)
+            route = self._router.route(scripted.target, scripted.session)
+            user = User(slot, number, len(scripted.requests), scripted, route, self._pools.take(route.origin))
+            user.asked = scripted.request(route.head, self._makers[route.target], 0)
         else:
+            route = self._router.route(self._router.target(self._id(number)))
             turns = plan.turns.draw(uniform(plan.seed, TURNS, self._id(number))) if plan.turns is not None else 1
-            user = User(slot, number, min(turns, plan.most_turns), None)
-            user.asked = self._maker.request(self._request_id(user))
+            connection = self._pools.take(route.origin)
+            user = User(slot, number, min(turns, plan.most_turns), None, route, connection)
+            user.asked = self._makers[route.target].request(route.head, self._request_id(user))
         user.intended_ns = intended_ns
         self.active += 1
         self._ask(user)
@@ -144,29 +162,32 @@ class Users:
         now_ns = monotonic_ns()
         request_id = self._request_id(user)
         asked = user.asked if self._traceparent is None else traced(user.asked, self._traceparent, request_id)
-        exchange = Exchange(request_id, self._stage, user.slot, asked, now_ns)
+        exchange = Exchange(request_id, self._stage, user.connection, asked, now_ns)
         exchange.user = user
+        exchange.target, exchange.endpoint = user.route.target, user.route.endpoint
         exchange.intended_ns = user.intended_ns
         exchange.retries = user.retries
         scripted = user.scripted
         if scripted is not None:
             exchange.wanted_input_tokens, exchange.wanted_output_tokens, _, _ = scripted.requests[user.turn]
         else:
-            exchange.wanted_output_tokens = self._maker.wanted_output_tokens
+            maker = self._makers[exchange.target]
+            exchange.wanted_output_tokens = maker.wanted_output_tokens
             if not user.turn:
-                exchange.wanted_input_tokens = self._maker.wanted_input_tokens
+                exchange.wanted_input_tokens = maker.wanted_input_tokens
         if self._plan.has_sessions:
             exchange.session_id, exchange.turn = self._id(user.number), user.turn
             if self._plan.real_history and user.turn + 1 < user.turns:
                 exchange.texts = []
         elif scripted is not None and scripted.session is not None:
             exchange.session_id, exchange.turn = scripted.session, scripted.turn
-        if self._counter is not None and self._counter.is_wanted:
+        if self._counter is not None and self._counter.is_wanted(exchange.target):
             exchange.texts = []
         if self._plan.cancel_after is not None:
             self._may_leave(user, exchange, now_ns)
         self.in_flight += 1
         self._numbers[self._in_flight_at] = self.in_flight
+        self._router.in_flight[user.route.endpoint] += 1
         if not user.retries:
             self.sent += 1
             self._numbers[self._sent_at] = self.sent
@@ -180,6 +201,7 @@ class Users:
         patience = plan.cancel_after.draw(uniform(plan.seed, CANCEL_WHEN, exchange.request_id))
         if plan.cancel_after.unit == "count":
             exchange.leave_tokens = patience
+            exchange.event_lines = self._makers[exchange.target].event_lines
         else:
             user.leaving = self._pacer.at(now_ns + patience, self._leave, exchange)
 
@@ -196,6 +218,7 @@ class Users:
         assert user is not None
         self.in_flight -= 1
         self._numbers[self._in_flight_at] = self.in_flight
+        self._router.in_flight[user.route.endpoint] -= 1
         if user.leaving is not None:
             self._pacer.cancel(user.leaving)
             user.leaving = None
@@ -218,7 +241,9 @@ class Users:
             self._over(user, exchange.error)
             return
         if user.scripted is None:
-            user.history.append((self._maker.prompt(exchange.request_id), self._quoted(exchange)))
+            maker = self._makers[exchange.target]
+            said = maker.answer(exchange.request_id) if exchange.texts is None else "".join(exchange.texts)
+            user.history.append((maker.prompt(exchange.request_id), said))
         else:
             user.answers.append("".join(exchange.texts or ()))
         due_ns = (exchange.last_byte_ns or exchange.ended_ns) + self.thinking_ns(user)
@@ -226,18 +251,15 @@ class Users:
         user.retries = 0
         user.intended_ns = due_ns if self._has_schedule else None
         if user.scripted is None:
-            user.asked = self._maker.turn(self._request_id(user), user.history)
+            user.asked = self._makers[exchange.target].turn(user.route.head, self._request_id(user), user.history)
         else:
-            user.asked = user.scripted.request(user.turn, user.answers)
+            user.asked = user.scripted.request(user.route.head, self._makers[exchange.target], user.turn, user.answers)
         self._waiting[user] = self._pacer.at(due_ns, self._go_on, user)
 
     def thinking_ns(self, user: User) -> int:
         """How long the user thinks behind the request that has just ended."""
         plan = self._plan
         return plan.think.draw(uniform(plan.seed, THINK, self._request_id(user))) if plan.think is not None else 0
-
-    def _quoted(self, exchange: Exchange) -> str:
-        return self._maker.answer(exchange.request_id) if exchange.texts is None else "".join(exchange.texts)
 
     def _go_on(self, user: User) -> None:
         del self._waiting[user]
@@ -265,6 +287,7 @@ class Users:
 
     def _over(self, user: User, error: str | None) -> None:
         self.active -= 1
+        self._pools.give_back(user.connection)
         self.on_over(user, error)
 
     def end_turns(self) -> None:

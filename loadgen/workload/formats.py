@@ -52,6 +52,8 @@ class Row(NamedTuple):
     hash_ids: tuple[int, ...] = ()
     """The prompt in blocks of `block_tokens`: equal ids stand for equal text."""
     block_tokens: int = 0
+    target: str | None = None
+    """Of a run of ours that had several: the name of what it went to."""
 
 
 CONVERSATIONS: Final = ("auto", "sessions", "first", "last")

@@ -1,5 +1,7 @@
-"""A run of ours as a trace: the arrivals, lengths and sessions of its capture."""
+"""A run of ours as a trace: the arrivals, lengths, sessions and targets of its capture."""
 
+import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,14 @@ _COLUMNS = (
     "output_tokens",
     "wanted_input_tokens",
     "wanted_output_tokens",
+    "target",
 )
 
 
 def capture_rows(run_dir: str) -> Iterator[Row]:
     """The requests of a run in the order in which they were due (without a schedule: sent). UsageError if there are none.
 
-    A capture is in the order of the ends: 48 bytes a request are held to put it into that of the beginnings.
+    A capture is in the order of the ends: 56 bytes a request are held to put it into that of the beginnings.
     """
     import numpy as np
     import pyarrow as pa
@@ -55,14 +58,24 @@ def capture_rows(run_dir: str) -> Iterator[Row]:
         raise UsageError(
             f"{run_dir} does not tell the lengths of its prompts: its endpoint sent no usage; nothing to replay"
         )
+    names = _target_names(run_dir)
     usual = int(np.median(table[table[:, 1] >= 0, 1]))
-    for number, (at_ns, prompt, output, session) in enumerate(table.tolist(), 1):
+    for number, (at_ns, prompt, output, session, target) in enumerate(table.tolist(), 1):
         turn = Turn(input_tokens=max(prompt if prompt >= 0 else usual, 1), output_tokens=max(output, 1))
-        yield Row(number, (turn,), at_ns=at_ns, session=None if session < 0 else str(session))
+        name = names[target] if 0 <= target < len(names) else None
+        yield Row(number, (turn,), at_ns=at_ns, session=None if session < 0 else str(session), target=name)
+
+
+def _target_names(run_dir: str) -> list[str]:
+    """() where there was but one, or nobody knows."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        told = json.loads(Path(run_dir, "run.json").read_bytes())["targets"]
+        return [str(target["name"]) for target in told] if len(told) > 1 else []
+    return []
 
 
 def _numbers(batch: Any) -> Any:
-    """(due or sent, prompt tokens, output tokens, session) of a batch; -1 where nobody told."""
+    """(due or sent, prompt tokens, output tokens, session, target) of a batch; -1 where nobody told."""
     import numpy as np
 
     def column(name: str) -> Any:
@@ -84,5 +97,6 @@ def _numbers(batch: Any) -> Any:
             told("prompt_tokens", "wanted_input_tokens"),
             np.where(output < 0, events, output),
             column("session_id"),
+            column("target"),
         ]
     ).astype(np.int64)

@@ -8,7 +8,7 @@ first, what is said opens with a nonce, or the prefix cache would remember it.
 import random
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate, islice
 from pathlib import Path
@@ -83,6 +83,8 @@ class Recipe:
     calibration: Calibration = Calibration()
     images: tuple[str, ...] = ()
     """In every prompt that has none of its own, as --image takes them."""
+    targets: Mapping[str, int] = field(default_factory=dict)
+    """By name, where there are several: so that the requests of a replay go where they went."""
 
 
 class Asked(NamedTuple):
@@ -105,6 +107,8 @@ class Unit(NamedTuple):
     turn: int
     asked: tuple[Asked, ...]
     line: int
+    target: int | None = None
+    """Of a replay: the target that it went to."""
 
 
 class Script:
@@ -178,15 +182,28 @@ class Script:
                 recipe.turns.draw(uniform(recipe.seed, TURNS, (stage << STAGE_SHIFT) + number)), recipe.most_turns
             )
         system, system_tokens = self._system(first)
+        images = self._images(first, recipe.images)  # of a session in its first turn, where later ones quote them
         asked = []
         for turn in range(turns):
             input_tokens, output_tokens = self._drawn(first + turn, None, None, "")
             prompt, wanted = self._made(first + turn, input_tokens, system_tokens if not turn else 0, has_nonce=True)
-            asked.append(self._asked(first + turn, prompt, system, wanted if not turn else None, output_tokens, turns))
+            counted = wanted if not turn else None
+            asked.append(
+                self._asked(first + turn, prompt, system, counted, output_tokens, turns, images, is_first=not turn)
+            )
         return Unit(number, None, None, 0, tuple(asked), 0)
 
     def _asked(
-        self, request_id: int, prompt: str, system: str, wanted: int | None, output_tokens: int, turns: int
+        self,
+        request_id: int,
+        prompt: str,
+        system: str,
+        wanted: int | None,
+        output_tokens: int,
+        turns: int,
+        images: tuple[str, ...],
+        *,
+        is_first: bool,
     ) -> Asked:
         recipe = self._recipe
         quoted = ""
@@ -198,7 +215,8 @@ class Script:
             output_tokens,
             recipe.ignore_eos,
             system,
-            images=self._images(request_id, recipe.images),
+            images=images if is_first else (),
+            shown=() if is_first else images,
         )
         return Asked(ask, wanted, output_tokens, quoted)
 
@@ -265,10 +283,12 @@ class Script:
         first = self._id(stage, number)
         has_nonce = recipe.nonce == "always" or (recipe.nonce == "auto" and bool(stage or passes))
         if row.turns[0].prompt is None and not row.turns[0].messages:
-            return Unit(number, None, None, 0, (self._of_lengths(stage, first, row),), row.line)
+            asked_once = self._of_lengths(stage, first, row)
+            return Unit(number, None, None, 0, (asked_once,), row.line, self._target_of(row))
         system, _ = self._system(first)
         system = "\n\n".join(part for part in (system, row.system) if part)
         turns = row.turns[: recipe.most_turns]
+        shown = self._images(first, turns[0].images or (() if turns[0].messages else recipe.images))
         asked = []
         for turn, one in enumerate(turns):
             _, output_tokens = self._drawn(first + turn, None, one.output_tokens, one.answer)
@@ -279,7 +299,8 @@ class Script:
                 output_tokens,
                 recipe.ignore_eos,
                 system,
-                images=self._images(first + turn, one.images or (() if one.messages else recipe.images)),
+                images=self._images(first + turn, one.images) if turn else shown,
+                shown=shown if turn else (),
                 messages=_opened(one.messages, nonce),
                 tools=one.tools,
                 extra=one.extra,
@@ -310,7 +331,10 @@ class Script:
             unit = self._of_row(stage, number, 0, row)
             return unit._replace(due_ns=played.due_ns, session=played.session, turn=played.turn)
         asked = self._of_lengths(stage, self._id(stage, number), row)
-        return Unit(number, played.due_ns, played.session, played.turn, (asked,), row.line)
+        return Unit(number, played.due_ns, played.session, played.turn, (asked,), row.line, self._target_of(row))
+
+    def _target_of(self, row: Row) -> int | None:
+        return None if row.target is None else self._recipe.targets.get(row.target)
 
     # prompts in blocks
 

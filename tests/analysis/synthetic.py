@@ -40,6 +40,8 @@ def row(sent_ns: int, event_ns: Sequence[int] = (), **facts: Any) -> dict[str, A
         "request_bytes": 400,
         "response_bytes": 200 * len(event_ns),
         "retries": 0,
+        "target": 0,
+        "endpoint": 0,
     } | facts
 
 
@@ -284,6 +286,8 @@ def batch_of(
         "request_bytes": np.full(requests, 2_000, np.uint32),
         "response_bytes": np.full(requests, 200 * tokens, np.uint32),
         "retries": np.zeros(requests, np.uint16),
+        "target": np.zeros(requests, np.uint16),
+        "endpoint": np.zeros(requests, np.uint16),
     }
     arrays = [
         pa.nulls(requests, field.type) if columns.get(field.name) is None else pa.array(columns[field.name], field.type)

@@ -1,5 +1,6 @@
 import copy
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -59,6 +60,12 @@ def turn(number: int, count: int) -> dict[str, Any]:
     return {"turn": number, "count": count, "ttft_ms": None, "ttft_intended_ms": None, "prompt_tokens_mean": None}
 
 
+def target(name: str, failed: int = 0, endpoints: Sequence[int] = (), **facts: Any) -> dict[str, Any]:
+    """A target of 1,000 requests, or endpoints of as many with so many failures."""
+    by_endpoint = [{"url": f"http://h:{port}", "requests": requests(failed=n)} for port, n in enumerate(endpoints)]
+    return {"name": name, "requests": requests(failed=failed, **facts), "by_endpoint": by_endpoint or None}
+
+
 def open_loop(
     sent: int, dropped: int = 0, window_s: float = 10.0, arrivals: str = "constant", **load: Any
 ) -> dict[str, Any]:
@@ -87,6 +94,20 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "nothing_completed": [
         ({"stages.0.requests.completed": 0}, {"stages.0.requests.completed": 1}),
         ({"stages.0.requests.completed": 0, "stages.0.window_s": 0.0}, {}),
+    ],
+    "failing_targets": [
+        (
+            {"stages.0.by_target": [target("a"), target("b", failed=11)]},
+            {"stages.0.by_target": [target("a"), target("b", failed=10)]},
+        ),
+        (
+            {"stages.0.by_target": [target("a", endpoints=[0, 1000])]},
+            {"stages.0.by_target": [target("a", endpoints=[0, 10])]},
+        ),
+        (
+            {"stages.0.by_target": [target("a"), target("b", failed=11)]},
+            {"stages.0.by_target": [target("a"), target("b", failed=1000, errors={"unfinished": 1000})]},
+        ),
     ],
     "over_saturated": [
         (
@@ -336,6 +357,19 @@ def test_lateness_that_is_the_plan_is_worded_so(summary):
     assert "--workers" not in planned.try_
     assert "the 64 places of --max-in-flight" in planned.words
     assert planned.try_.startswith("a higher --max-in-flight")
+
+
+def test_a_target_that_fails_is_named_where_the_whole_looks_well(summary, stage):
+    stage["by_target"] = [
+        target("base"),
+        target("old", endpoints=[0, 1000]),
+        target("new", failed=20, errors={"http-500": 20}),
+    ]
+    (reason,) = verdict.verdict(summary)["reasons"]
+    assert reason["code"] == "target-errors"
+    assert "old at http://h:1: all 1,000 requests failed" in reason["words"]
+    assert "new: 20 of 1,000 requests failed: 20 http-500" in reason["words"]
+    assert "base" not in reason["words"]
 
 
 def test_a_stage_whose_warm_up_never_ended_says_so(tmp_path):

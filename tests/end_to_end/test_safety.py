@@ -43,7 +43,7 @@ def stated(run: Run, *, prices: Prices = UNPRICED, state: Any = of_stages) -> st
 
 def elsewhere(run_dir: Path, **changes: Any) -> Run:
     """A run on a host that is not this machine."""
-    return Run(spec(url=ELSEWHERE, workers=1, **changes), run_dir, credentials=NOBODY)
+    return Run(spec(url=ELSEWHERE, workers=1, **changes), run_dir, credentials=[NOBODY])
 
 
 @pytest.mark.parametrize("command", ["run", "sweep", "saturate"])
@@ -106,7 +106,7 @@ def test_what_depends_on_the_endpoint_is_marked_and_explained(tmp_path):
 
 def test_the_statement_of_a_search_says_what_bounds_it(tmp_path):
     made = spec(url=ELSEWHERE, workers=1, input_tokens=100, output_tokens=50)
-    run = Run(replace(made, stages=()), tmp_path, credentials=NOBODY)
+    run = Run(replace(made, stages=()), tmp_path, credentials=[NOBODY])
     words = stated(run, prices=Prices(1.0, None), state=of_search("rate", 600.0, 25.0))
     assert "up to 25 requests a second for up to 600 s" in words
     assert "cost: about 0.10 for every 1,000 requests" in words
@@ -115,13 +115,13 @@ def test_the_statement_of_a_search_says_what_bounds_it(tmp_path):
 
 def test_a_name_behind_a_proxy_is_another_machine_even_if_nobody_here_knows_it(tmp_path):
     made = spec(url="http://nobody.invalid", proxy="http://127.0.0.1:9", workers=1, requests=3)
-    run = Run(made, tmp_path, credentials=NOBODY)
+    run = Run(made, tmp_path, credentials=[NOBODY])
     with pytest.raises(UsageError, match=r"nobody\.invalid is not this machine"):
         agreement(Console(file=io.StringIO()), Prices(None, None), yes=False, state=of_stages)(run)
 
 
 def test_load_on_this_machine_is_neither_stated_nor_asked_about(tmp_path):
-    run = Run(spec(url="http://localhost:9", workers=1), tmp_path, credentials=NOBODY)
+    run = Run(spec(url="http://localhost:9", workers=1), tmp_path, credentials=[NOBODY])
     assert stated(run) == ""
 
 

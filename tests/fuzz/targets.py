@@ -19,7 +19,7 @@ from loadgen.clock import monotonic_ns
 from loadgen.dialects import DIALECTS
 from loadgen.dialects.answer import words_of_error
 from loadgen.errors import ERROR_CLASSES, UsageError
-from loadgen.plan import Limits, Target
+from loadgen.plan import Endpoint, Limits
 from loadgen.schedule.arrivals import read_trace
 from loadgen.schema import CAPTURE_SCHEMA, CaptureError
 from loadgen.spec.file import read_spec_file
@@ -63,7 +63,7 @@ class Slot:
 class InMemory(FramedSlots[Slot]):
     """The framing that both transports share, over reads that the fuzzer made."""
 
-    def _closed_slot(self, slot: int) -> Slot:
+    def _closed_slot(self, slot: int, origin: int) -> Slot:
         return Slot()
 
     async def _connect(self, connection: Slot) -> None: ...
@@ -88,7 +88,7 @@ ENDS: Final = ("", "closed", "reset", "aborted")
 @cache
 def _framing() -> InMemory:
     async def make() -> InMemory:
-        return InMemory(Target("h", 1, False, "/"), Limits(*[1 << 40] * 4), Pacer())
+        return InMemory([Endpoint("h", 1, False, "/")], Limits(*[1 << 40] * 4), Pacer())
 
     loop = asyncio.new_event_loop()
     try:
@@ -103,7 +103,7 @@ def _outcome(pieces: list[bytes], dialect: int, leave_tokens: int, end: str, seg
     decoded: list[Exchange] = []
     framing = _framing()
     handed_bytes = framing._handed_bytes
-    decoder = Decoder(_dialects[dialect % len(_dialects)], _clock, decoded.append)
+    decoder = Decoder([_dialects[dialect % len(_dialects)]], _clock, decoded.append)
     framing.on_end, framing.on_segment = ended.append, decoder.on_segment
     framing.decode_now, framing.decode_one = decoder.decode_now, decoder.decode_one
     decoder.give_up = framing.abort
@@ -197,7 +197,7 @@ def payloads(data: bytes) -> None:
         exchange = Exchange(1, 0, 0, b"", 0)
         exchange.frames_tried = frames_tried
         exchange.texts = []
-        decoder = Decoder(dialect, _clock, lambda _: None)
+        decoder = Decoder([dialect], _clock, lambda _: None)
         output = decoder._read_events(exchange, events_)
         assert len(output) == len(events_)
         answer = exchange.answer

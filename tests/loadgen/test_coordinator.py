@@ -81,9 +81,7 @@ def coordinating(
         plans = planner.worker_plans(
             asked,
             planned,
-            where=planner.target(asked),
-            model="sim",
-            credentials=Credentials(key),
+            credentials=[Credentials(key)],
             transport="kernel",
             cores=host.usable_cores()[:workers],
             run_id="r",

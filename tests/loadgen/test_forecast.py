@@ -7,6 +7,7 @@ from asked import spec, typed
 
 from loadgen import host, planner, recipes
 from loadgen.forecast import CONNECTION_BYTES, EVENT_BYTES, ROW_BYTES, WORKER_BYTES, Expected, forecast
+from loadgen.spec.targets import OF_TARGET, made
 
 # 0.5 s to the first token and 10 ms for each of the others.
 EXPECTED = Expected(ttft_s=0.5, tpot_s=0.01)
@@ -16,7 +17,7 @@ def told(workers: int = 1, **changes):
     asked = spec(**{"input_tokens": 100, "output_tokens": 51, **changes})
     planned = planner.schedules(asked)
     plans = [planner.worker_stages(asked, planned, worker, workers, 1000) for worker in range(workers)]
-    return forecast(asked, planned, plans, planner.pool(asked, "sim", b""), EXPECTED, recipes.means(asked, workers))
+    return forecast(asked, planned, plans, [planner.pool(asked, "sim")], EXPECTED, recipes.means(asked, workers))
 
 
 def test_a_closed_loop_gets_through_what_its_slots_can_in_the_time():
@@ -50,6 +51,24 @@ def test_a_turn_of_a_session_repeats_those_before_it():
     assert stage.requests == 30
     assert stage.input_tokens == 10 * (3 * 7 + 100 + 251 + 402)
     assert told(rate=(1.0,), requests=None, sessions=10, turns="3", think="1s").stages[0].connections == 6
+
+
+def test_what_is_not_answered_in_tokens_has_none():
+    def output_tokens(*apis: str) -> int:
+        one = spec(url="http://h")
+        targets = made(
+            [{"name": api, "api": api} for api in apis],
+            {name: getattr(one, name) for name in OF_TARGET} | {"url": (one.url,)},
+        )
+        return (
+            told(concurrency=(1,), requests=40, api=apis[0], targets=targets if len(apis) > 1 else ())
+            .stages[0]
+            .output_tokens
+        )
+
+    assert output_tokens("chat") == 40 * 51
+    assert output_tokens("embeddings") == 0
+    assert output_tokens("chat", "embeddings") == 20 * 51
 
 
 def test_memory_and_disk_add_up():

@@ -102,7 +102,7 @@ def test_a_kernel_transport_that_cannot_be_had_is_refused(monkeypatch):
 
 def test_more_connections_than_descriptors_are_refused_before_they_are_opened(monkeypatch):
     monkeypatch.setattr(host, "descriptor_limit", lambda: 1024)
-    check_descriptors(1024 - local_run.SPARE_DESCRIPTORS, 1)
+    check_descriptors(1024 - host.SPARE_DESCRIPTORS, 1)
     check_descriptors(1800, 2)
     check_descriptors(None, 1)
     with pytest.raises(
@@ -183,11 +183,12 @@ def test_a_run_without_a_name_is_called_by_its_time():
 def test_run_json_says_what_was_asked_where_and_how_it_ended_and_not_the_key(tmp_path):
     key = "sk-very-secret"
     job = Run(
-        spec(model=None, proxy="http://user:pass-word@127.0.0.1:9", workers=1), tmp_path, credentials=Credentials(key)
+        spec(model=None, proxy="http://user:pass-word@127.0.0.1:9", workers=1), tmp_path, credentials=[Credentials(key)]
     )
     assert not list(tmp_path.iterdir())
     create_directory(tmp_path)
-    with job.started("sim"):
+    job.change(0, model="sim")
+    with job.started():
         told = json.loads((tmp_path / "run.json").read_bytes())
         assert told["ended"] is None
     job.ended("failed", "words of the server")
@@ -199,6 +200,10 @@ def test_run_json_says_what_was_asked_where_and_how_it_ended_and_not_the_key(tmp
         "transport": "aiohttp",
     }
     assert [stage["concurrency"] for stage in told["spec"]["stages"]] == [2]
+    assert told["targets"] == [
+        {"target": 0, "name": "sim", "weight": 1.0, "model": "sim", "api": "chat", "endpoints": [0]}
+    ]
+    assert told["endpoints"] == [job.spec.url]
     assert told["transport"] == "aiohttp"
     assert told["host"] == host.facts()
     assert told["workers"] == [{"worker": 0, "core": host.usable_cores()[-1]}]
@@ -218,15 +223,15 @@ def test_a_run_that_this_machine_cannot_make_is_refused_before_anything_is_calle
         ({"url": "http://127.0.0.1/v1/completions"}, "--api"),
     ):
         with pytest.raises(UsageError, match=f"^{field}:"):
-            Run(spec(**changes), tmp_path / "run", credentials=NOBODY)
+            Run(spec(**changes), tmp_path / "run", credentials=[NOBODY])
     with pytest.raises(UsageError, match=r"^OPENAI_API_KEY"):
-        Run(spec(), tmp_path / "run", credentials=Credentials("line\nbreak"))
+        Run(spec(), tmp_path / "run", credentials=[Credentials("line\nbreak")])
     with pytest.raises(UsageError, match=r"^--out"):
-        Run(spec(), Path("/proc/self/status/run"), credentials=NOBODY)
+        Run(spec(), Path("/proc/self/status/run"), credentials=[NOBODY])
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_json_that_cannot_be_written_is_told_by_its_path(tmp_path):
-    job = Run(spec(workers=1), tmp_path / "run", credentials=NOBODY)
-    with pytest.raises(RunError, match=r"run\.json cannot be written: No such file or directory"), job.started("sim"):
+    job = Run(spec(workers=1), tmp_path / "run", credentials=[NOBODY])
+    with pytest.raises(RunError, match=r"run\.json cannot be written: No such file or directory"), job.started():
         pass

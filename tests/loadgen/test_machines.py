@@ -37,7 +37,7 @@ def told(**changes):
     asked = spec(**{"input_tokens": 100, "output_tokens": 51, **changes})
     planned = planner.schedules(asked)
     plans = [planner.worker_stages(asked, planned, 0, 1, 10**6)]
-    return forecast(asked, planned, plans, planner.pool(asked, "sim", b""), EXPECTED, recipes.means(asked, 1))
+    return forecast(asked, planned, plans, [planner.pool(asked, "sim")], EXPECTED, recipes.means(asked, 1))
 
 
 def loop(concurrency, **changes):
@@ -113,7 +113,7 @@ def test_an_answer_expected_at_once_breaks_nothing():
     planned = planner.schedules(asked)
     plans = [planner.worker_stages(asked, planned, 0, 1, 100)]
     at_once = Expected(0.0, 0.0)
-    told = forecast(asked, planned, plans, planner.pool(asked, "sim", b""), at_once, recipes.means(asked, 1))
+    told = forecast(asked, planned, plans, [planner.pool(asked, "sim")], at_once, recipes.means(asked, 1))
     assert needs(told, LARGE, 8, CARRIED).machines > 1
 
 

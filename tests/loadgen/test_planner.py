@@ -18,7 +18,7 @@ KEY = "sk-0123456789-secret"
 
 
 def where(url: str, api: str = "chat") -> tuple[str, int, bool, str]:
-    target = planner.target(planner.resolved(spec(url=url, api=api)))
+    target = planner.endpoint(planner.resolved(spec(url=url, api=api)))
     return target.host, target.port, target.tls, target.path
 
 
@@ -149,15 +149,15 @@ def test_users_are_told_how_to_behave():
 
 
 def test_only_sessions_carry_what_their_turns_are_made_of():
-    assert planner.pool(spec(), "sim", b"").talk is None
-    real = planner.pool(spec(turns="3", prefix_tokens=5), "sim", b"")
+    assert planner.pool(spec(), "sim").talk is None
+    real = planner.pool(spec(turns="3", prefix_tokens=5), "sim")
     assert (len(real.talk.prompts), real.talk.answers) == (len(real.bodies), ())
     assert len(real.talk.system.split()) == 5
     assert json.loads(real.bodies[0][0] + real.bodies[0][1])["messages"][0] == {
         "role": "system",
         "content": real.talk.system,
     }
-    recorded = planner.pool(spec(turns="3", history="recorded", output_tokens=9), "sim", b"")
+    recorded = planner.pool(spec(turns="3", history="recorded", output_tokens=9), "sim")
     assert {len(answer.split()) for answer in recorded.talk.answers} == {9}
 
 
@@ -165,9 +165,7 @@ def plans_of(asked, workers: int, key: str | None = None):
     return planner.worker_plans(
         asked,
         planner.schedules(asked),
-        where=planner.target(asked),
-        model="sim",
-        credentials=Credentials(key),
+        credentials=[Credentials(key)],
         transport="kernel",
         cores=[None] * workers,
         run_id="r",
@@ -205,10 +203,10 @@ def test_a_request_is_whole_http_and_says_what_was_asked_for(
     api, input_tokens, output_tokens, ignore_eos, seed, model, number
 ):
     asked = spec(api=api, input_tokens=input_tokens, output_tokens=output_tokens, ignore_eos=ignore_eos, seed=seed)
-    target = planner.target(asked)
-    maker = RequestMaker(planner.pool(asked, model, planner.head(asked, target, Credentials(KEY))), DIALECTS[api])
-    line, fields, body = parsed(maker.request(number))
-    assert line == f"POST {target.path} HTTP/1.1"
+    endpoint = planner.endpoint(asked)
+    maker = RequestMaker(planner.pool(asked, model), DIALECTS[api])
+    line, fields, body = parsed(maker.request(planner.head(asked, endpoint, Credentials(KEY)), number))
+    assert line == f"POST {endpoint.path} HTTP/1.1"
     assert fields["host"] == "127.0.0.1:8000"
     assert fields["authorization"] == f"Bearer {KEY}"
     assert fields["accept-encoding"] == "identity"
@@ -236,28 +234,31 @@ def test_a_request_is_whole_http_and_says_what_was_asked_for(
     ],
 )
 def test_the_host_field_leaves_out_the_schemes_own_port(url, host):
-    assert parsed(planner.head(spec(url=url), planner.target(spec(url=url))) + b"\r\n\r\n")[1]["host"] == host
+    assert parsed(planner.head(spec(url=url), planner.endpoint(spec(url=url))) + b"\r\n\r\n")[1]["host"] == host
 
 
 def test_no_two_prompts_of_a_run_begin_alike():
     asked = spec(input_tokens=32, concurrency=(8, 8))
-    maker = RequestMaker(plans_of(asked, 1)[0].pool, DIALECTS["chat"])
+    maker = RequestMaker(plans_of(asked, 1)[0].targets[0].pool, DIALECTS["chat"])
     ids = [stage << STAGE_SHIFT | number for stage in range(2) for number in range(2000)]
-    beginnings = [prompt_of(parsed(maker.request(number))[2]).split()[: planner.NONCE_BITS // 6] for number in ids]
+    beginnings = [
+        prompt_of(parsed(maker.request(b"POST / HTTP/1.1", number))[2]).split()[: planner.NONCE_BITS // 6]
+        for number in ids
+    ]
     assert len({" ".join(words) for words in beginnings}) == len(ids)
 
 
 def test_two_seeds_give_other_prompts_and_one_seed_the_same():
     def some(seed):
-        maker = RequestMaker(plans_of(spec(seed=seed), 1)[0].pool, DIALECTS["chat"])
-        return [maker.request(number) for number in range(300)]
+        maker = RequestMaker(plans_of(spec(seed=seed), 1)[0].targets[0].pool, DIALECTS["chat"])
+        return [maker.request(b"POST / HTTP/1.1", number) for number in range(300)]
 
     assert some(1) == some(1)
     assert not set(some(1)) & set(some(2))
 
 
 def test_the_bytes_are_the_same_whatever_the_number_of_workers():
-    pools = [plan.pool for workers in (1, 2, 5) for plan in plans_of(spec(), workers)]
+    pools = [plan.targets[0].pool for workers in (1, 2, 5) for plan in plans_of(spec(), workers)]
     assert all(pool == pools[0] for pool in pools)
 
 
@@ -265,13 +266,13 @@ def test_the_key_is_in_the_head_and_where_it_is_blotted_out_and_nowhere_else():
     plans = plans_of(spec(), 2, KEY)
     for plan in plans:
         assert KEY not in repr(plan)
-        assert KEY not in repr(plan.pool)
-        assert KEY.encode() in plan.pool.head
+        assert KEY not in repr(plan.routes)
+        assert KEY.encode() in plan.routes[0].head
         assert plan.secrets == (KEY,)
-        bare = replace(plan, pool=replace(plan.pool, head=b""), secrets=())
+        bare = replace(plan, routes=(replace(plan.routes[0], head=b""),), secrets=())
         assert KEY.encode() not in pickle.dumps(bare)
     assert plans_of(spec(), 1)[0].secrets == ()
-    assert b"uthorization" not in plans_of(spec(), 1)[0].pool.head
+    assert b"uthorization" not in plans_of(spec(), 1)[0].routes[0].head
 
 
 def test_a_proxys_password_is_not_shown_either():
@@ -283,12 +284,12 @@ def test_a_proxys_password_is_not_shown_either():
 @pytest.mark.parametrize("key", ["kéy", "two\nlines", "sk-1\r", "sk\x00", "sk\t1"])
 def test_a_key_that_http_cannot_send_is_refused_without_being_shown(key):
     with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
-        planner.head(spec(), planner.target(spec()), Credentials(key))
+        planner.head(spec(), planner.endpoint(spec()), Credentials(key))
     assert key not in str(caught.value)
 
 
 def test_a_large_prompt_is_made_a_few_times_only():
-    pool = planner.pool(spec(input_tokens=2_000_000), "sim", b"")
+    pool = planner.pool(spec(input_tokens=2_000_000), "sim")
     n_bytes = sum(len(before) + len(after) for before, after in pool.bodies)
     assert len(pool.bodies) < 8
     assert planner.MAX_POOL_BYTES <= n_bytes < planner.MAX_POOL_BYTES + 20_000_000
@@ -346,7 +347,7 @@ WITH_KEY = Credentials("sk-1")
 
 
 def head_fields(asked, credentials: Credentials = WITH_KEY) -> dict[str, str]:
-    return parsed(planner.head(asked, planner.target(asked), credentials) + b"\r\n\r\n")[1]
+    return parsed(planner.head(asked, planner.endpoint(asked), credentials) + b"\r\n\r\n")[1]
 
 
 @pytest.mark.parametrize(
@@ -382,9 +383,7 @@ def test_secret_headers_are_blotted_out_and_written_nowhere():
     plans = planner.worker_plans(
         asked,
         planner.schedules(asked),
-        where=planner.target(asked),
-        model="m",
-        credentials=credentials,
+        credentials=[credentials],
         transport="kernel",
         cores=[None],
         run_id="r",
@@ -394,12 +393,12 @@ def test_secret_headers_are_blotted_out_and_written_nowhere():
     )
     assert plans[0].secrets == ("the gateway's own", "sk-1")
     assert "gateway's" not in repr(plans) + json.dumps(plans[0].metadata)
-    assert b"X-Key: the gateway's own" in plans[0].pool.head
+    assert b"X-Key: the gateway's own" in plans[0].routes[0].head
 
 
 def test_images_differ_from_body_to_body_and_are_the_same_for_a_seed():
     def images(seed: int) -> list[str]:
-        pool = planner.pool(spec(image=("40x30", "https://h/a.png"), seed=seed), "m", b"")
+        pool = planner.pool(spec(image=("40x30", "https://h/a.png"), seed=seed), "m")
         bodies = [json.loads(before + after)["messages"][0]["content"] for before, after in pool.bodies[:5]]
         assert {len(content) for content in bodies} == {3}
         assert {content[2]["image_url"]["url"] for content in bodies} == {"https://h/a.png"}
@@ -412,8 +411,8 @@ def test_images_differ_from_body_to_body_and_are_the_same_for_a_seed():
 @pytest.mark.parametrize("api", list(DIALECTS))
 def test_every_api_can_carry_the_load(api):
     asked = planner.resolved(spec(api=api, url="http://127.0.0.1:8000"))
-    maker = RequestMaker(plans_of(asked, 1)[0].pool, DIALECTS[api])
-    bodies = {maker.request(number).partition(b"\r\n\r\n")[2] for number in range(600)}
+    maker = RequestMaker(plans_of(asked, 1)[0].targets[0].pool, DIALECTS[api])
+    bodies = {maker.request(b"POST / HTTP/1.1", number).partition(b"\r\n\r\n")[2] for number in range(600)}
     assert len(bodies) == 600, "no two are alike"
     assert all(json.loads(body) for body in list(bodies)[:5])
     (stage,) = planner.stages(asked, planner.schedules(asked))

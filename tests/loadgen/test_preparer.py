@@ -4,11 +4,13 @@ from collections import Counter
 
 import pytest
 
-from loadgen.dialects import find
+from loadgen.dealing import deal
 from loadgen.distribution import parse_distribution, parse_lengths
 from loadgen.errors import UsageError
+from loadgen.preparation import Speaking
 from loadgen.preparer import Over, Preparer
 from loadgen.ring import Ring
+from loadgen.wording import Wording
 from loadgen.workload.formats import reading
 from loadgen.workload.script import Recipe
 from loadgen.workload.traces import Course
@@ -40,7 +42,8 @@ class Readers:
         self.looks = 0
         for ring in self.rings:
             ring.want(0, all_slots)
-        self.preparer = Preparer(recipe_, find("chat"), self.rings, self.look)
+        targets = [Speaking(recipe_.model, recipe_.ignore_eos, Wording("chat"))]
+        self.preparer = Preparer(recipe_, targets, deal(1, [1.0]), self.rings, self.look)
 
     def look(self) -> None:
         self.looks += 1
@@ -131,19 +134,19 @@ def test_the_next_stage_begins_when_all_workers_ask_for_it_and_has_other_prompts
     readers.next_stage_after, readers.enough = 100, 60
     first = Readers(recipe(), 1, capacity=1 << 12)
     first.enough = 100
-    of_first = {unit[4][0][2] for unit in first.run().taken[0]}
+    of_first = {unit[5][0][2] for unit in first.run().taken[0]}
     readers.run()
     assert readers.stage == 1
     of_second = [unit for taken in readers.taken for unit in taken]
     assert sorted(unit[0] for unit in of_second)[:50] == list(range(50))
-    assert not of_first & {unit[4][0][2] for unit in of_second}
+    assert not of_first & {unit[5][0][2] for unit in of_second}
 
 
 def test_a_data_set_that_is_asked_once_ends_its_stage(tmp_path):
     rows = [{"prompt": f"say {n}", "output_tokens": 3} for n in range(5)]
     readers = Readers(recipe(file=file_of(tmp_path, rows), once=True), 2).run()
     assert [[unit[0] for unit in taken] for taken in readers.taken] == [[0, 2, 4], [1, 3]]
-    body = json.loads(readers.taken[0][1][4][0][2])
+    body = json.loads(readers.taken[0][1][5][0][2])
     assert (body["messages"], body["max_tokens"]) == ([{"role": "user", "content": "say 2"}], 3)
 
 
@@ -162,13 +165,13 @@ def test_recorded_history_is_written_here_and_real_history_is_left_to_the_worker
     turns = {"turns": parse_distribution("3", "count"), "most_turns": 3}
     readers = Readers(recipe(real_history=False, **turns), 1)
     readers.enough = 1
-    requests = readers.run().taken[0][0][4]
+    requests = readers.run().taken[0][0][5]
     messages = json.loads(requests[2][2])["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant"] * 2 + ["user"]
     assert [request[3] for request in requests] == [b""] * 3
     readers = Readers(recipe(**turns), 1)
     readers.enough = 1
-    requests = readers.run().taken[0][0][4]
+    requests = readers.run().taken[0][0][5]
     assert [bool(request[2]) for request in requests] == [True, False, False]
     assert all(json.loads(request[3])["prompt"] for request in requests)
 

@@ -30,7 +30,7 @@ def find_model(where, api: str, key: str | None) -> str:
 
 
 def target(url: str, api: str = "chat", **changes):
-    return planner.target(spec(url=url, api=api, **changes))
+    return planner.endpoint(spec(url=url, api=api, **changes))
 
 
 def refusal(url: str, model: str = "sim", key: str | None = KEY, api: str = "chat", **changes) -> tuple[str, str]:

@@ -127,7 +127,7 @@ def quoting_error(_: str) -> None:
     from loadgen.worker import stage
 
     async def broken(self, start_ns):
-        raise RuntimeError(f"cannot go on with {self.users._maker._head!r}")
+        raise RuntimeError(f"cannot go on with {self.users._router.route(0).head!r}")
 
     stage.Stage.run = broken
 

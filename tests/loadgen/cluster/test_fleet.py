@@ -352,8 +352,7 @@ def test_nodes_that_have_other_data_make_another_digest(tmp_path):
     def digest(words: str, **changes) -> str:
         (tmp_path / "data.jsonl").write_text(words)
         wanted = spec(dataset=str(tmp_path / "data.jsonl"), input_tokens=None, **changes)
-        where = planner.target(wanted)
-        order = Order(wanted, where, "m", Credentials(), Calibration(), "r", 1, tmp_path, Share(0, 1, 1), (None,))
+        order = Order(wanted, [Credentials()], Calibration(), "r", 1, tmp_path, Share(0, 1, 1), (None,))
         return agent._digest(order)
 
     one = digest('{"prompt": "a"}')
@@ -381,7 +380,7 @@ def test_a_key_is_in_nothing_that_is_written(quick, drive, monkeypatch, tmp_path
     key = "sk-cluster-0123456789"
     monkeypatch.setenv("OPENAI_API_KEY", key)
     driven = drive(spec(url=quick.url, requests=12, concurrency=3))
-    assert driven.job.run.credentials == Credentials(key)
+    assert list(driven.job.run.credentials) == [Credentials(key)]
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) >= 4
     assert all(key.encode() not in path.read_bytes() for path in written)

@@ -14,7 +14,7 @@ from loadgen.errors import UsageError
 def where(url: str, api: str = "auto", model: str | None = "sim") -> tuple[str, str]:
     """(the API, the path)."""
     resolved = planner.resolved(spec(url=url, api=api, model=model))
-    return resolved.api, planner.target(resolved).path
+    return resolved.api, planner.endpoint(resolved).path
 
 
 AZURE = "https://res.openai.azure.com"
@@ -120,7 +120,7 @@ def test_a_url_that_names_the_model_need_not_be_told_it(url, model):
 
 def test_as_long_as_the_model_is_not_known_the_path_keeps_its_place():
     resolved = planner.resolved(spec(url="http://h", api="triton", model=None))
-    assert planner.target(resolved).path == "/v2/models/{model}/generate_stream"
+    assert planner.endpoint(resolved).path == "/v2/models/{model}/generate_stream"
 
 
 @pytest.mark.parametrize(

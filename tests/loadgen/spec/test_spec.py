@@ -44,7 +44,6 @@ def test_a_good_spec_is_given_back_as_it_is():
         ({"usage": "always"}, "--usage", "allowed is final, continuous, none"),
         ({"max_tokens_field": "a..b"}, "--max-tokens-field", "is no name of a field"),
         ({"api_key_env": "A", "api_key_file": "b"}, "--api-key-env, --api-key-file", "give one of the two"),
-        ({"image": ("8x8",), "turns": "2"}, "--image", "leave out --turns"),
         ({"transport": "udp"}, "--transport", "allowed is auto, kernel, aiohttp"),
         ({"model": ""}, "--model", "the name is empty"),
         ({"model": "\udcff"}, "--model", "allowed is UTF-8"),

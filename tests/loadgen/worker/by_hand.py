@@ -13,14 +13,29 @@ from unittest.mock import patch
 from loadgen import board as b
 from loadgen.board import Board
 from loadgen.clock import NS_PER_S
+from loadgen.dealing import deal
 from loadgen.dialects import chat
 from loadgen.distribution import Distribution, parse_distribution
-from loadgen.plan import ClosedLoad, Limits, OpenLoad, PromptPool, StagePlan, Talk, Target, UsersPlan, WorkerPlan
+from loadgen.plan import (
+    ClosedLoad,
+    Endpoint,
+    Limits,
+    OpenLoad,
+    PromptPool,
+    Route,
+    StagePlan,
+    Talk,
+    Target,
+    UsersPlan,
+    WorkerPlan,
+)
 from loadgen.wording import Wording
-from loadgen.worker import closed_loop, open_loop, pacer, stage, users
+from loadgen.worker import closed_loop, open_loop, pacer, pools, stage, users
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import NEVER, Pacer
+from loadgen.worker.pools import Pools
 from loadgen.worker.requests import RequestMaker
+from loadgen.worker.routing import Router, shares
 from loadgen.worker.script import Script
 from loadgen.worker.stage import Stage
 
@@ -70,7 +85,7 @@ def pool(**changes: Any) -> PromptPool:
     talk = Talk("m", "Be brief.", 16, False, tuple(f"say {i}" for i in range(5)), changes.pop("answers", ()))
     words = tuple(f"w{i:02} ".encode() for i in range(64))
     bodies = tuple((b'{"prompt":"', b'say %d"}' % i) for i in range(5))
-    fields = {"head": b"POST / HTTP/1.1", "bodies": bodies, "vocabulary": words, "nonce_words": 2, "seed": 0}
+    fields = {"bodies": bodies, "vocabulary": words, "nonce_words": 2, "seed": 0}
     return PromptPool(**fields | {"talk": talk} | changes)
 
 
@@ -83,11 +98,13 @@ def worker_plan(users_: UsersPlan, worker: int = 0, workers: int = 1, **changes:
         "core": None,
         "transport": "kernel",
         "spin": False,
-        "wording": Wording("chat"),
-        "target": Target("127.0.0.1", 9, False, "/"),
+        "origins": (Endpoint("127.0.0.1", 9, False, ""),),
+        "targets": (Target("m", Wording("chat"), changes.pop("pool", None) or pool(), (0,)),),
+        "routes": (Route(0, 0, 0, b"POST / HTTP/1.1"),),
+        "deal": deal(1, [1.0]),
+        "balance": "round-robin",
         "limits": Limits(*[HOUR_NS] * 4),
         "users": users_,
-        "pool": pool(),
         "script": None,
         "tokenizer": None,
         "capture_path": "",
@@ -124,7 +141,9 @@ class NoTimer:
 @contextmanager
 def virtual_time() -> Iterator[Clock]:
     clock = Clock()
-    patches = [patch.object(module, "monotonic_ns", clock) for module in (closed_loop, open_loop, pacer, stage, users)]
+    patches = [
+        patch.object(module, "monotonic_ns", clock) for module in (closed_loop, open_loop, pacer, pools, stage, users)
+    ]
     patches += [patch.object(pacer, name, NoTimer) for name in ("TimerFd", "LoopTimer")]
     for each in patches:
         each.start()
@@ -148,8 +167,8 @@ class ByHand:
     reads = reopened = 0
 
     def __init__(self, service_ns: Any = None, error: Any = None, slots: int = 0, connect_ns: int = 0) -> None:
+        self.origins: list[int] = [0] * slots
         self.service_ns, self.error, self.connect_ns = service_ns, error, connect_ns
-        self.slots = slots
         self.opened = set(range(slots))
         self.refuses = False  # to connect
         self.flying: list[Exchange] = []
@@ -160,9 +179,22 @@ class ByHand:
         self.cold: list[Exchange] = []  # those that had to connect first
         self.most = 0
 
-    def add_slot(self) -> int:
-        self.slots += 1
+    @property
+    def slots(self) -> int:
+        return len(self.origins)
+
+    def add_slot(self, origin: int = 0) -> int:
+        self.origins.append(origin)
         return self.slots - 1
+
+    def origin(self, slot: int) -> int:
+        return self.origins[slot]
+
+    def move(self, slot: int, origin: int) -> None:
+        assert slot not in self.preparing | {exchange.slot for exchange in self.flying}
+        if self.origins[slot] != origin:
+            self.opened.discard(slot)
+            self.origins[slot] = origin
 
     def is_open(self, slot: int) -> bool:
         assert 0 <= slot < self.slots
@@ -247,7 +279,9 @@ class Driven:
         self.says: Callable[[Exchange], str] = lambda exchange: f"answer {exchange.request_id}"
         transport.clock, transport.pacer = clock, self.pacer
         transport.on_segment = self.undecoded.append
-        self.maker = RequestMaker(worker.pool, chat.DIALECT)
+        self.makers = [RequestMaker(target.pool, chat.DIALECT) for target in worker.targets]
+        self.router = Router(worker.targets, worker.routes, worker.deal, worker.balance, worker.worker)
+        self.pools = Pools(transport, shares(worker.targets, worker.routes, worker.deal, len(worker.origins)), 1 << 20)
         if isinstance(plan.load, ClosedLoad):  # the worker has opened them all before the stage
             while transport.slots < plan.load.slots:
                 transport.add_slot()
@@ -255,7 +289,9 @@ class Driven:
             plan,
             worker,
             transport=transport,
-            maker=self.maker,
+            makers=self.makers,
+            router=self.router,
+            pools=self.pools,
             pacer=self.pacer,
             board=board,
             record=self.rows.append,
@@ -323,11 +359,12 @@ def drive(
     """Run a stage to its end; `act` is called once everything that starts at once has started."""
     pool_ = users_.pop("pool", None) or pool()
     script = users_.pop("script", None)
+    plan_changes = users_.pop("of_worker", {})
     if script is not None:
         script.open_stage(plan.stage, plan.load)
 
     async def play(clock: Clock) -> Driven:
-        whole = worker_plan(users_plan(**users_), worker, workers, pool=pool_)
+        whole = worker_plan(users_plan(**users_), worker, workers, pool=pool_, **plan_changes)
         driven = Driven(plan, whole, transport, board, clock, script)
         running = asyncio.create_task(driven.stage.run(clock.now_ns))
         await asyncio.sleep(0)

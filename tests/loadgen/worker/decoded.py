@@ -28,7 +28,7 @@ def ended(
     exchange.status, exchange.content_type, exchange.content_encoding = status, content_type, content_encoding
     exchange.texts = [] if quoted else None
     done: list[Exchange] = []
-    decoder = Decoder(dialect, StampClock(), done.append)
+    decoder = Decoder([dialect], StampClock(), done.append)
     borders = [0, *sorted(set(segment_ends)), len(reads)]
     for first, last in itertools.pairwise(borders):
         parts = list(reads[first:last])

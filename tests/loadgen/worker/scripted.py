@@ -15,7 +15,7 @@ from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.dialects import chat
 from loadgen.dialects.dialect import EVENT_LINES, Dialect
 from loadgen.errors import ERROR_CLASSES
-from loadgen.plan import Limits, Target
+from loadgen.plan import Endpoint, Limits
 from loadgen.worker.decoding import Decoder
 from loadgen.worker.exchange import Exchange
 from loadgen.worker.pacer import Pacer
@@ -162,22 +162,22 @@ class Server:
         except Exception as error:
             self.failures.append(error)
 
-    def target(self, host: str | None = None, **fields: Any) -> Target:
+    def endpoint(self, host: str | None = None, **fields: Any) -> Endpoint:
         """Where this server is."""
-        return Target(host or self.host, self.port, self.tls is not None, "/v1/chat/completions", **fields)
+        return Endpoint(host or self.host, self.port, self.tls is not None, "/v1/chat/completions", **fields)
 
 
 class Client:
     """A transport with a decoder behind it; counts what it is told."""
 
     def __init__(
-        self, transport: str, target: Target, limits: Limits = LIMITS, dialect: Dialect = chat.DIALECT
+        self, transport: str, endpoint: Endpoint, limits: Limits = LIMITS, dialect: Dialect = chat.DIALECT
     ) -> None:
         self.clock = StampClock()
-        self.decoder = Decoder(dialect, self.clock, self._decoded)
+        self.decoder = Decoder([dialect], self.clock, self._decoded)
         self.pacer = Pacer()
-        self.transport = TRANSPORTS[transport](target, limits, self.pacer)
-        self.transport.event_lines = EVENT_LINES[dialect.framing]
+        self.transport = TRANSPORTS[transport]([endpoint], limits, self.pacer)
+        self._event_lines = EVENT_LINES[dialect.framing]
         self.transport.on_end = self._ended
         self.transport.on_segment = self._segment
         self.transport.decode_one = self.decoder.decode_one
@@ -222,6 +222,7 @@ class Client:
     def submit(self, slot: int = 0, data: bytes | None = None, **fields: Any) -> Exchange:
         """Submit a request, without waiting; `fields` are the exchange's."""
         exchange = Exchange(len(self._decodings), 0, slot, data or request(), monotonic_ns())
+        exchange.event_lines = self._event_lines
         for name, value in fields.items():
             setattr(exchange, name, value)
         self._decodings[exchange.request_id] = asyncio.get_running_loop().create_future()
@@ -258,7 +259,7 @@ def play(
     opened: bool = True,
     dialect: Dialect = chat.DIALECT,
     run: Callable[[Any], None] = uvloop.run,
-    **target: Any,
+    **endpoint: Any,
 ) -> None:
     """Run `ask` with a client of this transport against a server with these scripts.
 
@@ -268,12 +269,12 @@ def play(
     async def both() -> None:
         async with (
             Server(*scripts, tls=tls, host=server_host, receive_bytes=receive_bytes) as server,
-            Client(transport, server.target(**target), dialect=dialect) as client,
+            Client(transport, server.endpoint(**endpoint), dialect=dialect) as client,
         ):
             if opened:
-                await client.transport.open(slots)
+                await client.transport.open([slots])
             else:
-                client.transport._connections = [client.transport._closed_slot(i) for i in range(slots)]
+                client.transport._connections = [client.transport._closed_slot(i, 0) for i in range(slots)]
             await ask(client, server)
 
     run(both())
@@ -310,12 +311,12 @@ def outcome(transport: str, *scripts: Script, quoted: bool = False, **options: A
     return seen[0]
 
 
-def play_at(transport: str, target: Target, ask: Callable[[Client], Awaitable[None]]) -> None:
-    """Run `ask` with an opened client of this transport, wherever the target is."""
+def play_at(transport: str, endpoint: Endpoint, ask: Callable[[Client], Awaitable[None]]) -> None:
+    """Run `ask` with an opened client of this transport, wherever the endpoint is."""
 
     async def with_client() -> None:
-        async with Client(transport, target) as client:
-            await client.transport.open(1)
+        async with Client(transport, endpoint) as client:
+            await client.transport.open([1])
             await ask(client)
 
     uvloop.run(with_client())

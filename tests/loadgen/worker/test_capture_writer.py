@@ -90,6 +90,8 @@ def test_a_row_says_all_that_the_exchange_knew(tmp_path):
             wanted_input_tokens=12,
             wanted_output_tokens=70_001,
             counted_tokens=69_999,
+            target=3,
+            endpoint=2,
         )
     )
     writer.append(exchange(8, [], error="connect-refused", ended_ns=9000))
@@ -128,6 +130,8 @@ def test_a_row_says_all_that_the_exchange_knew(tmp_path):
         "wanted_input_tokens": 12,
         "wanted_output_tokens": 70_001,
         "counted_tokens": 69_999,
+        "target": 3,
+        "endpoint": 2,
     }
     assert bare["event_ns"] == []
     assert bare["error"] == "connect-refused"

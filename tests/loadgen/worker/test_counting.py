@@ -62,10 +62,10 @@ def test_what_the_server_counted_or_nobody_kept_stays_where_it_is():
 
 def test_texts_are_kept_no_more_once_the_server_has_shown_that_it_counts():
     several = [decoded(["a"], usage=1) for _ in range(CONVINCING)]
-    assert counted(*several[:-1])[2].is_wanted
-    assert not counted(*several)[2].is_wanted
-    assert counted(*several[:-1], decoded(["a"]), several[-1])[2].is_wanted, "one without usage begins it anew"
-    assert not counted(*several[:-1], decoded(["a"], error="cancelled"), several[-1])[2].is_wanted
+    assert counted(*several[:-1])[2].is_wanted(0)
+    assert not counted(*several)[2].is_wanted(0)
+    assert counted(*several[:-1], decoded(["a"]), several[-1])[2].is_wanted(0), "one without usage begins it anew"
+    assert not counted(*several[:-1], decoded(["a"], error="cancelled"), several[-1])[2].is_wanted(0)
 
 
 def test_an_exchange_comes_back_even_if_its_text_cannot_be_counted():

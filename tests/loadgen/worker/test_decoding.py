@@ -182,7 +182,7 @@ def test_a_failure_of_our_own_in_mid_stream_is_not_forgotten_at_its_end():
 def test_an_event_that_the_end_completes_is_stamped_by_the_last_read(times, stamp_ns):
     exchange = Exchange(1, 0, 0, b"", 0)
     exchange.status = 200
-    decoder = Decoder(chat.DIALECT, StampClock(), lambda _: None)
+    decoder = Decoder([chat.DIALECT], StampClock(), lambda _: None)
     last = delta("length", content="b").removesuffix(b"\n")
     exchange.segments.append(Segment([delta(content="a"), last], [2], bytearray(NO_STAMP), array("q", [5_000])))
     decoder.on_segment(exchange)
@@ -224,7 +224,7 @@ def test_what_has_come_can_be_decoded_at_once():
     exchange = Exchange(1, 0, 0, b"", 0)
     exchange.status = 200
     done: list[Exchange] = []
-    decoder = Decoder(chat.DIALECT, StampClock(), done.append)
+    decoder = Decoder([chat.DIALECT], StampClock(), done.append)
     seen = []
     a, b = delta(content="a"), delta(content="b")
     for i, data in enumerate([ROLE, a, b[:9], b[9:] + delta(reasoning_content="c"), delta(), FINISH, DONE]):
@@ -245,7 +245,7 @@ def test_what_has_come_can_be_decoded_at_once():
 def test_the_servers_own_count_of_tokens_goes_before_the_events():
     exchange = Exchange(1, 0, 0, b"", 0)
     exchange.status = 200
-    decoder = Decoder(chat.DIALECT, StampClock(), lambda _: None)
+    decoder = Decoder([chat.DIALECT], StampClock(), lambda _: None)
     data = delta(content="abc", usage=usage(5))
     exchange.segments.append(Segment([data], [1], bytearray(NO_STAMP), array("q", [0])))
     assert decoder.decode_now(exchange) == 5
@@ -257,7 +257,7 @@ def test_a_failure_of_our_own_in_the_middle_ends_no_worker():
 
     exchange = Exchange(1, 0, 0, b"", 0)
     exchange.status = 200
-    decoder = Decoder(replace(chat.DIALECT, read=broken), StampClock(), lambda _: None)
+    decoder = Decoder([replace(chat.DIALECT, read=broken)], StampClock(), lambda _: None)
     exchange.segments.append(Segment([delta(content="a")], [1], bytearray(NO_STAMP), array("q", [0])))
     assert decoder.decode_now(exchange) == 0
     exchange.ended = True
@@ -331,7 +331,7 @@ def more(decoder: Decoder, exchange: Exchange, data: bytes) -> None:
 
 
 def a_decoder() -> tuple[Decoder, list[tuple[Exchange, str, str]]]:
-    decoder, given_up = Decoder(chat.DIALECT, StampClock(), lambda _: None), []
+    decoder, given_up = Decoder([chat.DIALECT], StampClock(), lambda _: None), []
     decoder.give_up = lambda *told: given_up.append(told)
     return decoder, given_up
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.worker import open_loop
+from loadgen.worker import pools
 from loadgen.worker.pacer import AT_ONCE_NS
 from loadgen.worker.requests import STAGE_SHIFT
 
@@ -305,7 +305,7 @@ def test_a_server_that_takes_no_connection_is_not_hammered():
     due_ns = [i * NS_PER_MS for i in range(1000)]
     driven = drive(open_plan(due_ns, spare=4), transport)
     times = sorted({ns for ns, _ in transport.prepared})
-    retry_ns = open_loop.PREPARE_RETRY_NS
+    retry_ns = pools.PREPARE_RETRY_NS
     assert all(later - sooner >= retry_ns for sooner, later in itertools.pairwise(times))
     assert len(times) == 1000 * NS_PER_MS // retry_ns
     assert len(transport.prepared) <= 4 * len(times)

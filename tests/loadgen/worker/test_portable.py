@@ -16,7 +16,7 @@ from aiohttp.client_proto import ResponseHandler
 from scripted import TRANSPORTS, Client, Peer, Server, play, request, serve_for_ever, whole
 
 from loadgen.clock import monotonic_ns
-from loadgen.plan import Target
+from loadgen.plan import Endpoint
 from loadgen.worker import portable
 from loadgen.worker.exchange import Exchange
 
@@ -63,9 +63,9 @@ class Proxy:
 async def proxied(origin: Server, proxy: Proxy, credentials: str = "", **target):
     async with (
         Server(proxy) as server,
-        Client("aiohttp", origin.target(proxy=f"http://{credentials}127.0.0.1:{server.port}", **target)) as client,
+        Client("aiohttp", origin.endpoint(proxy=f"http://{credentials}127.0.0.1:{server.port}", **target)) as client,
     ):
-        await client.transport.open(1)
+        await client.transport.open([1])
         yield client
 
 
@@ -122,8 +122,8 @@ def test_a_proxy_that_is_not_there_refuses():
     async def main() -> None:
         async with Server(serve_for_ever) as server:
             port = server.port
-        async with Client("aiohttp", Target("127.0.0.1", 9, False, "/", proxy=f"http://127.0.0.1:{port}")) as client:
-            await client.transport.open(1)
+        async with Client("aiohttp", Endpoint("127.0.0.1", 9, False, "/", proxy=f"http://127.0.0.1:{port}")) as client:
+            await client.transport.open([1])
             exchange = await client.ask()
             assert (exchange.error, exchange.words[:10]) == ("connect-refused", "the proxy:")
 
@@ -153,8 +153,8 @@ def test_a_request_leaves_at_the_time_that_is_noted():
 
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
-            async with Client("aiohttp", Target("127.0.0.1", listening.getsockname()[1], False, "/")) as client:
-                await client.transport.open(1)
+            async with Client("aiohttp", Endpoint("127.0.0.1", listening.getsockname()[1], False, "/")) as client:
+                await client.transport.open([1])
                 accepted, _ = listening.accept()
                 with accepted:
                     accepted.settimeout(10)

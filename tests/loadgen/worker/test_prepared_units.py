@@ -6,7 +6,6 @@ import pytest
 from by_hand import HOUR_NS, ByHand, closed_plan, drive, open_plan
 
 from loadgen.clock import NS_PER_MS, NS_PER_S
-from loadgen.dialects import find
 from loadgen.plan import ScriptPlan
 from loadgen.ring import Ring
 from loadgen.worker.script import Script
@@ -23,7 +22,7 @@ def ring():
 
 @pytest.fixture
 def script(ring):
-    made = Script(ScriptPlan(os.dup(ring.fd), ring.capacity), find("chat"), HEAD)
+    made = Script(ScriptPlan(os.dup(ring.fd), ring.capacity))
     yield made
     made.close()
 
@@ -32,11 +31,11 @@ def unit(number, due_ns=None, session=None, turn=0, turns=1, wanted=(None, 7)):
     requests = [(*wanted, b'{"n":%d}' % number, b"")]
     for later in range(1, turns):
         ask = {"model": "m", "prompt": f"and {later}?", "output_tokens": 3, "ignore_eos": False, "system": "Be brief."}
-        ask |= {"token_ids": [], "images": [], "messages": [], "tools": [], "extra": {}}
+        ask |= {"token_ids": [], "images": [], "shown": [], "messages": [], "tools": [], "extra": {}}
         if later == 1:
             requests[0] = (*wanted, requests[0][2], json.dumps(ask | {"prompt": f"say {number}"}).encode())
         requests.append((None, 7, b"", json.dumps(ask).encode()))
-    return marshal.dumps((number, due_ns, session, turn, tuple(requests)))
+    return marshal.dumps((number, due_ns, session, turn, 0, tuple(requests)))
 
 
 def put(ring, *records, over=True):

@@ -24,7 +24,7 @@ from scripted import (
     whole,
 )
 
-from loadgen.plan import Limits, Target
+from loadgen.plan import Endpoint, Limits
 
 pytestmark = pytest.mark.parametrize("transport", list(TRANSPORTS))
 
@@ -41,14 +41,14 @@ def test_a_port_where_nobody_listens_refuses(transport):
 
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))  # taken, but not listened at
-        play_at(transport, Target("127.0.0.1", sock.getsockname()[1], False, "/"), ask)
+        play_at(transport, Endpoint("127.0.0.1", sock.getsockname()[1], False, "/"), ask)
 
 
 def test_a_name_that_does_not_resolve_is_a_dns_error(transport):
     async def ask(client: Client) -> None:
         assert (await client.ask()).error == "dns"
 
-    play_at(transport, Target("nowhere.invalid", 80, False, "/"), ask)
+    play_at(transport, Endpoint("nowhere.invalid", 80, False, "/"), ask)
 
 
 def test_failed_requests_are_decoded_though_no_read_ever_comes(transport):
@@ -58,14 +58,14 @@ def test_failed_requests_are_decoded_though_no_read_ever_comes(transport):
 
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        play_at(transport, Target("127.0.0.1", sock.getsockname()[1], False, "/"), ask)
+        play_at(transport, Endpoint("127.0.0.1", sock.getsockname()[1], False, "/"), ask)
 
 
 def test_a_handshake_that_never_answers_runs_into_the_connect_limit(transport):
     async def ask(client: Client, server: Server) -> None:
         limits = Limits(50_000_000, *[20_000_000_000] * 3)
-        async with Client(transport, Target("127.0.0.1", server.port, True, "/", insecure=True), limits) as hasty:
-            await hasty.transport.open(1)
+        async with Client(transport, Endpoint("127.0.0.1", server.port, True, "/", insecure=True), limits) as hasty:
+            await hasty.transport.open([1])
             exchange = await hasty.ask()
             assert (exchange.error, exchange.words) == ("timeout-connect", "no connection within 0.05 s")
             async with asyncio.timeout(PATIENCE_S):
@@ -162,9 +162,9 @@ def test_aborting_while_connecting_closes_the_socket_and_ends_once(transport):
         await peer.gone()
 
     async def ask(_client: Client, server: Server) -> None:
-        target = Target("127.0.0.1", server.port, True, "/", insecure=True)  # the handshake is never answered
+        target = Endpoint("127.0.0.1", server.port, True, "/", insecure=True)  # the handshake is never answered
         async with Client(transport, target) as client:
-            client.transport._connections = [client.transport._closed_slot(0)]
+            client.transport._connections = [client.transport._closed_slot(0, 0)]
             exchange = client.submit()
             assert client.transport.in_flight() == [exchange]
             await until(lambda: server.peers)

@@ -18,7 +18,7 @@ from scripted import (
 )
 
 from loadgen.clock import NS_PER_S, monotonic_ns
-from loadgen.plan import Limits, Target
+from loadgen.plan import Endpoint, Limits
 
 pytestmark = pytest.mark.parametrize("transport", list(TRANSPORTS))
 
@@ -75,13 +75,13 @@ def test_preparing_that_fails_is_told_and_left_for_the_request_to_report(transpo
 
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))  # taken, but not listened at
-        play_at(transport, Target("127.0.0.1", sock.getsockname()[1], False, "/"), ask)
+        play_at(transport, Endpoint("127.0.0.1", sock.getsockname()[1], False, "/"), ask)
 
 
 def test_preparing_has_the_connect_limit(transport):
     async def ask(_client: Client, server: Server) -> None:
         limits = Limits(NS_PER_S // 20, *[20 * NS_PER_S] * 3)
-        target = Target("127.0.0.1", server.port, True, "/", insecure=True)  # the handshake is never answered
+        target = Endpoint("127.0.0.1", server.port, True, "/", insecure=True)  # the handshake is never answered
         async with Client(transport, target, limits) as hasty:
             prepared = []
             hasty.transport.prepare(hasty.transport.add_slot(), prepared.append)
@@ -113,7 +113,7 @@ def test_opening_waits_for_what_is_being_prepared_and_connects_no_slot_twice(tra
         prepared = []
         for _ in range(3):
             client.transport.prepare(client.transport.add_slot(), prepared.append)
-        await client.transport.open(6)
+        await client.transport.open([6])
         assert sorted(prepared) == [1, 2, 3]
         assert client.transport.slots == 6
         assert all(client.transport.is_open(slot) for slot in range(6))
@@ -130,7 +130,7 @@ def test_opening_none_waits_for_what_is_being_prepared_too(transport):
     async def ask(client: Client, server: Server) -> None:
         prepared = []
         client.transport.prepare(client.transport.add_slot(), prepared.append)
-        await client.transport.open(0)
+        await client.transport.open([0])
         assert prepared == [1]
         assert (await client.ask(1)).connect_ns is None
         assert len(server.peers) == 2
@@ -172,7 +172,7 @@ def test_looking_does_not_disturb_a_request_in_flight(transport):
 
 def test_closing_ends_what_is_being_prepared(transport):
     async def ask(_client: Client, server: Server) -> None:
-        target = Target("127.0.0.1", server.port, True, "/", insecure=True)
+        target = Endpoint("127.0.0.1", server.port, True, "/", insecure=True)
         prepared = []
         async with Client(transport, target, LIMITS) as client:
             client.transport.prepare(client.transport.add_slot(), prepared.append)
@@ -187,8 +187,8 @@ def test_closing_with_work_left_to_do_is_no_failure(transport):
     """What was put off to the loop's next turn finds everything closed."""
 
     async def ask(_client: Client, server: Server) -> None:
-        async with Client(transport, server.target()) as client:
-            await client.transport.open(1)
+        async with Client(transport, server.endpoint()) as client:
+            await client.transport.open([1])
             exchange = client.submit()
             await until(lambda: client.received_bytes(exchange))
             client.transport.abort(exchange, "unfinished")

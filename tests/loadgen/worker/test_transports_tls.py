@@ -24,7 +24,7 @@ from scripted import (
     whole,
 )
 
-from loadgen.plan import Target
+from loadgen.plan import Endpoint
 
 pytestmark = pytest.mark.parametrize("transport", list(TRANSPORTS))
 
@@ -71,8 +71,8 @@ def test_a_server_that_takes_http2_alone_is_told_as_such(transport):
         peer.close()
 
     async def ask(_client: Client, server: Server) -> None:
-        async with Client(transport, Target("127.0.0.1", server.port, True, "/")) as client:
-            await client.transport.open(1)
+        async with Client(transport, Endpoint("127.0.0.1", server.port, True, "/")) as client:
+            await client.transport.open([1])
             exchange = await client.ask()
             assert exchange.error == "tls"
             assert "HTTP/2" in exchange.words
@@ -93,8 +93,8 @@ def test_plain_http_on_a_tls_port_is_a_tls_error(transport):
         peer.close()
 
     async def ask(_client: Client, server: Server) -> None:
-        async with Client(transport, Target("127.0.0.1", server.port, True, "/")) as client:
-            await client.transport.open(1)
+        async with Client(transport, Endpoint("127.0.0.1", server.port, True, "/")) as client:
+            await client.transport.open([1])
             assert (await client.ask()).error == "tls"
 
     play(transport, answer_in_plain, ask=ask, opened=False)
@@ -107,8 +107,8 @@ def test_a_server_that_ends_in_the_handshake_is_a_failed_handshake_or_connect(tr
         end(peer)
 
     async def ask(_client: Client, server: Server) -> None:
-        async with Client(transport, Target("127.0.0.1", server.port, True, "/")) as client:
-            await client.transport.open(1)
+        async with Client(transport, Endpoint("127.0.0.1", server.port, True, "/")) as client:
+            await client.transport.open([1])
             assert (await client.ask()).error in ("tls", "connect-failed")
 
     play(transport, hang_up, ask=ask, opened=False)

@@ -71,8 +71,8 @@ def test_single_requests_are_no_sessions():
 def test_a_turn_quotes_what_was_said_and_really_answered():
     driven = drive(closed_plan(1, 1), ByHand(1), turns="3")
     first, second, third = driven.transport.all
-    said = [driven.maker.prompt(number) for number in range(3)]
-    assert first.data == driven.maker.request(0)
+    said = [driven.makers[0].prompt(number) for number in range(3)]
+    assert first.data == driven.makers[0].request(b"POST / HTTP/1.1", 0)
     assert messages(second) == ["Be brief.", said[0], "answer 0", said[1]]
     assert messages(third) == ["Be brief.", said[0], "answer 0", said[1], "answer 1", said[2]]
     assert third.texts is None, "nobody quotes the last one"
@@ -81,7 +81,7 @@ def test_a_turn_quotes_what_was_said_and_really_answered():
 def test_a_turn_may_quote_what_the_workload_has_instead():
     answers = ("I see.", "Well.")
     driven = drive(closed_plan(1, 1), ByHand(1), turns="3", real_history=False, pool=pool(answers=answers))
-    said = [driven.maker.prompt(number) for number in range(3)]
+    said = [driven.makers[0].prompt(number) for number in range(3)]
     assert messages(driven.transport.all[2]) == ["Be brief.", said[0], "I see.", said[1], "Well.", said[2]]
     assert {exchange.texts for exchange in driven.rows} == {None}
 

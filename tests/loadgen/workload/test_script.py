@@ -244,3 +244,11 @@ def test_prompts_of_a_trace_are_exact_under_a_tokenizer_without_whole_words(tmp_
     made = asks(2, file=how, course=Course(), tokenizer=str(path))
     assert [load(str(path)).count(ask.prompt) for ask in made] == [700, 1000]
     assert made[0].prompt[:700] == made[1].prompt[:700]
+
+
+def test_images_are_shown_in_the_first_turn_of_a_session_and_quoted_in_the_others():
+    (unit,) = units(1, images=("8x8",), turns=parse_distribution("3", "count"), most_turns=3)
+    first, *later = [asked.ask for asked in unit.asked]
+    assert len(first.images) == 1
+    assert first.shown == ()
+    assert {(ask.images, ask.shown) for ask in later} == {((), first.images)}
