@@ -379,10 +379,10 @@ class Fleet:
         self._until(lambda: all(node.ahead_ns is not None or node.outcome for node in self._left()), SILENT_S)
         for node in self._left():
             if node.ahead_ns is not None and node.ahead_ns < 0:
-                self._order("interrupt")
-                self._order("interrupt")
-                raise RunError(
-                    f"{node.name} heard of the start of stage {number + 1} {-node.ahead_ns / NS_PER_MS:.0f} ms after it"
+                # What was due by then is sent late, and its lateness is in the capture.
+                self.say(
+                    f"{node.name} heard of the start of stage {number + 1} {-node.ahead_ns / NS_PER_MS:.0f} ms after it: "
+                    "its first requests are late"
                 )
         return start_ns
 

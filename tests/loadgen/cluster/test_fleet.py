@@ -82,7 +82,9 @@ def test_concurrency_adds_up_and_units_are_dealt_once(quick, drive):
 
 def test_sessions_and_drawn_lengths_come_from_every_node_as_from_one_machine(quick, drive, tmp_path):
     more = {"turns": "uniform:1..3", "input_tokens": "uniform:4..40", "sessions": 12, "concurrency": 3, "seed": 5}
-    three = asked.rows(drive(spec(url=quick.url, **more), out=tmp_path / "three").run_dir)
+    driven = drive(spec(url=quick.url, **more), out=tmp_path / "three")
+    assert not driven.job.words
+    three = asked.rows(driven.run_dir)
     one = asked.rows(drive(spec(url=quick.url, **more), (Where(),), out=tmp_path / "one").run_dir)
 
     def said(rows):
