@@ -212,12 +212,13 @@ def _rounded(value: float | None) -> float | None:
 def _states(cut: _Cut, names: Iterable[Name], across_sum: bool, places: Times) -> tuple[Times, Reals] | None:
     """(times, values) of a gauge at some scrapes, its series made one. None where the source has none."""
     found = cut.found(names, ("", "_total"))
-    if found is None:
+    if found is None or not len(places):
         return None
     name, _, series = found
     by_scrape: dict[int, list[tuple[Labels, float]]] = {}
     for one in series:
-        for scrape, value in zip(one.scrape.tolist(), one.values.tolist(), strict=True):
+        first, after = np.searchsorted(one.scrape, (places[0], places[-1] + 1))
+        for scrape, value in zip(one.scrape[first:after].tolist(), one.values[first:after].tolist(), strict=True):
             by_scrape.setdefault(scrape, []).append((one.labels, value))
     told = [at for at in places.tolist() if at in by_scrape]
     values = [

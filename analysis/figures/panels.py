@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from analysis.figures.facts import Facts, Rows, is_open_loop, load_of
 
 MOST_POINTS: Final = 2_000
-"""Of a source in a panel of the server's, over all stages."""
+"""In a panel of the server's, over all stages."""
 
 
 class Panel(NamedTuple):
@@ -92,7 +92,7 @@ def windows(summary: Facts) -> Rows:
 def server_panels(summary: Facts) -> list[tuple[Panel, Rows]]:
     """What --scrape found, over the same seconds: a panel for each signal that some page told, a row a scrape.
 
-    `source` is the page's host and port, with the path where two pages have the same.
+    Where several pages told a signal, `source` is the page's host and port, or its whole address if that is not enough.
     """
     found: dict[str, dict[str, Rows]] = {}
     origin_s = _origin_s(summary)
@@ -113,21 +113,18 @@ def server_panels(summary: Facts) -> list[tuple[Panel, Rows]]:
                 continue
             rows = found.setdefault(key, {}).setdefault(names[line["source"]], [])
             rows += [
-                {
-                    "stage": place,
-                    "name": stages[place]["name"],
-                    "source": names[line["source"]],
-                    "t_s": round(start_s + t_s, 3),
-                    key: round(value * scale, 4),
-                }
+                {"stage": place, "t_s": round(start_s + t_s, 3), key: round(value * scale, 4)}
                 for t_s, value in _from_then_on(**line[key])
                 if start_s + t_s < end_s
             ]
-    return [
-        (panel, [row for rows in found[panel.key].values() for row in _thinned(rows, panel.key)])
-        for panel, _ in SERVER_PANELS
-        if panel.key in found
-    ]
+    return [(panel, _of_pages(found[panel.key], panel.key)) for panel, _ in SERVER_PANELS if panel.key in found]
+
+
+def _of_pages(pages: dict[str, Rows], key: str) -> Rows:
+    most = max(MOST_POINTS // len(pages), 1)
+    if len(pages) == 1:
+        return _thinned(next(iter(pages.values())), key, most)
+    return [row | {"source": source} for source, rows in pages.items() for row in _thinned(rows, key, most)]
 
 
 def _from_then_on(t_s: Sequence[float], values: Sequence[float | None]) -> list[tuple[float, float]]:
@@ -144,9 +141,9 @@ def source_names(urls: Any) -> dict[str, str]:
     return {url: place if places.count(place) == 1 and place else url for url, place in zip(urls, places, strict=True)}
 
 
-def _thinned(rows: Rows, key: str) -> Rows:
-    """Of more rows than MOST_POINTS the largest of each few."""
-    step = -(-len(rows) // MOST_POINTS)
+def _thinned(rows: Rows, key: str, most: int) -> Rows:
+    """Of more rows than `most` the largest of each few."""
+    step = -(-len(rows) // most)
     if step < 2:
         return rows
     return [max(rows[first : first + step], key=lambda row: row[key]) for first in range(0, len(rows), step)]

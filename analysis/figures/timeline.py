@@ -102,7 +102,7 @@ def _line(panel: Panel, drawn: alt.Chart, by_source: bool) -> alt.Chart:
     style = "bad" if panel.bad else alt.Undefined
     line: alt.Chart
     if by_source:
-        line = drawn.mark_line(interpolate="step-after", strokeWidth=1.5, clip=True)
+        line = drawn.mark_line(interpolate="step-after", strokeWidth=1.5)
         line = line.encode(
             color=alt.Color("source:N", legend=alt.Legend(orient="bottom", title=None, symbolType="stroke"))
         )
@@ -111,6 +111,10 @@ def _line(panel: Panel, drawn: alt.Chart, by_source: bool) -> alt.Chart:
         line = known.mark_line(strokeWidth=1.5, point={"size": 14, "filled": True}, style=style)
     else:
         outline = {"strokeWidth": 1.5} | ({"style": "bad"} if panel.bad else {})
-        line = drawn.mark_area(interpolate="step-after", fillOpacity=0.16, line=outline, style=style, clip=True)
+        line = drawn.mark_area(
+            interpolate="step-after", fillOpacity=0.16, line=outline, style=style, clip=panel not in PANELS
+        )
     line = line.encode(detail="stage:N")
+    if panel not in PANELS:
+        line.mark.clip = True  # the scrape before a stage lies left of the axis
     return line

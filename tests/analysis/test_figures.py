@@ -182,6 +182,21 @@ def test_what_the_server_said_stands_under_the_load_on_the_same_axis(tmp_path):
     assert len(domains) == 1
 
 
+def test_a_long_run_draws_no_more_of_the_server_than_can_be_seen_and_no_peak_less(tmp_path):
+    summary = analyse(scraped_sweep(tmp_path)).summary
+    for stage in summary["stages"]:
+        for line in stage["server"]["timeline"]:
+            for signal in (told for told in line.values() if isinstance(told, dict)):
+                signal["t_s"] = [index / 500 for index in range(2_000)]
+                signal["values"] = [7.0 if index == 1_234 else 1.0 for index in range(2_000)]
+    panels = server_panels(summary)
+    assert len(panels) == 5
+    for panel, rows in panels:
+        assert 1_000 < len(rows) <= 2_000
+        peaks = sorted(row[panel.key] for row in rows)[-4:]
+        assert peaks.count(peaks[-1]) >= len(LOADS)
+
+
 def test_pages_on_one_host_are_told_apart_by_their_whole_address():
     urls = ["http://a:8000/metrics", "http://u:p@b:9400/metrics", "http://a:8000/other/metrics", "unheard of"]
     names = source_names(urls)

@@ -70,7 +70,7 @@ def test_every_token_has_a_row_and_its_stamp_can_be_had_to_half_a_microsecond(ou
     for told, (_, _, index, t_ns, *_) in zip(found, wanted, strict=True):
         stamp_ns = stamp_ns + told["gap_ns"] if index else told["first_token_ns"]
         assert abs(stamp_ns - t_ns) <= 512
-        assert abs(told["t_ms"] * MS - t_ns) <= 8 * MS + 512
+        assert abs(told["t_ms"] * MS - t_ns) <= 4 * MS + 512
     assert [f["gap_ns"] is None for f in found] == [w[4] is None for w in wanted]
     assert all(w[4] is None or abs(f["gap_ns"] - w[4]) <= w[4] / 2048 for f, w in zip(found, wanted, strict=True))
 
@@ -116,7 +116,12 @@ def wandering(rng, requests, tokens):
     return gaps.cumsum(axis=1)
 
 
-@pytest.fixture(scope="module", params=[in_lock_step, wandering])
+def without_memory(rng, requests, tokens):
+    """The most noise that a mean gap of 30 ms can have: at 1 us, 16 bits a gap."""
+    return rng.exponential(30 * MS, (requests, tokens)).cumsum(axis=1)
+
+
+@pytest.fixture(scope="module", params=[in_lock_step, wandering, without_memory])
 def large(request, tmp_path_factory):
     """262,144 tokens, 256 streams of 128 tokens at a time."""
     run_dir = tmp_path_factory.mktemp("large") / "run"
