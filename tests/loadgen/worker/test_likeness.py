@@ -159,6 +159,18 @@ def test_counts_go_on_across_events_that_are_parsed_and_those_that_are_not():
     assert len(exchange.kinds) >= 14
 
 
+@pytest.mark.parametrize("values", [[(1, 1), (1, 2), (1, 3)], [(1, 5), (1, 5), (1, 5)], [(1, 5), (2, 5), (3, 6)]])
+def test_counts_behind_other_values_are_those_of_each_event(values):
+    literals = (b'{"text":"', b'","took":', b',"count":', b',"done":', b"}")
+    frame = Frame(literals, ("text", "number", "so_far", "number"), CONTENT, True, 2, True)
+    events = [b'{"text":"%b","took":%d,"count":%d,"done":0}' % (b"ab" * n, *value) for n, value in enumerate(values, 2)]
+    alike = frame.compare(events, b"ab")
+    assert (alike.unlike, alike.looked_at, alike.texts[-1]) == ([], 3, b"ab" * 4)
+    assert alike.so_far.tolist() == [count + 2 for _, count in values]
+    cut_off = frame.compare([*events, b"[DONE]"], b"ab")
+    assert (cut_off.unlike, cut_off.looked_at, cut_off.so_far.tolist()[:3]) == ([3], 4, alike.so_far.tolist())
+
+
 def plainly(payloads: list[bytes], cuts: list[int], frames_tried: int) -> tuple:
     """What becomes of a stream of SGLang's; with as many frames tried as there may be, every event is parsed."""
     stream = b"".join(b"data: %b\n\n" % payload for payload in payloads)
