@@ -190,10 +190,10 @@ class Frame(NamedTuple):
         rest = [payload[start:] for payload, start in zip(payloads, starts, strict=False)]
         for hole, border in zip(holes, borders, strict=True):
             # Mostly what is behind the first of these values is the same in all events.
-            end = border + rest[0].partition(border)[2]
-            column = [one.removesuffix(end) for one in rest]
-            if sum(map(len, rest)) - sum(map(len, column)) == len(rest) * len(end):
-                rest = [end[len(border) :]]
+            behind = border + rest[0].partition(border)[2]
+            column = [one.removesuffix(behind) for one in rest]
+            if sum(map(len, rest)) - sum(map(len, column)) == len(rest) * len(behind):
+                rest = [behind[len(border) :]]
             else:
                 parts = [one.partition(border) for one in rest]
                 column, rest = [part[0] for part in parts], [part[2] for part in parts]
