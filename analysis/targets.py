@@ -51,6 +51,12 @@ def names_of(spec: Facts | None) -> list[str]:
     return [target.name for target in targets_of(spec)] or [str(told.get("model") or told.get("url") or "")]
 
 
+def models_of(spec: Facts | None) -> str | None:
+    """The model that was asked, or those of all targets, each once."""
+    told = [target.model for target in targets_of(spec) if target.model]
+    return ", ".join(dict.fromkeys(told)) or (spec or {}).get("model")
+
+
 def keys_of(spec: Facts | None) -> tuple[Key, ...]:
     """The parts that are counted by themselves: each of several targets, and each of several endpoints of a target."""
     targets = targets_of(spec)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from analysis.exports.files import whole
 from analysis.latencies import PERCENTILES
 from analysis.summary import summarize
+from analysis.targets import models_of
 
 LATENCIES: Final = {
     # key of summary.json: (name, help)
@@ -49,7 +50,7 @@ def text(summary: dict[str, Any]) -> str:
 
 def _lines(summary: dict[str, Any]) -> Iterator[str]:
     stages = [(stage, _labels(stage)) for stage in summary["stages"]]
-    model = str((summary["spec"] or {}).get("model") or "")
+    model = str(models_of(summary["spec"]) or "")
     yield from _head("loadgen_run", "info", "The run that the samples are of.")
     yield _sample("loadgen_run_info", {"run_id": summary["run_id"], "version": summary["loadgen"], "model": model}, 1)
     yield from _head("loadgen_valid", "gauge", "1 where the verdict is valid, 0 where it is suspect.")

@@ -26,6 +26,7 @@ from analysis.exports.samples import (
 from analysis.opened import Opened, opened
 from analysis.rows import ABSENT, Integers
 from analysis.summary import summarize
+from analysis.targets import models_of
 
 PERCENTILES: Final = (50.0, 90.0, 95.0, 99.0, 99.9)
 
@@ -81,7 +82,7 @@ def result(run: Opened, stage: int, told: dict[str, Any], found: Samples) -> dic
         "endpoint_type": BACKENDS.get(api, api),
         "backend": BACKENDS.get(api, api),
         "label": str(plan["name"]),
-        "model_id": spec.get("model"),
+        "model_id": models_of(spec),
         "tokenizer_id": None,  # lengths are the server's own counts
         "num_prompts": len(found.sent_ns),
         "request_rate": rate if isinstance(rate, int | float) else "inf",

@@ -38,7 +38,11 @@ def credentials(spec: Spec, key: str | None = None) -> "list[Credentials]":
     from the command line, where every user of this machine could read it. UsageError where it is not where it should be.
     The APIs are known."""
     of_files: dict[str, str] = {}  # standard input can be read but once
-    return [_credentials(one, key, of_files) for one in targets.each(spec)]
+    found = []
+    for one in targets.each(spec):
+        has_its_own = bool(spec.targets) and (one.api_key_env is not None or one.api_key_file is not None)
+        found.append(_credentials(one, None if has_its_own else key, of_files))
+    return found
 
 
 def _credentials(spec: Spec, key: str | None, of_files: dict[str, str]) -> "Credentials":

@@ -167,13 +167,14 @@ class Frame(NamedTuple):
             return Alike([0], [b""], None, 1)
         first, border, *borders = self.literals
         known, new, text_ends = first + text_before, [], []
+        known_bytes = len(known)
         for payload in payloads:
-            end = payload.find(border, len(known))
-            if end <= len(known) or not payload.startswith(known):
+            end = payload.find(border, known_bytes)
+            if end <= known_bytes or not payload.startswith(known):
                 break
-            new.append(payload[len(known) : end])
+            new.append(payload[known_bytes:end])
             text_ends.append(end)
-            known = payload[:end]
+            known, known_bytes = payload[:end], end
         holes, starts = self.holes[1:], [end + len(border) for end in text_ends]
         if holes and holes[0] == "list":
             lists, starts = _growing_lists(payloads, starts, borders[0])
@@ -188,12 +189,21 @@ class Frame(NamedTuple):
         so_far: npt.NDArray[np.int64] | None = None
         rest = [payload[start:] for payload, start in zip(payloads, starts, strict=False)]
         for hole, border in zip(holes, borders, strict=True):
-            parts = [one.partition(border) for one in rest]
-            column, rest = [part[0] for part in parts], [part[2] for part in parts]
-            if hole in _GROWING or not all(part[1] for part in parts) or not _FINE[hole](column):
+            # Mostly what is behind the first of these values is the same in all events.
+            behind = border + rest[0].partition(border)[2]
+            column = [one.removesuffix(behind) for one in rest]
+            if sum(map(len, rest)) - sum(map(len, column)) == len(rest) * len(behind):
+                rest = [behind[len(border) :]]
+            else:
+                parts = [one.partition(border) for one in rest]
+                column, rest = [part[0] for part in parts], [part[2] for part in parts]
+                if b"" in [part[1] for part in parts]:
+                    return None
+            if hole in _GROWING or not _FINE[hole](column):
                 return None
             if hole == "so_far":
-                so_far = np.array([*map(int, column), 0]) + self.added
+                counts = [*map(int, column)] * (1 if len(column) == n_alike else n_alike)
+                so_far = np.array([*counts, 0]) + self.added
         if any(rest):
             return None
         texts = [b""] * (n_alike - 1) + [payloads[n_alike - 1][len(first) : text_ends[n_alike - 1]]]

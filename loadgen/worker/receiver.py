@@ -29,7 +29,10 @@ from loadgen.worker.pacer import Pacer
 # own pools, which is worth 3 % of a token's cost; where events turn out to be larger, the large size saves the second read.
 SMALL_READ_BYTES: Final = 448
 LARGE_READ_BYTES: Final = 16 * 1024
-LARGE_MEAN_BYTES: Final = 384
+# Where one read in so many is cut short by the small size, the events are larger: each then costs a second read, and being
+# framed at once, for the end of a cut read does not tell what follows.
+MOST_CUT: Final = 8
+FEWEST_CUT: Final = 64
 ANCILLARY_BYTES: Final = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 32
 
 # The end of an event, or of a line of JSON, and of the chunk around it. A chunked body never ends so (its last bytes
@@ -61,6 +64,7 @@ class Receiver(FramedSlots[Connection]):
         self._fresh: deque[Connection] = deque()  # have reads that nobody has framed
         self._sends = 0
         self._read_bytes = SMALL_READ_BYTES
+        self._cut_reads = 0
         self._scheduled = False
         self._loop.add_reader(self._epoll.fileno(), self.poll)
 
@@ -159,6 +163,8 @@ class Receiver(FramedSlots[Connection]):
                     del by_fd[fd]
                 elif connection.urgent or not data.endswith(MORE_TO_COME) or len(reads) >= MANY_READS:
                     fresh.append(connection)
+                    if len(data) == read_bytes:  # a whole event at the end of a full read is luck
+                        self._cut_reads += 1
                 if read_ns >= due_ns:  # what is left is ready again at the next poll
                     break
             self.reads += n_reads
@@ -168,7 +174,7 @@ class Receiver(FramedSlots[Connection]):
                 return
 
     def _hand_over(self, connection: Connection, exchange: Exchange) -> None:
-        if exchange.response_bytes - exchange.handed_bytes > LARGE_MEAN_BYTES * len(exchange.read_ns):
+        if self._cut_reads > FEWEST_CUT and self._cut_reads * MOST_CUT > self.reads:
             self._read_bytes = LARGE_READ_BYTES
         super()._hand_over(connection, exchange)
 

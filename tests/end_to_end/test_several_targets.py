@@ -84,8 +84,10 @@ def test_models_and_adapters_behind_one_url(fast, tmp_path):
     assert [part["model"] for part in told["stages"][0]["by_target"]] == ["base", "adapter"]
 
 
-def test_urls_take_turns(fast, slow, tmp_path):
-    told = run(tmp_path / "run", "--url", fast.url, "--url", slow.url, "--concurrency", 4, "--requests", 60)
+@pytest.mark.parametrize("transport", ["kernel", "aiohttp"])
+def test_urls_take_turns(fast, slow, tmp_path, transport):
+    urls = ("--url", fast.url, "--url", slow.url)
+    told = run(tmp_path / "run", *urls, "--concurrency", 4, "--requests", 60, "--transport", transport)
     assert Counter(row["endpoint"] for row in rows(tmp_path / "run")) == {0: 30, 1: 30}
     (only,) = told["stages"][0]["by_target"]
     assert [one["url"] for one in only["by_endpoint"]] == [fast.url, slow.url]

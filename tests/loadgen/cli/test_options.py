@@ -360,18 +360,18 @@ def environment(monkeypatch):
 )
 def test_each_api_has_a_variable_of_its_own_for_the_key(environment, api, variables, key):
     environment(**variables)
-    assert credentials(spec_with(api=api)).key == key
+    assert credentials(spec_with(api=api))[0].key == key
 
 
 def test_the_key_comes_from_another_variable_or_from_a_file_and_never_from_the_command_line(
     environment, tmp_path, monkeypatch
 ):
     environment(OPENAI_API_KEY="sk-1", MINE="sk-2")
-    assert credentials(spec_with(api_key_env="MINE")).key == "sk-2"
+    assert credentials(spec_with(api_key_env="MINE"))[0].key == "sk-2"
     (tmp_path / "key").write_text("  sk-3\n")
-    assert credentials(spec_with(api_key_file=str(tmp_path / "key"))).key == "sk-3"
+    assert credentials(spec_with(api_key_file=str(tmp_path / "key")))[0].key == "sk-3"
     monkeypatch.setattr("sys.stdin", io.StringIO("sk-4\n"))
-    assert credentials(spec_with(api_key_file="-")).key == "sk-4"
+    assert credentials(spec_with(api_key_file="-"))[0].key == "sk-4"
     with pytest.raises(click.NoSuchOption):
         asked("--url", URL, "--api-key", "sk-1")
 
@@ -393,7 +393,7 @@ def test_a_key_that_is_not_where_it_should_be_is_refused(environment, changes, w
 
 def test_headers_from_the_environment_are_secrets(environment):
     environment(OPENAI_API_KEY="sk-1", GATEWAY="a longer secret")
-    held = credentials(spec_with(header_env=(("X-Key", "GATEWAY"),)))
+    (held,) = credentials(spec_with(header_env=(("X-Key", "GATEWAY"),)))
     assert held.headers == (("X-Key", "a longer secret"),)
     assert held.secrets == ("a longer secret", "sk-1")
     assert "secret" not in repr(held)

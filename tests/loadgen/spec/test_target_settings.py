@@ -3,7 +3,8 @@ import json
 import pytest
 
 from loadgen.errors import UsageError
-from loadgen.job.environment import spec_of
+from loadgen.job.environment import credentials, spec_of
+from loadgen.planner import resolved
 from loadgen.spec import Spec, spec_of_json
 from loadgen.spec.file import layer_of, read_spec_file
 from loadgen.spec.layers import Document, settled
@@ -167,3 +168,25 @@ def test_what_cannot_be_is_refused_in_one_sentence(settings, words):
 
 def test_a_document_without_targets_is_none():
     assert settled(layer_of({"url": URL}), Document({}), {}).targets == ()
+
+
+def test_a_key_from_python_is_for_the_targets_that_name_none(monkeypatch):
+    monkeypatch.setenv("B", "sk-of-b")
+    told = resolved(
+        made(target=[{"url": "http://h:1", "model": "a"}, {"url": "http://h:2", "model": "b", "api_key_env": "B"}])
+    )
+    assert [one.key for one in credentials(told, "sk-given")] == ["sk-given", "sk-of-b"]
+    alone = resolved(made(url=URL, api_key_env="B"))
+    assert [one.key for one in credentials(alone, "sk-given")] == ["sk-given"]
+
+
+def test_urls_that_are_balanced_are_of_one_api_and_one_model():
+    with pytest.raises(
+        UsageError, match="--url: http://h:1/generate is of the sglang API, http://h:2/v1 of the chat API"
+    ) as caught:
+        resolved(made(url=["http://h:1/generate", "http://h:2/v1"]))
+    assert "give two --target instead" in str(caught.value)
+    told = resolved(made(target=[{"url": "http://h:1/generate", "name": "x"}, {"url": "http://h:2/v1"}]))
+    assert [one.api for one in each(told)] == ["sglang", "chat"]
+    with pytest.raises(UsageError, match=r"\(target x\)"):
+        resolved(made(target=[{"url": "http://h:1", "name": "x", "api": "none-such"}, {"url": "http://h:2/v1"}]))

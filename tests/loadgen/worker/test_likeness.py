@@ -1,14 +1,18 @@
 """Events that are taken for known without being parsed: only those that say the same."""
 
 import json
+from unittest.mock import patch
 
 import pytest
-from decoded import ended
+from decoded import cut, ended
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from streams import chat_chunk, event, sglang_event, spoken
 
 from loadgen.dialects import DIALECTS
 from loadgen.dialects.answer import CONTENT, REASONING, Answer
-from loadgen.worker.decoding import event_tokens
+from loadgen.worker.decoding import FRAMES_TRIED, event_tokens
+from loadgen.worker.exchange import Exchange
 from loadgen.worker.likeness import Frame, marks_of, text_of
 
 FIRST = b'{"index":1,"token":{"id":5,"text":"a","logprob":-0.5,"special":false},"generated_text":null,"details":null}'
@@ -153,6 +157,89 @@ def test_counts_go_on_across_events_that_are_parsed_and_those_that_are_not():
     exchange = ended(stream[: stream.index(b"w15") + 40], dialect=DIALECTS["sglang"], error="cancelled")
     assert exchange.answer.output_tokens == exchange.answer.cumulative_tokens == len(exchange.kinds)
     assert len(exchange.kinds) >= 14
+
+
+@pytest.mark.parametrize("values", [[(1, 1), (1, 2), (1, 3)], [(1, 5), (1, 5), (1, 5)], [(1, 5), (2, 5), (3, 6)]])
+def test_counts_behind_other_values_are_those_of_each_event(values):
+    literals = (b'{"text":"', b'","took":', b',"count":', b',"done":', b"}")
+    frame = Frame(literals, ("text", "number", "so_far", "number"), CONTENT, True, 2, True)
+    events = [b'{"text":"%b","took":%d,"count":%d,"done":0}' % (b"ab" * n, *value) for n, value in enumerate(values, 2)]
+    alike = frame.compare(events, b"ab")
+    assert (alike.unlike, alike.looked_at, alike.texts[-1]) == ([], 3, b"ab" * 4)
+    assert alike.so_far.tolist() == [count + 2 for _, count in values]
+    cut_off = frame.compare([*events, b"[DONE]"], b"ab")
+    assert (cut_off.unlike, cut_off.looked_at, cut_off.so_far.tolist()[:3]) == ([3], 4, alike.so_far.tolist())
+
+
+def plainly(payloads: list[bytes], cuts: list[int], frames_tried: int) -> tuple:
+    """What becomes of a stream of SGLang's; with as many frames tried as there may be, every event is parsed."""
+    stream = b"".join(b"data: %b\n\n" % payload for payload in payloads)
+    reads = cut(stream, cuts)
+    with patch.object(Exchange, "__init__", _with_frames_tried(frames_tried)):
+        exchange = ended(*reads, dialect=DIALECTS["sglang"], quoted=True, segment_ends=tuple(range(1, len(reads), 2)))
+    answer = exchange.answer
+    return (
+        list(exchange.kinds),
+        list(exchange.cumulative),
+        exchange.texts,
+        exchange.error,
+        exchange.words,
+        (answer.output_tokens, answer.prompt_tokens, answer.finish_reason, answer.response_id, answer.end_seen),
+    )
+
+
+def _with_frames_tried(tried: int):
+    make = Exchange.__init__
+
+    def init(self, *arguments):
+        make(self, *arguments)
+        self.frames_tried = tried
+
+    return init
+
+
+WORDS = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
+    ['"', "\\", '","output_ids":[', "\ufffd", "\n"]
+)
+
+
+@st.composite
+def growing(draw):
+    """Events whose texts mostly grow, as SGLang says them: with ids or without, escaped or not, and odd ones among them."""
+    has_ids, ascii_only, tight = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
+    said, ids, payloads = "", [], []
+    for number in range(draw(st.integers(2, 14))):
+        # With ids their number tells whether all is there; without, only that the text grows.
+        said = draw(st.sampled_from([said, said, said, said[:-1], ""] if has_ids else [said])) + draw(WORDS)
+        more = draw(st.lists(st.integers(0, 10**6), min_size=1, max_size=3))
+        ids = draw(st.sampled_from([ids, ids, ids, ids[:-1], []])) + more
+        count = len(ids) if has_ids else draw(st.sampled_from([number + 1, number + 1, number + 3]))
+        made = sglang_event(said, ids, count)
+        if not has_ids:
+            del made["output_ids"]
+        if draw(st.integers(0, 9)) == 0:
+            made = draw(
+                st.sampled_from([{"error": {"message": "no"}}, made | {"more": 1}, {"text": 3}, {"meta_info": {}}])
+            )
+        separators = (",", ":") if tight else None
+        payloads.append(json.dumps(made, ensure_ascii=ascii_only, separators=separators).encode())
+    if draw(st.booleans()):
+        payloads += [json.dumps(sglang_event(said, ids, len(payloads), {"type": "length"})).encode(), b"[DONE]"]
+    return payloads
+
+
+@settings(max_examples=400, deadline=None)
+@given(growing(), st.lists(st.integers(0, 4000), max_size=12))
+def test_texts_that_grow_are_read_as_if_each_event_were_parsed(payloads, cuts):
+    assert plainly(payloads, cuts, 0) == plainly(payloads, cuts, FRAMES_TRIED)
+
+
+def test_a_stream_whose_text_grows_says_the_same_wherever_it_is_cut():
+    payloads = [json.dumps(sglang_event('he "said" \u00e9\u4e2d\\ ' * n, [*range(n)], n)).encode() for n in range(1, 9)]
+    payloads.append(b"[DONE]")
+    whole = plainly(payloads, [], FRAMES_TRIED)
+    length = sum(len(payload) + 8 for payload in payloads)
+    assert all(plainly(payloads, [place], 0) == whole for place in range(0, length, 3))
 
 
 def test_the_text_of_raw_json():
