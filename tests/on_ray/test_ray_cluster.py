@@ -17,8 +17,6 @@ from asked import environment, gone, installed, until
 
 from loadgen.simulator.process import serve
 
-pytest.importorskip("ray.util", reason="needs the extra `ray`")
-
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 SMALL = ("--model", "sim", "--input-tokens", "16", "--output-tokens", "3", "--no-html")
@@ -50,6 +48,7 @@ class Raylets:
 
 @pytest.fixture(scope="module")
 def cluster():
+    pytest.importorskip("ray.util", reason="needs the extra `ray`")
     raylets = Raylets()
     try:
         yield raylets
