@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SUSPECT_STATUS = 3
 
+MOST_PLACES = 8
+"""Nodes whose captures stayed elsewhere, and where that is shown."""
+
 
 def concluded(job: Job, *, strict: bool, page: bool) -> None:
     """Analyse what was captured, write its page, show it, and end as it says: RunError for a failed run, SUSPECT_STATUS."""
@@ -95,6 +98,11 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
         say(floor)
     say("")
     say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/{pictures}"), overflow="fold"))
+    kept = [node for node in summary.get("nodes") or () if node["captures"] not in (None, "driver")]
+    for node in kept[:MOST_PLACES]:
+        say(Text(tables.plain(f"captures of node {node['node']}: {node['captures']}"), overflow="fold"))
+    if len(kept) > MOST_PLACES:
+        say(Text(f"and of {len(kept) - MOST_PLACES} more: nodes[].captures in run.json"))
     if (run_dir / "bodies").is_dir():
         words = f"{run_dir / 'bodies'}/: every request and response in full, readable by you alone (mode 0600)"
         say(Text(tables.plain(words), overflow="fold"))
