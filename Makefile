@@ -2,6 +2,7 @@
 #              make bench URL=https://host/v1 MODEL=name [CONCURRENCY=1,8,64] [DURATION=30s]
 # make test    set up and pass the tests
 # make test-slow  those that take longer
+# make test-ray  those that need a Ray cluster: installs the extra, starts three raylets on loopback
 # make fuzz    fuzz every target for TIME seconds (default 60), or one: make fuzz TARGET=responses TIME=900
 # make check   ruff and mypy
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench bench-real test test-slow fuzz check lock clean
+.PHONY: bench bench-real test test-slow test-ray fuzz check lock clean
 
 $(READY): pyproject.toml requirements.lock
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,10 +28,17 @@ bench-real: $(READY)
 
 # Most tests wait for sockets and processes, so a machine of two cores takes three at a time: make test JOBS=1 for one.
 test: $(READY)
-	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist worksteal
+	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist worksteal -m "not slow and not alone and not ray"
+	$(BIN)/python -m pytest -m "alone and not slow and not ray"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# In the versions of the image, whose lock holds the extra.
+test-ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint deploy/requirements.lock \
+		--editable ".[ray]"
+	$(BIN)/python -m pytest -m ray tests/on_ray
 
 fuzz: $(READY)
 	for target in $(or $(TARGET),responses events payloads specs traces captures); do \

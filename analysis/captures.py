@@ -131,7 +131,9 @@ def _where(run_dir: Path) -> str:
     """Where the captures are that are not here."""
     try:
         nodes = json.loads((run_dir / "run.json").read_bytes()).get("nodes") or ()
-        places = [f"{place} (to capture/node-{node['node']})" for node in nodes if (place := node.get("captures"))]
+        places = [
+            f"{place} (to capture/node-{node['node']})" for node in nodes if (place := node.get("captures")) != "driver"
+        ]
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         places = []
     if not places:

@@ -89,6 +89,7 @@ def by_node(tally: StageTally, captures: list[Capture], nodes: Sequence[dict[str
                 "lateness_p99_us": _p99_us(merge(worker.lateness for worker in workers)),
                 "cpu_share": max(shares, default=None),
                 "clock_uncertainty_us": None if uncertainty_ns is None else uncertainty_ns / NS_PER_US,
+                "lost": (node.get("lost") or {}).get("words"),
             }
         )
     return told

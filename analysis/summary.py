@@ -9,6 +9,7 @@ Version history
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,6 +115,8 @@ def _analysis(run: Run, tallies: dict[int, StageTally]) -> Analysis:
         "stages": [stage_entry(plans[stage], tally, run) for stage, tally in shown.items()],
         "skipped": [_skipped(plan) for plan in plans.values() if _outcome(plan) == "skipped"],
     }
+    if run.facts.get("nodes"):
+        summary["nodes"] = _nodes(run)
     scrapes = read_scrapes(run.run_dir)
     summary["server"] = run_server(scrapes.values())
     for told in summary["stages"]:
@@ -199,6 +202,22 @@ def _unpinned(run: Run, captures: Sequence[Capture]) -> list[int]:
         return []
     planned = {entry["worker"]: entry["core"] for entry in run.facts["workers"]}
     return sorted({c.worker for c in captures if c.facts["core"] is None and planned.get(c.worker) is not None})
+
+
+def _nodes(run: Run) -> list[dict[str, Any]]:
+    """The machines of the last part of a run: what was planned for each, and what became of it."""
+    planned = Counter(entry.get("node") for entry in run.facts["workers"])
+    return [
+        {
+            "node": node["node"],
+            "name": node.get("name"),
+            "workers": planned[node["node"]],
+            "lost": (node.get("lost") or {}).get("words"),
+            "captures": node.get("captures"),
+        }
+        for node in run.facts["nodes"]
+        if part_of(node) == run.last_part
+    ]
 
 
 def _outcome(plan: dict[str, Any]) -> str | None:

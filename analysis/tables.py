@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.confidence import sample_floor
+from analysis.verdict.nodes import slow
 
 Facts = Mapping[str, Any]
 
@@ -304,6 +305,36 @@ def turn_table(stages: Sequence[Facts]) -> Table | None:
             )
         if len(turns) > MOST_TURNS:
             table.add_row("", "...", f"{sum(one['count'] for one in turns[MOST_TURNS:]):,}")
+    return table
+
+
+def node_table(summary: Facts) -> Table | None:
+    """The machines of a run, over all of its stages: counts add up, of the rest the worst; None where there was one."""
+    if not summary.get("nodes"):
+        return None
+    table = plain_table()
+    table.add_column("node")
+    for heading in ("workers", "sent", "tokens", "CPU", "lag\np99 us", "late\np99 us", "clock\n+- us", ""):
+        table.add_column(heading, justify="right" if heading else "left")
+    for node in summary["nodes"]:
+        mine = [one for stage in summary["stages"] for one in stage["by_node"] if one["node"] == node["node"]]
+        slow_ones = [one["node"] for stage in summary["stages"] for one, _ in slow(stage["by_node"])]
+
+        def worst(name: str, mine: list[Facts] = mine) -> float | None:
+            return max((one[name] for one in mine if one[name] is not None), default=None)
+
+        word = "lost" if node["lost"] else "slow" if node["node"] in slow_ones else ""
+        table.add_row(
+            plain(f"{node['node']} {node['name'] or ''}"),
+            f"{node['workers']}",
+            f"{sum(one['sent'] for one in mine):,}",
+            short(sum(one["output_tokens"] for one in mine)),
+            _share(worst("cpu_share")),
+            short(worst("lag_p99_us")),
+            short(worst("lateness_p99_us")),
+            short(worst("clock_uncertainty_us")),
+            Text(word, style="yellow" if word else ""),
+        )
     return table
 
 

@@ -1,6 +1,8 @@
 """How true are the stamps? Joins the capture with the server's own log, token by token.
 
-    python benchmarks/accuracy.py [CASE ...] [--transport kernel|aiohttp]
+    python benchmarks/accuracy.py [CASE ...] [--transport kernel|aiohttp] [--ray ADDRESS]
+
+With --ray the load comes from one node of a Ray cluster on this machine (tests/on_ray/raylets.py starts one).
 
 What is true, and what an error is: analysis/truth.py.
 """
@@ -51,8 +53,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(name: str, transport: str) -> dict[str, Any]:
-    """One case, served and loaded."""
+def measure(name: str, transport: str, ray: str | None) -> dict[str, Any]:
+    """One case, served and loaded; its load from a node of the cluster at `ray`."""
     case = CASES[name]
     options = ["--step", case["step"], "--mode", case.get("mode", "lock-step")]
     checked = []
@@ -66,10 +68,13 @@ def measure(name: str, transport: str) -> dict[str, Any]:
         "--url", served.url, "--transport", transport, "--concurrency", str(case["streams"]),
         "--requests", str(case["requests"]), "--output-tokens", "128", "--input-tokens", "64", *checked,
         *(("--tls-ca", cert) if case.get("https") else ()),
+        *(("--ray", ray, "--nodes", "1") if ray else ()),
     ) as finished
     ):  # fmt: skip
         served.stop()
-        return {"case": name, "transport": transport, **row_of(finished, served.truth())}
+        row = {"case": name, "transport": transport, **row_of(finished, served.truth())}
+        # The workers are not this command's children there.
+        return row if ray is None else row | {"ray": True, "cpu_us_per_token": None, "peak_rss_mb": None}
 
 
 def row_of(finished: Finished, truth: pa.Table) -> dict[str, Any]:
@@ -94,11 +99,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--transport", choices=("kernel", "aiohttp"), default="kernel")
+    parser.add_argument("--ray", metavar="ADDRESS", help="of a cluster on this machine")
     chosen = parser.parse_args()
     if unknown := set(chosen.cases) - set(CASES):
         sys.exit(f"unknown case {unknown.pop()!r}; there are {', '.join(CASES)}")
     for name in chosen.cases or CASES:
-        save("accuracy", measure(name, chosen.transport))
+        save("cluster" if chosen.ray else "accuracy", measure(name, chosen.transport, chosen.ray))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ class Finished:
 
     def capture(self) -> pa.Table:
         """Every row of the run."""
-        tables = [pa.ipc.open_stream(path).read_all() for path in sorted((self.run_dir / "capture").glob("*.arrow"))]
+        tables = [
+            pa.ipc.open_stream(path).read_all() for path in sorted((self.run_dir / "capture").rglob("worker-*.arrow"))
+        ]
         return pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="default")
 
     def summary(self) -> dict[str, Any]:

@@ -79,6 +79,17 @@ class StageNow:
     ttft_counts: tuple[int, ...] = ()
     """By bucket of the board, of this stage; likewise for the time per output token."""
     tpot_counts: tuple[int, ...] = ()
+    words: str = ""
+    """Of the latest failure that a worker saw."""
+
+    def shows_only_failures(self, least: int) -> bool:
+        """Whether nothing came back but failures, and at least so many."""
+        return not (self.completed or self.cancelled) and self.failed >= least
+
+    @property
+    def failure(self) -> str:
+        """What to say where every request failed: the endpoint's words, if there are any."""
+        return self.words or "every request failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,27 +189,44 @@ class Coordinator:
 
         RunError when a worker is lost; what it had written stays.
         """
-        board, stage = self._board, plans[0].stage
-        board.numbers[b.ORDER] = b.RUN
+        if not self.prepare(plans):
+            return Outcome("interrupted")
+        slots = sum(plan.load.slots for plan in plans if isinstance(plan.load, ClosedLoad))
+        return self.start(plans[0].stage, monotonic_ns() + START_LEAD_NS, watch, judge, hopeless_after(slots))
+
+    def prepare(self, plans: Sequence[StagePlan]) -> bool:
+        """Have the workers make ready for a stage; False where the run was interrupted meanwhile. RunError as above."""
+        self._board.numbers[b.ORDER] = b.RUN
         self._send(plans)
-        while not (self.is_interrupted or self._all(b.READY, stage)):
+        while not (self.is_interrupted or self._all(b.READY, plans[0].stage)):
             self._check_workers()
             time.sleep(LOOK_S)
-        if self.is_interrupted:
-            return Outcome("interrupted")
-        start_ns = monotonic_ns() + START_LEAD_NS
+        return not self.is_interrupted
+
+    def start(
+        self,
+        stage: int,
+        start_ns: int,
+        watch: Watcher,
+        judge: Judge | None = None,
+        hopeless_failures: int | None = None,
+    ) -> Outcome:
+        """Run a stage that all workers are ready for, from `start_ns` on. RunError as above.
+
+        After so many failures and nothing else it is given up; None leaves that to whoever sees more than these workers.
+        """
+        board = self._board
         board.numbers[b.START_NS] = start_ns
         board.numbers[b.START_STAGE] = stage
         watch(self._now(stage, start_ns))  # some 50 ms before it starts
-        slots = sum(plan.load.slots for plan in plans if isinstance(plan.load, ClosedLoad))
         hopeless = cut = ""
         next_tick_s = next_judgement_s = time.monotonic()
         while not self._all(b.DONE, stage):
             time.sleep(LOOK_S)
             self._check_workers()
             may_end_early = not (hopeless or cut or self._interrupts)
-            if may_end_early and self._only_failures(max(HOPELESS_FAILURES, 2 * slots)):
-                hopeless = self.words() or "every request failed"
+            if may_end_early and hopeless_failures is not None and self._only_failures(hopeless_failures):
+                hopeless = self._now(stage, start_ns).failure
                 board.numbers[b.ORDER] = b.ABORT
             if time.monotonic() >= next_tick_s:
                 next_tick_s += TICK_S
@@ -207,12 +235,9 @@ class Coordinator:
                 next_judgement_s += JUDGE_S
                 if cut := judge(self._now(stage, start_ns)):
                     board.numbers[b.ORDER] = b.ABORT
-        watch(self._now(stage, start_ns))
-        if cut:
-            return Outcome("cut", cut)
-        if hopeless or (not self._interrupts and self._only_failures(1)):
-            return Outcome("failed", hopeless or self.words() or "every request failed")
-        return Outcome("interrupted" if self._interrupts else "finished")
+        last = self._now(stage, start_ns)
+        watch(last)
+        return ended(last, cut=cut, hopeless=hopeless, interrupted=self.is_interrupted)
 
     def _only_failures(self, least: int) -> bool:
         """Whether nothing came back but failures, and at least so many."""
@@ -246,6 +271,7 @@ class Coordinator:
             ttft_p99_ns=b.percentile_ns(ttft_counts, 99),
             ttft_counts=ttft_counts,
             tpot_counts=tpot_counts,
+            words=self.words(),
         )
 
     def words(self) -> str:
@@ -282,6 +308,20 @@ class Coordinator:
             ran_out = host.out_of_memory_kills() > self._out_of_memory_kills
             words += ": the kernel had no memory left" if ran_out else ": by somebody, or by the kernel for its memory"
         return words
+
+
+def hopeless_after(slots: int) -> int:
+    """How many failures, and nothing else, make a stage hopeless; `slots` is what a closed loop keeps in flight, else 0."""
+    return max(HOPELESS_FAILURES, 2 * slots)
+
+
+def ended(last: StageNow, *, cut: str, hopeless: str, interrupted: bool) -> Outcome:
+    """How a stage ended, from what was seen of it at last and why it was broken off, if it was."""
+    if cut:
+        return Outcome("cut", cut)
+    if hopeless or (not interrupted and last.shows_only_failures(1)):
+        return Outcome("failed", hopeless or last.failure)
+    return Outcome("interrupted" if interrupted else "finished")
 
 
 def harmless_environment(secrets: Sequence[str]) -> dict[str, str]:

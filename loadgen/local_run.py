@@ -1,8 +1,9 @@
-"""One run on this machine: choose cores and transport, lay out the run directory, have the coordinator do it.
+"""One run: choose cores and transport, lay out the run directory, have a crew of workers do it; here, or in another place.
 
 RUN/run.json            the resolved spec, versions, host facts; no secret; `ended` says how it ended
 RUN/capture/            worker-NN.arrow, see loadgen.schema; of a run that was resumed also part-2/, part-3/ ...
-RUN/bodies/             worker-NN.jsonl with --save-bodies alone, see loadgen.worker.bodies
+                        of a run on several nodes all of that in node-K/ for each of them, see loadgen.cluster
+RUN/bodies/             worker-NN.jsonl with --save-bodies alone, see loadgen.worker.bodies; likewise
 """
 
 import contextlib
@@ -12,24 +13,23 @@ import os
 import secrets
 import struct
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import orjson
 
 from loadgen import __version__, host, planner, recipes
-from loadgen.board import Board
 from loadgen.clock import NS_PER_MS
-from loadgen.coordinator import Coordinator, Judge, Outcome, Watcher, harmless_environment
+from loadgen.coordinator import Judge, Outcome, Watcher, harmless_environment
+from loadgen.crew import Crew, Order, part_folder
 from loadgen.dialects import find
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError, UsageError
-from loadgen.plan import WorkerPlan
-from loadgen.preparation import Preparation
+from loadgen.plan import Share
 from loadgen.schedule.stage import Schedule, schedule
 from loadgen.scrape.plan import ScrapePlan, Source
 from loadgen.spec import Spec, StageSpec, targets
@@ -91,14 +91,9 @@ def choose_transport(spec: Spec) -> str:
     return spec.transport
 
 
-def most_connections() -> int:
-    """How many connections a worker can hold."""
-    return host.most_connections()
-
-
 def check_descriptors(in_flight: int | None, workers: int) -> None:
     """UsageError when a worker could not hold its share of the connections. In an open loop without a limit it waits."""
-    if in_flight is not None and planner.share(in_flight, 0, workers) > most_connections():
+    if in_flight is not None and planner.share(in_flight, 0, workers) > host.most_connections():
         raise UsageError(
             f"--concurrency, --max-in-flight: {in_flight} on {workers} worker(s) needs "
             f"{planner.share(in_flight, 0, workers) + host.SPARE_DESCRIPTORS} descriptors a process, the limit is "
@@ -125,11 +120,6 @@ def check_directory(run_dir: Path) -> None:
         raise _unwritable(run_dir, error) from None
 
 
-def capture_folder(run_dir: Path, part: int) -> Path:
-    """Where the captures of a part of a run go: of the first one directly into capture/."""
-    return run_dir / "capture" if part == 1 else run_dir / "capture" / f"part-{part}"
-
-
 def create_directory(run_dir: Path) -> None:
     """Make RUN and RUN/capture. UsageError if it holds anything, or cannot be made."""
     check_directory(run_dir)
@@ -143,22 +133,166 @@ def _unwritable(run_dir: Path, error: OSError) -> UsageError:
     return UsageError(f"--out: {str(run_dir)!r} cannot be written ({error.strerror}); allowed is a new directory")
 
 
+class Place(Protocol):
+    """Where the workers of a run are: this machine (Here), or several (loadgen.cluster)."""
+
+    say: Callable[[str], object]
+    """Takes what the user should know while the run goes on."""
+
+    @property
+    def workers(self) -> int:
+        """How many there will be, once it is settled."""
+
+    @property
+    def most_connections(self) -> int:
+        """How many connections any worker can hold."""
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """Those of this machine that belong to a worker."""
+
+    @property
+    def skipped_lines(self) -> int:
+        """Lines of a data set that could not be used, so far."""
+
+    @property
+    def counts_there(self) -> bool:
+        """Whether captures stay where they were written, and are counted there: by `heads` and `tallies`."""
+
+    def heads(self) -> dict[int, bytes]:
+        """What the captures of each node say of themselves, as analysis.partials has it."""
+
+    def tallies(self, order: bytes) -> dict[int, bytes]:
+        """The captures of each node, counted as analysis.partials orders it."""
+
+    def settle(self, spec: Spec, planned: Sequence[Schedule]) -> None:
+        """Choose how many workers there are and their cores. UsageError where the spec cannot be run there."""
+
+    def check(self, in_flight: int | None) -> None:
+        """UsageError where the workers could not hold so many connections; None: an open loop without a limit."""
+
+    def facts(self, part: int) -> dict[str, Any]:
+        """What run.json says of it: workers, nodes of this part of the run."""
+
+    def throttled_ns(self) -> int:
+        """How long the CPU quota has held its processes back since the start, ns."""
+
+    def started(self, order: Order) -> contextlib.AbstractContextManager[None]:
+        """The workers, started; leaving ends them. `order` is for all of them together."""
+
+    def stage(
+        self, number: int, stage: StageSpec, made: Schedule, watch: Watcher, judge: Judge | None = None
+    ) -> Outcome:
+        """Run a stage, as Coordinator.stage."""
+
+    def interrupt(self) -> None:
+        """As Coordinator.interrupt; before the start, and from a signal handler, too."""
+
+
+class Here:
+    """This machine."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[str], object] = str
+        self.skipped_lines = 0
+        self.counts_there = False
+        self._cores: list[int] = []
+        self._crew: Crew | None = None
+        self._interrupts = 0
+        self._throttled_ns = 0
+
+    @property
+    def workers(self) -> int:
+        """How many there will be, once it is settled."""
+        return len(self._cores)
+
+    @property
+    def most_connections(self) -> int:
+        """How many connections any worker can hold."""
+        return host.most_connections()
+
+    @property
+    def cores(self) -> tuple[int, ...]:
+        """Those that belong to a worker."""
+        return tuple(self._cores)
+
+    def heads(self) -> dict[int, bytes]:
+        """None: the captures are in the run directory."""
+        return {}
+
+    def tallies(self, order: bytes) -> dict[int, bytes]:
+        """None, likewise."""
+        return {}
+
+    def settle(self, spec: Spec, planned: Sequence[Schedule]) -> None:
+        """Choose the cores. UsageError where the wish cannot be met."""
+        self._cores = cores(spec, planned)
+        self.check(planner.most_in_flight(spec, planned))
+
+    def check(self, in_flight: int | None) -> None:
+        """UsageError where the workers could not hold so many connections."""
+        check_descriptors(in_flight, len(self._cores))
+
+    def facts(self, part: int) -> dict[str, Any]:
+        """What run.json says of it."""
+        return {"workers": [{"worker": worker, "core": core} for worker, core in enumerate(self._cores)]}
+
+    def throttled_ns(self) -> int:
+        """How long the CPU quota has held its processes back since the start, ns."""
+        return host.throttled_ns() - self._throttled_ns
+
+    @contextmanager
+    def started(self, order: Order) -> Iterator[None]:
+        """The workers, started; leaving ends them."""
+        self._throttled_ns = host.throttled_ns()
+        pin = hasattr(os, "sched_setaffinity")
+        share = Share(0, len(self._cores), len(self._cores))
+        with Crew(replace(order, share=share, cores=tuple(core if pin else None for core in self._cores))) as crew:
+            self._crew = crew
+            for _ in range(self._interrupts):
+                crew.interrupt()
+            try:
+                yield
+            finally:
+                self._crew, self.skipped_lines = None, crew.skipped_lines
+
+    def stage(
+        self, number: int, stage: StageSpec, made: Schedule, watch: Watcher, judge: Judge | None = None
+    ) -> Outcome:
+        """Run a stage, as Coordinator.stage."""
+        assert self._crew is not None
+        return self._crew.stage(number, stage, made, watch, judge)
+
+    def interrupt(self) -> None:
+        """As Coordinator.interrupt."""
+        self._interrupts += 1
+        if self._crew is not None:
+            self._crew.interrupt()
+
+
 class Run:
-    """A run that this machine can make, and that has not begun. UsageError where it cannot be made here.
+    """A run that `place` can make, and that has not begun. UsageError where it cannot be made there.
 
     Its stages are those of the spec, and what is added while it goes on. `resumed` is what run.json said when an earlier
     part of the same run was interrupted: stages that are done stay done, and the others go into a capture of their own.
     """
 
     def __init__(
-        self, spec: Spec, run_dir: Path, *, credentials: Sequence[Credentials], resumed: dict[str, Any] | None = None
+        self,
+        spec: Spec,
+        run_dir: Path,
+        *,
+        credentials: Sequence[Credentials],
+        resumed: dict[str, Any] | None = None,
+        place: Place | None = None,
     ) -> None:
         self.run_dir = run_dir
+        self.place = place or Here()
         self.credentials = credentials
         """Of each target."""
         spec = planner.resolved(spec)
         self.schedules = planner.schedules(spec)
-        self._cores = cores(spec, self.schedules)
+        self.place.settle(spec, self.schedules)
         self.spec = replace(spec, transport=choose_transport(spec))
         planner.ways(self.spec, credentials)
         self.calibration = Calibration()
@@ -168,20 +302,24 @@ class Run:
             recipes.try_script(self.spec, planner.wordings(self.spec))
         elif self.spec.tokenizer is not None:
             planner.pool(self.spec, "model")
-        check_descriptors(planner.most_in_flight(spec, self.schedules), len(self._cores))
         if resumed is None:
             check_directory(run_dir)
         self._facts: dict[str, Any] = resumed or {"run_id": secrets.token_hex(8), "parts": []}
         self.stages: list[dict[str, Any]] = self._facts.setdefault("stages", planner.stages(self.spec, self.schedules))
         """As they stand in run.json, with `part` and `outcome` once they have been run."""
-        self._coordinator: Coordinator | None = None
-        self._throttled_ns = 0
+        self._part = len(self._facts["parts"])
+        self._nodes_before: list[dict[str, Any]] = self._facts.get("nodes", [])
         self._interrupts = 0
 
     @property
     def workers(self) -> int:
         """How many workers it will have."""
-        return len(self._cores)
+        return self.place.workers
+
+    @property
+    def part(self) -> int:
+        """Which part of the run this is, once it has been started."""
+        return self._part
 
     @property
     def run_id(self) -> str:
@@ -200,11 +338,11 @@ class Run:
             key, headers = self.credentials[number].key, self.credentials[number].headers
             for url in targets.urls(self.spec, number):
                 fields.setdefault(_origin(url), (*([(name, value.format(key=key))] if key else []), *headers))
-        free = [cpu for cpu in host.usable_cores() if cpu not in self._cores]
+        free = [cpu for cpu in host.usable_cores() if cpu not in self.place.cores]
         return ScrapePlan(
             sources=tuple(Source(url, url.partition("?")[0], fields.get(_origin(url), ())) for url in urls),
             every_ns=every_ns,
-            path=str(capture_folder(self.run_dir, self._part) / "scrape.arrow"),
+            path=str(part_folder(self.run_dir / "capture", self._part) / "scrape.arrow"),
             run_id=self.run_id,
             cpus=tuple(free) if free and hasattr(os, "sched_setaffinity") else None,
             tls_ca=self.spec.tls_ca,
@@ -227,14 +365,12 @@ class Run:
         self.spec = targets.with_target(self.spec, target, replace(targets.each(self.spec)[target], **settings))
 
     @contextmanager
-    def started(self, **facts: Any) -> Iterator[None]:
+    def started(self, say: Callable[[str], object] = str, **facts: Any) -> Iterator[None]:
         """The workers, spawned; leaving ends them. The directory is there (create_directory), and every target has its
-        model; `facts` go into run.json."""
-        machine = host.facts()
-        pin = hasattr(os, "sched_setaffinity")
+        model; `facts` go into run.json, and `say` takes what the user should know meanwhile."""
+        self.place.say = say
         self._part = len(self._facts["parts"]) + 1
         started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        self._throttled_ns = host.throttled_ns()
         self._facts = {
             "schema": RUN_SCHEMA,
             "run_id": self._facts["run_id"],
@@ -247,74 +383,35 @@ class Run:
             "calibration": asdict(self.calibration) if self.spec.calibrate_prompts else None,
             "transport": self.spec.transport,
             "stages": self.stages,
-            "workers": [{"worker": worker, "core": core} for worker, core in enumerate(self._cores)],
-            "host": machine,
+            "host": host.facts(),
             "parts": [*self._facts["parts"], {"part": self._part, "started_at": started_at}],
             "ended": None,
         }
-        folder = capture_folder(self.run_dir, self._part)
         self._write()
-        board = Board(len(self._cores))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            preparation = self._preparation(pin)
-            plans = planner.worker_plans(
-                self.spec,
-                self.schedules,
-                credentials=self.credentials,
-                transport=self.spec.transport,
-                cores=[core if pin else None for core in self._cores],
-                run_id=self._facts["run_id"],
-                host=machine,
-                capture_paths=[str(folder / f"worker-{worker:02}.arrow") for worker in range(len(self._cores))],
-                board_fd=board.fd,
-                scripts=None if preparation is None else preparation.scripts,
-                calibration=self.calibration,
-            )
-            if self.spec.save_bodies:
-                plans = self._with_bodies(plans)
-            check = (lambda: None) if preparation is None else preparation.check
-            with preparation or nullcontext(), Coordinator(plans, board, check=check) as self._coordinator:
-                if self._interrupts:
-                    self._coordinator.interrupt()
-                try:
-                    yield
-                finally:
-                    if preparation is not None and self.spec.skip_bad_lines:
-                        self.skipped_lines = self._facts["skipped_lines"] = preparation.skipped_lines
-        finally:
-            self._coordinator = None
-            board.close()
-
-    def _with_bodies(self, plans: list[WorkerPlan]) -> list[WorkerPlan]:
-        folder = self.run_dir / "bodies" / ("" if self._part == 1 else f"part-{self._part}")
-        try:
-            folder.mkdir(mode=0o700, parents=True)
-        except OSError as error:
-            raise RunError(f"{folder} cannot be made: {error.strerror}") from None
-        return [replace(plan, bodies_path=str(folder / f"worker-{plan.worker:02}.jsonl")) for plan in plans]
-
-    def _preparation(self, pin: bool) -> Preparation | None:
-        """Where requests are prepared while the run goes on: beside the workers, if there is a core without one."""
-        if not recipes.has_script(self.spec):
-            return None
-        free = [cpu for cpu in host.usable_cores() if cpu not in self._cores] or host.usable_cores()
-        return Preparation(
-            recipes.recipe(self.spec, self.spec.model or "", self.calibration),
-            planner.speaking(self.spec),
-            planner.dealt(self.spec),
-            len(self._cores),
-            cpus=free if pin else None,
-            longest_tokens=recipes.longest_tokens(self.spec),
-            environment=harmless_environment(planner.secrets(self.credentials, self.spec.proxy)),
+        part_folder(self.run_dir / "capture", self._part).mkdir(parents=True, exist_ok=True)
+        order = Order(
+            spec=self.spec,
+            credentials=self.credentials,
+            calibration=self.calibration,
+            run_id=self.run_id,
+            part=self._part,
+            folder=self.run_dir,
+            share=Share(0, self.workers, self.workers),
+            cores=(),
         )
+        with self.place.started(order):
+            try:
+                yield
+            finally:
+                if self.spec.skip_bad_lines:
+                    self.skipped_lines = self._facts["skipped_lines"] = self.place.skipped_lines
 
     def add(self, stage: StageSpec) -> int:
         """One more stage, behind the others; gives its number. UsageError where it cannot be made here."""
         number = len(self.stages)
         made = schedule(stage, number, self.spec.seed)
         spec = replace(self.spec, stages=(*self.spec.stages, stage))
-        check_descriptors(planner.most_in_flight(spec, [*self.schedules, made]), len(self._cores))
+        self.place.check(planner.most_in_flight(spec, [*self.schedules, made]))
         self.spec = spec
         self.schedules.append(made)
         self.stages.append(planner.stage_entry(spec, number, stage, made))
@@ -323,24 +420,13 @@ class Run:
 
     def stage(self, number: int, watch: Watcher, judge: Judge | None = None) -> Outcome:
         """Run a stage; its workers must have been started. What was measured stays, whatever happens."""
-        assert self._coordinator is not None
         entry = self.stages[number]
         entry["part"] = self._part
         self._write()
-        most = most_connections()
-        outcome = self._coordinator.stage(
-            [
-                planner.worker_stage(
-                    number, self.spec.stages[number], self.schedules[number], worker, self.workers, most
-                )
-                for worker in range(self.workers)
-            ],
-            watch,
-            judge,
-        )
+        outcome = self.place.stage(number, self.spec.stages[number], self.schedules[number], watch, judge)
         if outcome.reason != "interrupted":
             entry["outcome"] = {"reason": outcome.reason, "words": outcome.words}
-            self._write()
+        self._write()
         return outcome
 
     def skip(self, number: int, words: str) -> None:
@@ -356,17 +442,20 @@ class Run:
     def interrupt(self) -> int:
         """Stop, as Coordinator.interrupt, before the start and from other threads too; gives how often it was asked for."""
         self._interrupts += 1
-        if self._coordinator is not None:
-            self._coordinator.interrupt()
+        self.place.interrupt()
         return self._interrupts
 
     def ended(self, reason: str, words: str = "") -> None:
         """Note in run.json how the run ended: finished, interrupted or failed. RunError if the disk does not take it."""
         self._facts["ended"] = {"reason": reason, "words": words}
-        self._facts["throttled_ms"] = (host.throttled_ns() - self._throttled_ns) // NS_PER_MS
+        self._facts["throttled_ms"] = self.place.throttled_ns() // NS_PER_MS
         self._write()
 
     def _write(self) -> None:
+        told = self.place.facts(self._part)
+        if nodes := [*self._nodes_before, *told.pop("nodes", [])]:
+            self._facts["nodes"] = nodes
+        self._facts |= told
         path = self.run_dir / "run.json"
         fresh = path.with_suffix(".json.new")
         try:

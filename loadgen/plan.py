@@ -5,6 +5,7 @@ making or the other workers.
 """
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,11 +195,29 @@ class ScriptPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Which workers of a run are on one machine: `count` of all `workers`, from number `first` on."""
+
+    first: int
+    count: int
+    workers: int
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.first + self.count))
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerPlan:
     """All that a worker ever knows, but for its stages."""
 
     worker: int
+    """Its number in the run."""
     workers: int
+    """Of the whole run."""
+    seat: int
+    """Its number on this machine, whose workers share a board."""
+    seats: int
+    """How many there are on this machine."""
     core: int | None
     """The CPU to be pinned to; None: wherever the kernel likes."""
     transport: str

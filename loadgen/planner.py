@@ -27,6 +27,7 @@ from loadgen.plan import (
     PromptPool,
     Route,
     ScriptPlan,
+    Share,
     StagePlan,
     Talk,
     Target,
@@ -533,14 +534,17 @@ def worker_plans(
     host: dict[str, Any],
     capture_paths: list[str],
     board_fd: int,
+    share: Share | None = None,
     scripts: Sequence[ScriptPlan] | None = None,
     calibration: Calibration = Calibration(),  # noqa: B008 - a value
 ) -> list[WorkerPlan]:
-    """A plan a worker, without the stages; `cores`, `capture_paths` and `scripts` hold one entry for each.
+    """A plan a worker of this machine, without the stages; `cores`, `capture_paths` and `scripts` hold one entry for each.
 
-    `credentials` are those of each target. All targets know their models.
+    `credentials` are those of each target. All targets know their models. `share` says which workers of the run they are;
+    None: all of them.
     """
-    workers = len(cores)
+    share = share or Share(0, len(cores), len(cores))
+    workers = share.workers
     origins, routes = ways(spec, credentials)
     asked = tuple(
         Target(
@@ -568,6 +572,8 @@ def worker_plans(
         WorkerPlan(
             worker=worker,
             workers=workers,
+            seat=seat,
+            seats=share.count,
             core=core,
             transport=transport,
             spin=spec.spin,
@@ -578,14 +584,14 @@ def worker_plans(
             balance=spec.balance,
             limits=limits(spec),
             users=users(spec, traceparent),
-            script=None if scripts is None else scripts[worker],
+            script=None if scripts is None else scripts[seat],
             tokenizer=spec.tokenizer,
             capture_path=path,
             metadata=metadata,
             secrets=secrets(credentials, spec.proxy),
             board_fd=board_fd,
         )
-        for worker, (core, path) in enumerate(zip(cores, capture_paths, strict=True))
+        for seat, (worker, core, path) in enumerate(zip(share, cores, capture_paths, strict=True))
     ]
 
 

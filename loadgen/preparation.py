@@ -14,7 +14,7 @@ from typing import Final
 
 from loadgen.dealing import Deal
 from loadgen.errors import RunError
-from loadgen.plan import ScriptPlan
+from loadgen.plan import ScriptPlan, Share
 from loadgen.ring import SKIPPED, Ring
 from loadgen.wording import Wording
 from loadgen.workload.script import Recipe
@@ -47,7 +47,11 @@ class PreparerPlan:
     targets: tuple[Speaking, ...]
     deal: Deal
     rings: tuple[tuple[int, int], ...]
-    """(descriptor, bytes) of each worker's."""
+    """(descriptor, bytes) of each worker's on this machine."""
+    first: int
+    """The number in the run of the first of them; the others follow it."""
+    workers: int
+    """Of the whole run."""
     cpus: tuple[int, ...] | None
     """Where it may run; None: anywhere."""
 
@@ -66,19 +70,21 @@ class Preparation:
         recipe: Recipe,
         targets: Sequence[Speaking],
         deal: Deal,
-        workers: int,
+        share: Share,
         *,
         cpus: Sequence[int] | None,
         longest_tokens: int = 0,
         python: str = sys.executable,
         environment: dict[str, str] | None = None,
     ) -> None:
-        self._rings = [Ring(ring_bytes(workers, longest_tokens)) for _ in range(workers)]
+        self._rings = [Ring(ring_bytes(share.count, longest_tokens)) for _ in range(share.count)]
         self._plan = PreparerPlan(
             recipe,
             tuple(targets),
             deal,
             tuple((ring.fd, ring.capacity) for ring in self._rings),
+            share.first,
+            share.workers,
             None if cpus is None else tuple(cpus),
         )
         self._python = python

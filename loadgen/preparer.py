@@ -46,15 +46,27 @@ class Over(Exception):
 
 
 class Preparer:
-    """Fills the rings, stage by stage, as the workers ask for it. `look` raises Over when the run is over."""
+    """Fills the rings, stage by stage, as the workers ask for it. `look` raises Over when the run is over.
+
+    The rings are those of the workers on this machine: of all `workers` from number `first` on.
+    """
 
     def __init__(
-        self, recipe: Recipe, targets: Sequence[Speaking], deal: Deal, rings: list[Ring], look: Callable[[], None]
+        self,
+        recipe: Recipe,
+        targets: Sequence[Speaking],
+        deal: Deal,
+        rings: list[Ring],
+        look: Callable[[], None],
+        first: int = 0,
+        workers: int | None = None,
     ) -> None:
         self._recipe = recipe
         self._targets = [(target, spoken(target.wording).body) for target in targets]
         self._deal = deal
         self._rings = rings
+        self._first = first
+        self._workers = len(rings) if workers is None else workers
         self._look = look
         self._script = Script(recipe)
         self._laid_by: list[deque[bytes]] = [deque() for _ in rings]
@@ -71,18 +83,17 @@ class Preparer:
 
     def _fill(self, stage: int) -> None:
         """One stage: until it has no more units, or all workers have gone on."""
-        all_slots, workers = self._rings[0].get(ALL_SLOTS), len(self._rings)
+        all_slots = self._rings[0].get(ALL_SLOTS)
         for number, unit in enumerate(self._script.units(stage)):
-            worker = (unit.number % all_slots if all_slots else unit.number) % workers
-            if unit.session is not None:
-                worker = unit.session % workers
-            try:
-                record = self.record(unit, self._target_of(stage, unit))
-            except UsageError as error:  # what this API cannot say
-                where = f"{self._recipe.file.path}: line {unit.line}: " if self._recipe.file is not None else ""
-                raise UsageError(f"{where}{error}") from None
-            if not self._give(stage, worker, record, unit):
-                break
+            seat = self._worker_of(unit, all_slots) - self._first
+            if 0 <= seat < len(self._rings):  # else it is another machine's
+                try:
+                    record = self.record(unit, self._target_of(stage, unit))
+                except UsageError as error:  # what this API cannot say
+                    where = f"{self._recipe.file.path}: line {unit.line}: " if self._recipe.file is not None else ""
+                    raise UsageError(f"{where}{error}") from None
+                if not self._give(stage, seat, record, unit):
+                    break
             if not number % LOOK_EVERY:
                 self._look()
                 self._tell_skipped()
@@ -97,6 +108,11 @@ class Preparer:
             laid_by.clear()
             ring.end(stage)
         self._laid_by_bytes = 0
+
+    def _worker_of(self, unit: Unit, all_slots: int) -> int:
+        if unit.session is not None:
+            return unit.session % self._workers
+        return (unit.number % all_slots if all_slots else unit.number) % self._workers
 
     def _target_of(self, stage: int, unit: Unit) -> int:
         if unit.target is not None:  # a replay
@@ -120,17 +136,17 @@ class Preparer:
             requests.append((asked.wanted_input_tokens, asked.wanted_output_tokens, body, ask))
         return marshal.dumps((unit.number, unit.due_ns, unit.session, unit.turn, target, tuple(requests)))
 
-    def _give(self, stage: int, worker: int, record: bytes, unit: Unit) -> bool:
+    def _give(self, stage: int, seat: int, record: bytes, unit: Unit) -> bool:
         """False when all workers have gone on to another stage."""
-        if len(record) > self._rings[worker].most_bytes:
+        if len(record) > self._rings[seat].most_bytes:
             where = f"{self._recipe.file.path}: line {unit.line}: " if self._recipe.file is not None else ""
             raise UsageError(
-                f"{where}a request of {len(record)} bytes is too large; allowed are {self._rings[worker].most_bytes}"
+                f"{where}a request of {len(record)} bytes is too large; allowed are {self._rings[seat].most_bytes}"
             )
         self._pass_on(stage)
-        if not self._laid_by[worker] and self._rings[worker].put(stage, record):
+        if not self._laid_by[seat] and self._rings[seat].put(stage, record):
             return True
-        self._laid_by[worker].append(record)
+        self._laid_by[seat].append(record)
         self._laid_by_bytes += len(record)
         while self._laid_by_bytes > MOST_LAID_BY_BYTES or all(self._laid_by):
             if self._is_past(stage):
@@ -182,7 +198,7 @@ def main() -> None:
             raise Over
 
     try:
-        Preparer(plan.recipe, plan.targets, plan.deal, rings, look).work()
+        Preparer(plan.recipe, plan.targets, plan.deal, rings, look, plan.first, plan.workers).work()
     except Over:
         return
     except LoadgenError as error:

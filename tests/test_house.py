@@ -167,11 +167,9 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"aiohttp", "orjson", "pyarrow"},
     ),
     "loadgen.scrape.plan": (set(), set()),
-    "loadgen.local_run": (
+    "loadgen.crew": (
         {
-            "loadgen",
             "loadgen.board",
-            "loadgen.clock",
             "loadgen.coordinator",
             "loadgen.dialects",
             "loadgen.errors",
@@ -181,12 +179,55 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.preparation",
             "loadgen.recipes",
             "loadgen.schedule.stage",
+            "loadgen.spec",
+            "loadgen.workload",
+        },
+        set(),
+    ),
+    "loadgen.local_run": (
+        {
+            "loadgen",
+            "loadgen.clock",
+            "loadgen.coordinator",
+            "loadgen.crew",
+            "loadgen.dialects",
+            "loadgen.errors",
+            "loadgen.host",
+            "loadgen.plan",
+            "loadgen.planner",
+            "loadgen.recipes",
+            "loadgen.schedule.stage",
             "loadgen.scrape.plan",
             "loadgen.spec",
             "loadgen.workload",
         },
         {"orjson"},
     ),
+    # The same run over many machines; an agent sums up on its node what it has captured there.
+    "loadgen.cluster": (
+        {
+            "analysis",
+            "loadgen",
+            "loadgen.board",
+            "loadgen.clock",
+            "loadgen.cluster.clock",
+            "loadgen.cluster.engine",
+            "loadgen.coordinator",
+            "loadgen.crew",
+            "loadgen.dialects",
+            "loadgen.errors",
+            "loadgen.host",
+            "loadgen.local_run",
+            "loadgen.plan",
+            "loadgen.planner",
+            "loadgen.schedule.stage",
+            "loadgen.schema",
+            "loadgen.spec",
+        },
+        {"numpy", "pyarrow"},
+    ),
+    "loadgen.cluster.clock": (set(), set()),
+    "loadgen.cluster.engine": ({"loadgen.cluster", "loadgen.errors", "loadgen.host"}, {"ray"}),
     "loadgen.machines": ({"loadgen.errors", "loadgen.forecast", "loadgen.host"}, set()),
     "loadgen.forecast": ({"loadgen.clock", "loadgen.plan", "loadgen.schedule.stage", "loadgen.spec"}, set()),
     "loadgen.simulator": (
@@ -341,7 +382,7 @@ def test_only_what_runs_a_job_and_what_stands_on_it_imports_both_packages():
         module = module_of(path)
         names = {name for name in imports_of(path) if name.partition(".")[0] == "analysis"}
         assert not names or module.startswith(
-            ("analysis", "loadgen.cli", "loadgen.doctor", "loadgen.job", "loadgen.notebook")
+            ("analysis", "loadgen.cli", "loadgen.cluster", "loadgen.doctor", "loadgen.job", "loadgen.notebook")
         ), module
 
 

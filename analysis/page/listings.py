@@ -65,6 +65,7 @@ def run_facts(summary: Facts, details: Mapping[int, Details], meanings: Mapping[
         "errors": errors(ordered, meanings),
         "objectives": _objectives(ordered),
         "client": _client(ordered),
+        "nodes": _nodes(ordered),
         "floor": _floor(summary),
         "server": server_table(ordered),
         "server_notes": [note.plain for note in server_notes(summary)],
@@ -224,6 +225,26 @@ def _client(stages: Sequence[Facts]) -> list[list[str]]:
         ]
         for stage in stages
         for worker in stage["by_worker"]
+    ]
+
+
+def _nodes(stages: Sequence[Facts]) -> list[list[str]]:
+    """The machines of a run that was made on several, a row a machine and stage."""
+    return [
+        [
+            plain(stage["name"]),
+            plain(f"{node['node']} {node['name'] or ''}"),
+            f"{node['workers']}",
+            f"{node['sent']:,}",
+            number(node["output_tokens"]),
+            "-" if node["cpu_share"] is None else f"{node['cpu_share']:.0%}",
+            number(node["lag_p99_us"]),
+            number(node["lateness_p99_us"]),
+            number(node["clock_uncertainty_us"]),
+            "lost" if node.get("lost") else "",
+        ]
+        for stage in stages
+        for node in stage.get("by_node") or ()
     ]
 
 

@@ -27,6 +27,7 @@ from analysis.verdict.load import (
     unsteady_throughput,
     unsteady_ttft,
 )
+from analysis.verdict.nodes import clocks_unsure, lost_nodes, slow_node
 from analysis.verdict.of_a_run import cut_captures, interrupted, missing_workers, stages_missing, throttled, unpinned
 from analysis.verdict.requests import (
     broken_off,
@@ -41,6 +42,7 @@ from analysis.verdict.requests import (
 
 OF_A_RUN: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     interrupted,
+    lost_nodes,
     cut_captures,
     missing_workers,
     stages_missing,
@@ -64,6 +66,8 @@ OF_A_STAGE: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     coalesced,
     unstamped,
     busy_workers,
+    slow_node,
+    clocks_unsure,
     unsteady_throughput,
     unsteady_ttft,
     clock_step,
@@ -77,6 +81,8 @@ OF_THE_CLIENT: Final[tuple[Callable[[Facts], Doubt | None], ...]] = (
     coalesced,
     unstamped,
     busy_workers,
+    slow_node,
+    clocks_unsure,
     clock_step,
     backwards,
 )

@@ -71,7 +71,7 @@ def _elsewhere(spec: "Spec") -> list[str]:
 def of_stages(run: "Run", prices: Prices) -> list[str]:
     """The statement of a run whose stages are known."""
     spec = replace(run.spec, stages=tuple(run.spec.stages[number] for number in run.stages_left))
-    expected = expectation(spec)
+    expected = expectation(spec, workers=run.workers)
     about = "" if expected.is_exact else "~"
     input_tokens, output_tokens = expected.total("input_tokens"), expected.total("output_tokens")
     lines = [
@@ -98,12 +98,12 @@ def of_search(mode: str, budget_s: float, most: float | None) -> Statement:
     """The statement of a search, whose load depends on what the endpoint takes."""
 
     def state(run: "Run", prices: Prices) -> list[str]:
-        from loadgen import local_run, recipes
+        from loadgen import recipes
 
         unit = "requests in flight" if mode == "concurrency" else "requests a second"
         limit = most
         if limit is None and mode == "concurrency":
-            limit = float(local_run.most_connections() * run.workers)
+            limit = float(run.place.most_connections * run.workers)
         words = "as many" if limit is None else f"up to {limit:,.6g}"
         mean = recipes.means(run.spec, run.workers)
         lines = [

@@ -46,16 +46,19 @@ class Expectation(NamedTuple):
         return sum(getattr(stage, name) for stage in self.told.stages)
 
 
-def expectation(spec: "Spec", ttft_s: float = TTFT_S, tpot_s: float = TPOT_S) -> Expectation:
-    """Of a resolved spec. UsageError where it cannot be run here."""
+def expectation(
+    spec: "Spec", ttft_s: float = TTFT_S, tpot_s: float = TPOT_S, workers: int | None = None
+) -> Expectation:
+    """Of a resolved spec, on so many workers; None: those of this machine. UsageError where it cannot be run here."""
     from loadgen import planner, recipes
     from loadgen.dialects.credentials import NOBODY
     from loadgen.forecast import Expected, forecast
-    from loadgen.local_run import cores, most_connections
+    from loadgen.host import most_connections
+    from loadgen.local_run import cores
     from loadgen.spec import targets
 
     planned = planner.schedules(spec)
-    workers = len(cores(spec, planned))
+    workers = len(cores(spec, planned)) if workers is None else workers
     plans = [planner.worker_stages(spec, planned, worker, workers, most_connections()) for worker in range(workers)]
     planner.ways(spec, [NOBODY] * len(targets.each(spec)))
     pools = [planner.pool(one, one.model or "model") for one in targets.each(spec)]

@@ -80,6 +80,10 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
         say(table)
     for note in tables.server_notes(summary):
         say(note)
+    if (table := tables.node_table(summary)) is not None:
+        say("")
+        say(Text("by node; the time lines of the nodes are one up to +- their clocks", style="dim"))
+        say(table)
     picture = charts.throughput_latency(summary["curve"], width=width, ascii_only=not can_draw)
     if picture:
         say("")

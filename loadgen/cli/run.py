@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
 from loadgen.cli.options import load_options, spec_of
@@ -17,6 +18,7 @@ from loadgen.job import every_stage, make_load, prepared
 @load_options()
 @safety_options
 @watch_options
+@cluster_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
 @click.option("--no-html", is_flag=True, help="Write no report.html.")
@@ -43,6 +45,16 @@ def command(
     watching, spec, console = watching_of(flags), spec_of(flags), Console()
     agree = agreement(console, Prices(price_input, price_output), yes=yes, state=of_stages)
     wants_baseline = spec.cooldown_s > 0 and not no_check
-    job = prepared(spec, out, console, no_check=no_check, wants_baseline=wants_baseline, agree=agree, watching=watching)
-    make_load(job, every_stage, command="run")
-    concluded(job, strict=strict, page=not no_html)
+    with placed(flags) as place:
+        job = prepared(
+            spec,
+            out,
+            console,
+            no_check=no_check,
+            wants_baseline=wants_baseline,
+            agree=agree,
+            watching=watching,
+            place=place,
+        )
+        make_load(job, every_stage, command="run")
+        concluded(job, strict=strict, page=not no_html)

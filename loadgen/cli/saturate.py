@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_search, safety_options
 from loadgen.cli.durations import DurationType
 from loadgen.cli.expectation import Prices
@@ -42,6 +43,7 @@ NS_PER_S: Final = 1_000_000_000
 )
 @click.option("--most", type=click.FloatRange(min=0, min_open=True), help="The highest load to try.")
 @watch_options
+@cluster_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option("--no-html", is_flag=True, help="Write no report.html.")
 @click.option(
@@ -76,8 +78,11 @@ def command(
     console, prices = Console(), Prices(price_input, price_output)
     agree = agreement(console, prices, yes=yes, state=of_search(mode, budget / NS_PER_S, most))
     empty = replace(spec, stages=())
-    job = prepared(empty, out, console, no_check=False, wants_baseline=True, agree=agree, watching=watching)
-    told = saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
-    concluded(job, strict=False, page=not no_html)
+    with placed(flags) as place:
+        job = prepared(
+            empty, out, console, no_check=False, wants_baseline=True, agree=agree, watching=watching, place=place
+        )
+        told = saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
+        concluded(job, strict=False, page=not no_html)
     if strict and (told is None or told["limited_by"] != "server"):
         raise SystemExit(SUSPECT_STATUS)

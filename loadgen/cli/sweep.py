@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
 from loadgen.cli.options import load_options, spec_of
@@ -28,6 +29,7 @@ from loadgen.job.sweep import CHECK_REQUESTS, DEFAULTS, MOST_CHECK_REQUESTS, res
     help="Requests before the first level: they warm the endpoint up, and show how it counts a prompt's tokens.",
 )
 @watch_options
+@cluster_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
 @click.option(
     "--resume",
@@ -63,21 +65,24 @@ def command(
 
     console, watching = Console(), watching_of(flags)
     agree = agreement(console, Prices(price_input, price_output), yes=yes, state=of_stages)
-    if resume is not None:
-        # An option that may be given several times is an empty tuple where it was not given.
-        if given := sorted(name for name, value in flags.items() if value not in (None, ())):
-            raise UsageError(
-                f"--{given[0].replace('_', '-')}: --resume goes on with what the run asked for; leave it out"
+    with placed(flags) as place:
+        if resume is not None:
+            # An option that may be given several times is an empty tuple where it was not given.
+            if given := sorted(name for name, value in flags.items() if value not in (None, ())):
+                raise UsageError(
+                    f"--{given[0].replace('_', '-')}: --resume goes on with what the run asked for; leave it out"
+                )
+            if out is not None:
+                raise UsageError("--out: --resume writes into the run that it goes on with; leave it out")
+            job = resumed(resume, console, no_check=no_check, agree=agree, watching=watching, place=place)
+        else:
+            if parallel is not None:
+                if flags["concurrency"] is not None:
+                    raise UsageError("--parallel, --concurrency: these are the same; give one of the two")
+                flags["concurrency"] = parallel
+            spec = with_warm_up(spec_of(flags, DEFAULTS), check_requests)
+            job = prepared(
+                spec, out, console, no_check=no_check, wants_baseline=True, agree=agree, watching=watching, place=place
             )
-        if out is not None:
-            raise UsageError("--out: --resume writes into the run that it goes on with; leave it out")
-        job = resumed(resume, console, no_check=no_check, agree=agree, watching=watching)
-    else:
-        if parallel is not None:
-            if flags["concurrency"] is not None:
-                raise UsageError("--parallel, --concurrency: these are the same; give one of the two")
-            flags["concurrency"] = parallel
-        spec = with_warm_up(spec_of(flags, DEFAULTS), check_requests)
-        job = prepared(spec, out, console, no_check=no_check, wants_baseline=True, agree=agree, watching=watching)
-    sweep(job)
-    concluded(job, strict=strict, page=not no_html)
+        sweep(job)
+        concluded(job, strict=strict, page=not no_html)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from loadgen.coordinator import Judge, Outcome, StageNow
     from loadgen.dialects.dialect import Dialect
     from loadgen.job.progress import Progress
-    from loadgen.local_run import Run
+    from loadgen.local_run import Place, Run
     from loadgen.plan import Endpoint
     from loadgen.spec import Spec
 
@@ -247,10 +247,11 @@ def prepared(
     wants_baseline: bool = False,
     agree: "Callable[[Run], None] | None" = None,
     watching: Watching | None = None,
+    place: "Place | None" = None,
 ) -> Job:
     """A job whose endpoint has answered one request; nothing is written yet. What cannot be done is refused before that.
 
-    `agree` is asked before anything is sent, and raises where the load is not meant.
+    `agree` is asked before anything is sent, and raises where the load is not meant. The workers are at `place`; None: here.
     """
     from loadgen import host, local_run, planner
     from loadgen.dialects import AUTO
@@ -263,7 +264,7 @@ def prepared(
     proofs = environment.credentials(spec, key)
     if any(one.secrets for one in proofs) and has_own_process():
         host.keep_memory_private()
-    made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume)
+    made = local_run.Run(spec, run_dir, credentials=proofs, resumed=resume, place=place)
     if agree is not None:
         agree(made)
     job = Job(made, console, resumed=resume is not None, watching=watching or Watching())
@@ -294,8 +295,8 @@ def make_load(
     facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {}) | {"floor": _floor()}
     try:
         with (
-            job.run.started(**facts),
             Progress(job.run.stages, job.console) as progress,
+            job.run.started(progress.say, **facts),
             job.watching.of_run(job.run, progress.say),
             interruptible(job.run.interrupt, progress),
         ):
@@ -439,14 +440,29 @@ def kept_secret(secrets: tuple[str, ...]) -> Iterator[None]:
         ) from None
 
 
+def counted(run: "Run") -> "Analysis":
+    """The analysis of a run, finished or not, by whoever has its captures. CaptureError where there is none to read."""
+    from analysis import partials, summary
+
+    place, run_dir = run.place, run.run_dir
+    if place.counts_there:
+        heads, tallies = place.heads(), dict[int, bytes]()
+        while heads.keys() != tallies.keys():
+            tallies = place.tallies(partials.order(partials.gathered(run_dir, list(heads.values()))))
+            heads = {node: head for node, head in heads.items() if node in tallies}  # one may be lost meanwhile
+        for node, head in heads.items():
+            partials.keep(run_dir, node, head, tallies[node], run.part)
+    return summary.analyse(run_dir)
+
+
 def analysed(job: Job) -> "Analysis | None":
     """The analysis of a run, written beside its capture; None, with a complaint, where there is none."""
-    from analysis.summary import analyse, write
+    from analysis.summary import write
     from loadgen.schema import CaptureError
 
     analysis = None
     try:
-        analysis = analyse(job.run.run_dir)
+        analysis = counted(job.run)
         write(job.run.run_dir, analysis)
     except CaptureError as error:
         job.complaints.append(str(error))

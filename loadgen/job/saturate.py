@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loadgen.clock import NS_PER_MS
 from loadgen.errors import UsageError
-from loadgen.job import Job, backlog_judge, make_load
+from loadgen.job import Job, backlog_judge, counted, make_load
 
 if TYPE_CHECKING:
     from analysis.search import Answer, Bounds, Point
@@ -97,9 +97,9 @@ class Search:
     def bounds(self) -> "Bounds":
         """Between which loads to look: what this machine has descriptors for, or what the user allows."""
         from analysis.search import Bounds
-        from loadgen import local_run
 
-        most = float(local_run.most_connections() * self.job.run.workers) if self.is_closed else MOST_RATE_HERE
+        run = self.job.run
+        most = float(run.place.most_connections * run.workers) if self.is_closed else MOST_RATE_HERE
         start = self.start or (1.0 if self.is_closed else 1 / max(self.one_response_s(), 1e-3))
         most = min(most, self.most or most)
         return Bounds(min(start, most), most, self.is_closed)
@@ -180,7 +180,6 @@ class Search:
     def drive(self, job: Job, progress: "Progress") -> None:
         """Stage after stage."""
         from analysis.search import Answer
-        from analysis.summary import summarize
 
         while not isinstance(step := self.next_step(), Answer):
             stage = self.stage_for(step.load, is_long=step.is_long)
@@ -197,7 +196,7 @@ class Search:
             outcome = job.stage(number, progress, judge)
             if outcome.reason == "interrupted" or (outcome.reason == "failed" and number == 0):
                 return
-            self.stages = summarize(job.run.run_dir)["stages"]
+            self.stages = counted(job.run).summary["stages"]
             if outcome.reason == "failed":
                 job.outcomes.pop()  # a load at which everything fails is beyond the limit, and a result
             if outcome.reason in ("cut", "failed") or self.is_full():
@@ -221,11 +220,10 @@ class Search:
     def write(self) -> dict[str, Any] | None:
         """saturation.json; None, and nothing written, where not one stage was measured."""
         from analysis import saturation
-        from analysis.summary import summarize
         from loadgen.schema import CaptureError
 
         try:
-            self.stages = summarize(self.job.run.run_dir)["stages"]
+            self.stages = counted(self.job.run).summary["stages"]
         except (CaptureError, OSError):
             return None
         if not self.stages:

@@ -13,7 +13,7 @@ from loadgen.job.watching import Watching
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from loadgen.local_run import Run
+    from loadgen.local_run import Place, Run
     from loadgen.spec import Spec
 
 DEFAULTS: Final = {"cooldown": 1.0, "early_stop": True}
@@ -64,6 +64,7 @@ def resumed(
     no_check: bool,
     agree: "Callable[[Run], None] | None" = None,
     watching: Watching | None = None,
+    place: "Place | None" = None,
 ) -> Job:
     """The job of a run that was interrupted. UsageError where there is nothing to go on with."""
     from loadgen.spec import spec_of_json
@@ -77,6 +78,12 @@ def resumed(
         raise UsageError(
             f"--resume: {str(run_dir)!r} is no run that can be resumed; allowed is the directory of a sweep"
         ) from None
+    is_elsewhere = any(node.get("captures") != "driver" for node in facts.get("nodes") or ())
+    if is_elsewhere != (place is not None and place.counts_there):
+        raise UsageError(
+            "--collect: the captures of all parts of a run have to be in one place; allowed with --resume is what the run "
+            "began with"
+        )
     if facts.get("command") != "sweep":
         raise UsageError(f"--resume: {str(run_dir)!r} is no sweep, and only a sweep is resumed")
     if all("outcome" in stage for stage in stages):
@@ -87,8 +94,10 @@ def resumed(
         console,
         key=key,
         no_check=no_check,
-        resume={name: facts[name] for name in ("run_id", "started_at")} | {"parts": parts, "stages": stages},
+        resume={name: facts[name] for name in ("run_id", "started_at")}
+        | {"parts": parts, "stages": stages, "nodes": facts.get("nodes", [])},
         wants_baseline=True,
         agree=agree,
         watching=watching,
+        place=place,
     )

@@ -64,9 +64,9 @@ class Worker:
         self._plan = plan
         self._line = line
         self._to_come: deque[StagePlan] = deque()
-        self._board = b.Board(plan.workers, plan.board_fd)
+        self._board = b.Board(plan.seats, plan.board_fd)
         self._numbers = self._board.numbers
-        self._at = self._board.at(plan.worker, 0)
+        self._at = self._board.at(plan.seat, 0)
         self._clock = StampClock()
         self._pacer = Pacer()
         dialects = [spoken(target.wording) for target in plan.targets]
@@ -80,7 +80,7 @@ class Worker:
         self._decoder.give_up = self._transport.abort
         self._bodies = BodyWriter(plan.bodies_path, plan.secrets) if plan.bodies_path is not None else None
         self._decoder.keeps_bodies = self._bodies is not None
-        self._memory_limit_bytes = max(int(memory_bytes() * MEMORY_SHARE) // plan.workers, LEAST_MEMORY_BYTES)
+        self._memory_limit_bytes = max(int(memory_bytes() * MEMORY_SHARE) // plan.seats, LEAST_MEMORY_BYTES)
         pairs = zip(plan.targets, dialects, strict=True)
         self._makers = [RequestMaker(target.pool, dialect) for target, dialect in pairs]
         self._router = Router(plan.targets, plan.routes, plan.deal, plan.balance, plan.worker)
@@ -165,7 +165,7 @@ class Worker:
                 self._script.open_stage(plan.stage, plan.load)
                 while not self._script.is_ready:
                     await asyncio.sleep(ORDERS_S)
-            self._board.clear_stage(self._plan.worker)
+            self._board.clear_stage(self._plan.seat)
             numbers[self._at + b.READY] = plan.stage + 1
             while numbers[b.START_STAGE] != plan.stage:
                 await asyncio.sleep(ORDERS_S)
@@ -297,10 +297,10 @@ class Worker:
         return blotted(text, secrets)
 
     def _count(self, histogram: int, duration_ns: int) -> None:
-        self._numbers[self._board.histogram_at(self._plan.worker, histogram) + b.bucket_of(duration_ns)] += 1
+        self._numbers[self._board.histogram_at(self._plan.seat, histogram) + b.bucket_of(duration_ns)] += 1
 
     def _say(self, words: str) -> None:
-        self._board.say(self._plan.worker, blotted(words, self._plan.secrets))
+        self._board.say(self._plan.seat, blotted(words, self._plan.secrets))
 
     def _write(self) -> None:
         self._begin_writing()

@@ -48,6 +48,7 @@ class OpenLoop:
         pacer: Pacer,
         drop: Callable[[int, int, Scripted | None], None],
         board: b.Board,
+        seat: int,
         script: Script | None,
         on_through: Callable[[], None],
     ) -> None:
@@ -66,7 +67,7 @@ class OpenLoop:
         self._pacer = pacer
         self._drop = drop  # (number of the unit, intended_ns, scripted)
         self._numbers = board.numbers
-        self._offered_at = board.at(worker, b.OFFERED)
+        self._offered_at = board.at(seat, b.OFFERED)
         self._arrived = 0
         self._waiting: deque[Arrival] = deque()
         self._stopped = False

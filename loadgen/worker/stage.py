@@ -57,7 +57,7 @@ class Stage:
             pacer=pacer,
             record=record,
             board=board,
-            worker=worker.worker,
+            seat=worker.seat,
             has_schedule=self._is_open_loop,
             counter=counter,
         )
@@ -73,6 +73,7 @@ class Stage:
                 pacer,
                 self._drop,
                 board,
+                worker.seat,
                 script,
                 self._through,
             )

@@ -103,7 +103,7 @@ class Users:
         pacer: Pacer,
         record: Callable[[Exchange], None],
         board: b.Board,
-        worker: int,
+        seat: int,
         has_schedule: bool,
         counter: OutputCounter | None = None,
     ) -> None:
@@ -118,8 +118,8 @@ class Users:
         self._pacer = pacer
         self._record = record
         self._numbers = board.numbers
-        self._sent_at = board.at(worker, b.SENT)
-        self._in_flight_at = board.at(worker, b.IN_FLIGHT)
+        self._sent_at = board.at(seat, b.SENT)
+        self._in_flight_at = board.at(seat, b.IN_FLIGHT)
         self._has_schedule = has_schedule
         self._waiting: dict[User, Due] = {}  # between two turns, or two attempts
         self._turns_ended = self._stopped = False

@@ -93,6 +93,8 @@ def worker_plan(users_: UsersPlan, worker: int = 0, workers: int = 1, **changes:
     fields: dict[str, Any] = {
         "worker": worker,
         "workers": workers,
+        "seat": worker,
+        "seats": workers,
         "core": None,
         "transport": "kernel",
         "spin": False,
