@@ -28,7 +28,8 @@ bench-real: $(READY)
 
 # Most tests wait for sockets and processes, so a machine of two cores takes three at a time: make test JOBS=1 for one.
 test: $(READY)
-	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist worksteal
+	$(BIN)/python -m pytest -n $(or $(JOBS),3) --dist worksteal -m "not slow and not alone and not ray"
+	$(BIN)/python -m pytest -m "alone and not slow and not ray"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -111,8 +111,6 @@ def test_as_many_agents_as_the_command_asks_nodes_for(job):
 
 
 def test_the_command_is_one_that_this_program_takes(job):
-    if "--ray" not in {flag for parameter in run_command.params for flag in parameter.opts}:
-        pytest.skip("this loadgen makes no load on Ray yet")
     parsed = run_command.make_context("run", entrypoint(job), resilient_parsing=False).params
     assert parsed["ray"] == "auto"
     assert parsed["yes"], "nobody is there to be asked"

@@ -57,6 +57,7 @@ def test_a_real_run_takes_three_bytes_a_token_and_duckdb_finds_its_percentiles(f
         assert told["p99_ttft_ms"] == pytest.approx(stage["ttft_ms"]["p99"], rel=0.3)  # linear, not nearest rank
 
 
+@pytest.mark.alone
 def test_a_slower_engine_is_found_out_and_stops_a_release(fast, tmp_path):
     slow = run(tmp_path / "slow", "10ms", "--rate", "60,100", "--duration", "4s")
     ended = typed("compare", fast, slow, "--fail-if", "tpot.p50 > +5%", "--junit", tmp_path / "junit.xml")

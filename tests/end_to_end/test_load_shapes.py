@@ -95,6 +95,7 @@ def test_a_run_can_be_repeated_from_its_directory(tmp_path):
     assert opened[0] == opened[1]
 
 
+@pytest.mark.alone
 def test_a_freeze_of_the_server_shows_from_the_due_time_and_hides_from_the_send(tmp_path):
     places, frozen_ns = 16, []
     with serve("--step", "2ms") as served:

@@ -112,6 +112,7 @@ def test_every_request_and_token_is_accounted_for(done):
     assert all(row["kernel_stamps"] for row in told)
 
 
+@pytest.mark.alone
 def test_the_summary_keeps_its_contract(done):
     run_dir, _, _ = done
     told = summary(run_dir)

@@ -12,6 +12,8 @@ from asked import typed
 
 from loadgen.simulator.process import serve
 
+pytestmark = pytest.mark.alone
+
 # 8 sequences at a time, 16 tokens a response, a token every 10 ms: 50 requests and 800 tokens a second, knee at 8.
 ENDPOINT = ("--step", "10ms", "--max-running", "8")
 ASKED = ("--input-tokens", "16", "--output-tokens", "16", "--ignore-eos", "--workers", "1", "--seed", "3")

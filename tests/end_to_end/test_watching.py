@@ -29,6 +29,7 @@ def in_flight(told: list[dict], at_ns: int) -> int:
     return sum(row["sent_ns"] <= at_ns < row["ended_ns"] for row in told)
 
 
+@pytest.mark.alone
 def test_the_servers_story_is_aligned_with_the_load(tmp_path):
     run_dir = tmp_path / "run"
     with serve("--step", "20ms") as served:

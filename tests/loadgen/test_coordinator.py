@@ -173,6 +173,7 @@ def test_a_killed_worker_is_named_and_the_others_captures_are_whole(slow, tmp_pa
     assert whole.rows == whole.watches[-1]["sent"] == 3, "what was in flight is told too"
 
 
+@pytest.mark.alone
 def test_a_worker_that_hangs_is_found_out_and_ended(slow, tmp_path, monkeypatch):
     monkeypatch.setattr(under_test, "SILENT_NS", 3_000_000_000)
     monkeypatch.setattr(under_test, "LEAVE_S", 0.5)
@@ -300,6 +301,7 @@ def test_an_interrupt_before_the_first_stage_begins_none(quick, tmp_path):
     assert rows(tmp_path) == []
 
 
+@pytest.mark.alone
 def test_a_drain_has_its_end(slow, tmp_path):
     asked = spec(url=slow.url, concurrency=(3,), requests=None, duration_s=0.1, drain_s=0.1)
     with coordinating(asked, tmp_path, workers=1) as coordinator:

@@ -54,6 +54,7 @@ def heard(scraper, said):
     until(listen, "words")
 
 
+@pytest.mark.alone
 def test_a_page_is_sampled_on_schedule_and_at_the_borders(tmp_path):
     with canned(GOOD) as server, scraping(tmp_path, *sources(server.url)) as (scraper, said, path):
         start_ns = monotonic_ns() + NS_PER_S // 4
