@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import asked
@@ -29,6 +29,7 @@ from loadgen.job import counted, make_load
 from loadgen.plan import Share
 from loadgen.schema import CaptureError
 from loadgen.simulator.process import serve
+from loadgen.spec.targets import made
 from loadgen.workload.script import Calibration
 
 
@@ -92,6 +93,25 @@ def test_sessions_and_drawn_lengths_come_from_every_node_as_from_one_machine(qui
 
     assert said(three) == said(one)
     assert {row["worker"] for row in three} == {0, 1, 2}
+
+
+def test_two_targets_get_their_shares_from_all_nodes(quick, drive):
+    with serve("--step", "2ms") as other:
+        wanted = spec(url=quick.url, rate=200, duration_s=1.5, output_tokens=3)
+        tables = [
+            {"url": (one.url,), "model": "sim", "name": name, "weight": weight}
+            for one, name, weight in ((quick, "a", 3.0), (other, "b", 1.0))
+        ]
+        targets = made(tables, {field.name: getattr(wanted, field.name) for field in fields(wanted)})
+        driven = drive(replace(wanted, targets=targets))
+        for one in (quick, other):
+            one.stop()
+        arrived = [len(one.truth()) for one in (quick, other)]
+    assert not driven.job.words
+    rows = asked.rows(driven.run_dir)
+    assert sum(arrived) == len(rows) > 200
+    assert 0.6 < arrived[0] / len(rows) < 0.9
+    assert {row["worker"] for row in rows} == {0, 1, 2}
 
 
 @pytest.fixture
