@@ -399,12 +399,12 @@ class Run:
             share=Share(0, self.workers, self.workers),
             cores=(),
         )
-        with self.place.started(order):
-            try:
+        try:
+            with self.place.started(order):
                 yield
-            finally:
-                if self.spec.skip_bad_lines:
-                    self.skipped_lines = self._facts["skipped_lines"] = self.place.skipped_lines
+        finally:  # the workers have ended, and what they were given is known
+            if self.spec.skip_bad_lines:
+                self.skipped_lines = self._facts["skipped_lines"] = self.place.skipped_lines
 
     def add(self, stage: StageSpec) -> int:
         """One more stage, behind the others; gives its number. UsageError where it cannot be made here."""

@@ -85,6 +85,7 @@ class Preparer:
         """One stage: until it has no more units, or all workers have gone on."""
         all_slots = self._rings[0].get(ALL_SLOTS)
         for number, unit in enumerate(self._script.units(stage)):
+            self._tell_skipped()  # before the unit: a run may end with it
             seat = self._worker_of(unit, all_slots) - self._first
             if 0 <= seat < len(self._rings):  # else it is another machine's
                 try:
@@ -96,7 +97,6 @@ class Preparer:
                     break
             if not number % LOOK_EVERY:
                 self._look()
-                self._tell_skipped()
                 if self._is_past(stage):
                     break
         else:

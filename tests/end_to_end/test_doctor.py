@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from asked import typed
 
 from loadgen.simulator.process import serve
@@ -19,6 +20,7 @@ def test_it_looks_without_measuring_and_says_so_as_json_too(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.alone
 def test_the_floor_that_it_measures_is_quoted_beside_later_results(tmp_path):
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     ended = typed("doctor", "--quick", "--json", **cache)
