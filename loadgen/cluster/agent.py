@@ -126,7 +126,8 @@ class Agent:
             link.close()
 
     def remove(self) -> None:
-        """Delete what the workers wrote here; it is elsewhere by now."""
+        """Delete what the workers wrote here, and end them; it is elsewhere by now, or nothing."""
+        self._leave()
         if self._order is not None:
             shutil.rmtree(self._order.folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # another node's is in there
