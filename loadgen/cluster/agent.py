@@ -113,8 +113,10 @@ class Agent:
             self._crew = Crew(self._order)
             self._crew.__enter__()
         except LoadgenError as error:
+            self.remove()
             return {"refused": str(error), "status": error.exit_status}
         except OSError as error:
+            self.remove()
             return {"refused": f"{error.filename or 'the system'}: {error.strerror}", "status": 1}
         return {"folder": str(folder), "digest": digest, "niceness": niceness}
 

@@ -122,13 +122,16 @@ class Fleet:
         done = [
             node
             for node in self.nodes
-            if not self._has_begun
-            or (self.collect != NODES and not node.ungathered and (node.finished or node.is_gone))
+            if node.folder != Path()  # it was ready once
+            and (
+                not self._has_begun
+                or (self.collect != NODES and not node.ungathered and (node.finished or node.is_gone))
+            )
         ]
         if there := {node.number: () for node in done if not node.is_gone}:
             self._engine.call("remove", there)
         for node in done:
-            if node.is_gone and self.collect == DRIVER and self._is_here(node) and node.folder != Path():
+            if node.is_gone and self.collect == DRIVER and self._is_here(node):
                 shutil.rmtree(node.folder, ignore_errors=True)
                 with contextlib.suppress(OSError):  # another node's is in there
                     node.folder.parent.rmdir()
@@ -344,6 +347,10 @@ class Fleet:
                 for node in self.nodes
             },
         )
+        for node in self.nodes:
+            answer = told[node.number]
+            if not isinstance(answer, EngineError) and "folder" in answer:
+                node.folder = Path(answer["folder"])
         digests: Counter[str] = Counter()
         for node in self.nodes:
             answer = told[node.number]
@@ -352,7 +359,6 @@ class Fleet:
             if "refused" in answer:
                 words = f"{answer['refused']} ({node.name})"
                 raise UsageError(words) if answer["status"] == UsageError.exit_status else RunError(words)
-            node.folder = Path(answer["folder"])
             if answer["niceness"] > 0:
                 self.say(
                     f"{node.name}: its workers give way to other processes (niceness {answer['niceness']}), and this user "
