@@ -113,8 +113,10 @@ class Agent:
             self._crew = Crew(self._order)
             self._crew.__enter__()
         except LoadgenError as error:
+            self.remove()
             return {"refused": str(error), "status": error.exit_status}
         except OSError as error:
+            self.remove()
             return {"refused": f"{error.filename or 'the system'}: {error.strerror}", "status": 1}
         return {"folder": str(folder), "digest": digest, "niceness": niceness}
 
@@ -126,7 +128,8 @@ class Agent:
             link.close()
 
     def remove(self) -> None:
-        """Delete what the workers wrote here; it is elsewhere by now."""
+        """Delete what the workers wrote here, and end them; it is elsewhere by now, or nothing."""
+        self._leave()
         if self._order is not None:
             shutil.rmtree(self._order.folder, ignore_errors=True)
             with contextlib.suppress(OSError):  # another node's is in there

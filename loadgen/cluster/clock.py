@@ -63,6 +63,11 @@ def bound(trips: Sequence[RoundTrip]) -> Bound:
     return _common([_of(trip) for trip in trips], at_ns)
 
 
+def carried_on(before: Bound, fresh: Bound) -> Bound:
+    """A fresh bound with what the one before it says of the same moment: round trips may all be slow for a while."""
+    return _common([fresh, before], fresh.at_ns)
+
+
 def points(bounds: Sequence[Bound]) -> list[Point]:
     """What bounds over a whole run, in time's order, say together: the other clock's way to ours, a point for each bound.
 

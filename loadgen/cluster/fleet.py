@@ -5,6 +5,8 @@ worker w of W has the arrivals w, w + W, ... and its part of the concurrency. So
 comes from, and nothing has to be said between nodes but when a stage starts, and that it is to stop.
 """
 
+import contextlib
+import shutil
 import threading
 import time
 from collections import Counter
@@ -88,6 +90,7 @@ class Fleet:
         self._told_interrupts = 0
         self._said_lost: set[int] = set()
         self._throttled_ns = 0
+        self._has_begun = False
         self._spec: Spec
         self.nodes: list[Node] = []
 
@@ -110,14 +113,31 @@ class Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.collect != NODES:
-            there: dict[int, tuple[Any, ...]] = {
-                node.number: () for node in self.nodes if node.finished and not node.is_gone and not node.ungathered
-            }
-            if there:
-                self._engine.call("remove", there)
+        self._remove()
         for node in self.nodes:
             node.close()
+
+    def _remove(self) -> None:
+        """Delete what is on the nodes, where it has come to its place, or where nothing was measured at all."""
+        done = [
+            node
+            for node in self.nodes
+            if node.folder != Path()  # it was ready once
+            and (
+                not self._has_begun
+                or (self.collect != NODES and not node.ungathered and (node.finished or node.is_gone))
+            )
+        ]
+        if there := {node.number: () for node in done if not node.is_gone}:
+            self._engine.call("remove", there)
+        for node in done:
+            if node.is_gone and self.collect == DRIVER and self._is_here(node):
+                shutil.rmtree(node.folder, ignore_errors=True)
+                with contextlib.suppress(OSError):  # another node's is in there
+                    node.folder.parent.rmdir()
+
+    def _is_here(self, node: Node) -> bool:
+        return bool(node.facts["machine"]) and node.facts["machine"] == agent.machine_id()
 
     @property
     def counts_there(self) -> bool:
@@ -153,8 +173,7 @@ class Fleet:
     @property
     def cores(self) -> tuple[int, ...]:
         """Of this machine, where it is a node, too."""
-        here = agent.machine_id()
-        mine = [node.cores for node in self.nodes if here and node.facts["machine"] == here]
+        mine = [node.cores for node in self.nodes if self._is_here(node)]
         return tuple(core for cores in mine for core in cores if core is not None)
 
     def settle(self, spec: Spec, planned: Sequence[Schedule]) -> None:
@@ -207,6 +226,7 @@ class Fleet:
         self._prepare(order)
         for node in self.nodes:  # that took its time
             self._estimate(node)
+        self._has_begun = True
         over = threading.Event()
         attending = [
             threading.Thread(target=self._attend, args=(node, over), name="attend", daemon=True) for node in self.nodes
@@ -327,6 +347,10 @@ class Fleet:
                 for node in self.nodes
             },
         )
+        for node in self.nodes:
+            answer = told[node.number]
+            if not isinstance(answer, EngineError) and "folder" in answer:
+                node.folder = Path(answer["folder"])
         digests: Counter[str] = Counter()
         for node in self.nodes:
             answer = told[node.number]
@@ -335,7 +359,6 @@ class Fleet:
             if "refused" in answer:
                 words = f"{answer['refused']} ({node.name})"
                 raise UsageError(words) if answer["status"] == UsageError.exit_status else RunError(words)
-            node.folder = Path(answer["folder"])
             if answer["niceness"] > 0:
                 self.say(
                     f"{node.name}: its workers give way to other processes (niceness {answer['niceness']}), and this user "
@@ -471,7 +494,7 @@ class Fleet:
         try:
             if not node.is_gone:
                 node.gather()
-            elif node.facts["machine"] and node.facts["machine"] == agent.machine_id():
+            elif self._is_here(node):
                 node.gathering.beside(node.folder)
         except LinkError as error:
             node.lose(str(error))

@@ -88,7 +88,8 @@ class Node:
             self._clock.send(b"?")
             there_ns = int.from_bytes(self._clock.receive()[:CLOCK_BYTES], "big", signed=True)
             found.append(clock.RoundTrip(sent_ns, there_ns, monotonic_ns()))
-        self.bounds.append(clock.bound(found))
+        fresh = clock.bound(found)
+        self.bounds.append(clock.carried_on(self.bounds[-1], fresh) if self.bounds else fresh)
 
     def order(self, do: str, **more: Any) -> None:
         """Tell its agent what to do; one that is gone is told nothing more."""

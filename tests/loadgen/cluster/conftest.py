@@ -47,7 +47,7 @@ Drive = Callable[..., Driven]
 
 
 @pytest.fixture
-def drive(tmp_path) -> Drive:
+def drive(tmp_path, monkeypatch) -> Drive:
     """Makes a run as `loadgen run --ray` does, on as many agents as `wheres`; `meanwhile` gets (engine, fleet, job)."""
 
     def driven(
@@ -61,6 +61,8 @@ def drive(tmp_path) -> Drive:
         **more: Any,
     ) -> Driven:
         words = io.StringIO()
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))  # of the agents: where they write
+        (tmp_path / "temporary").mkdir(exist_ok=True)
         console = Console(file=words, width=200)
         with agents.processes(*wheres) as engine, Fleet(engine, TOKEN, **more) as fleet:
             job = prepared(asked, out or tmp_path / "run", console, no_check=True, place=fleet)

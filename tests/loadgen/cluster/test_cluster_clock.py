@@ -19,7 +19,16 @@ from hypothesis import strategies as st
 
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.cluster import fleet
-from loadgen.cluster.clock import MOST_DRIFT, Bound, RoundTrip, bound, points, there_ns, uncertainty_between_ns
+from loadgen.cluster.clock import (
+    MOST_DRIFT,
+    Bound,
+    RoundTrip,
+    bound,
+    carried_on,
+    points,
+    there_ns,
+    uncertainty_between_ns,
+)
 from loadgen.cluster.fleet import Fleet
 
 delays_ns = st.integers(0, 50 * NS_PER_MS)
@@ -100,6 +109,14 @@ def test_the_way_back_to_our_time_is_right_at_every_moment_of_a_run(offset_ns, d
 def test_a_clock_that_was_set_is_told_as_unsure_and_not_as_one_of_the_two():
     before, after = Bound(0, -10, 10), Bound(NS_PER_S, 10**9, 10**9 + 20)
     assert uncertainty_between_ns(points([before, after])) >= 10**9 // 2
+
+
+def test_slow_round_trips_do_not_make_what_was_known_before_less_sure():
+    quick, slow = burst(Other(77, 0.0), 0, [(10, 10)]), burst(Other(77, 0.0), NS_PER_S, [(NS_PER_MS, 9 * NS_PER_MS)])
+    now = carried_on(quick, slow)
+    assert now.at_ns == slow.at_ns
+    assert now.least_ns <= 77 <= now.most_ns
+    assert now.uncertainty_ns <= quick.uncertainty_ns + NS_PER_S * MOST_DRIFT * 1.01 + 2
 
 
 def test_a_start_is_told_in_the_time_of_the_other_clock():

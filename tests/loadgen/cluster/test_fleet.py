@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import fields, replace
@@ -39,8 +38,9 @@ def quick():
         yield simulator
 
 
-def offsets_ns(rows):
-    return sorted(row["intended_ns"] for row in rows)
+def left_behind(tmp_path):
+    """What agents have written and not removed."""
+    return list((tmp_path / "temporary").rglob("*"))
 
 
 def test_three_nodes_send_the_schedule_of_one_machine_and_every_request_and_token_is_counted(quick, tmp_path, drive):
@@ -143,7 +143,7 @@ def test_nodes_whose_clocks_show_something_else_have_one_start_and_one_time_line
         sent = zip(piece.rows.sent_ns.tolist(), piece.rows.response_id.to_pylist(), strict=True)
         ways_ns = np.array([read_ns[name] - sent_ns for sent_ns, name in sent])
         assert (ways_ns >= -unsure_ns).all()
-        assert np.median(ways_ns) < 50 * NS_PER_MS
+        assert ways_ns.min() < 50 * NS_PER_MS, "the quickest way, however busy the machine is"
     raw = [row for row in asked.rows(driven.run_dir) if row["worker"] == 1]
     assert all(row["sent_ns"] > 4321 * NS_PER_S for row in raw), "a capture is left as its node wrote it"
 
@@ -176,7 +176,7 @@ def test_captures_go_into_a_store_laid_out_as_in_a_run_and_leave_nothing_behind(
     shutil.copytree(store / "capture", driven.run_dir / "capture", dirs_exist_ok=True)
     assert driven.summary() == driven.analysis.summary
     assert len(asked.rows(driven.run_dir)) == 30
-    assert not any((Path(tempfile.gettempdir()) / f"loadgen-{driven.job.run.run_id}").glob("*"))
+    assert not left_behind(tmp_path)
 
 
 def test_a_store_that_takes_nothing_is_said_and_the_captures_are_kept(quick, drive, tmp_path):
@@ -252,7 +252,7 @@ def kill_in_mid_run(number: int, after: int = 40):
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
-def test_a_node_that_dies_is_a_loss_of_its_share_exact_to_its_last_batch(quick, drive, policy):
+def test_a_node_that_dies_is_a_loss_of_its_share_exact_to_its_last_batch(quick, drive, policy, tmp_path):
     wanted = spec(url=quick.url, rate=150, duration_s=4.0, output_tokens=3)
     began_s = time.monotonic()
     driven = drive(wanted, meanwhile=kill_in_mid_run(1), on_node_loss=policy)
@@ -280,6 +280,7 @@ def test_a_node_that_dies_is_a_loss_of_its_share_exact_to_its_last_batch(quick, 
     assert len(missing) <= 50, "no more than a batch"
     told = driven.summary()
     assert not told["verdict"]["ok"]
+    assert not left_behind(tmp_path), "the dead one's files were here, and have been gathered"
 
 
 def test_a_worker_that_dies_costs_its_node_and_its_capture_is_gathered(quick, drive):
@@ -359,10 +360,11 @@ def test_a_wall_clock_that_is_far_off_is_refused(drive):
         drive(spec(), (Where(pretends=off),))
 
 
-def test_an_endpoint_that_a_node_does_not_reach_is_refused_before_the_start(drive):
+def test_an_endpoint_that_a_node_does_not_reach_is_refused_before_the_start(drive, tmp_path):
     driven = drive(spec(url="http://127.0.0.1:9"), (Where(), Where()))
     assert "takes no connection from" in driven.job.words
     assert "node 0" in driven.job.words
+    assert not left_behind(tmp_path)
 
 
 def test_more_nodes_than_requests_in_flight_are_refused(drive):
@@ -382,7 +384,7 @@ def test_nodes_that_have_other_data_make_another_digest(tmp_path):
     assert digest('{"prompt": "b"}') != one
 
 
-def test_a_node_that_would_make_other_requests_is_refused(quick, drive):
+def test_a_node_that_would_make_other_requests_is_refused(quick, drive, tmp_path):
     def meanwhile(engine, _fleet, _job):
         told = engine.call
 
@@ -396,6 +398,7 @@ def test_a_node_that_would_make_other_requests_is_refused(quick, drive):
 
     driven = drive(spec(url=quick.url), meanwhile=meanwhile, wheres=(Where(),) * 2)
     assert "would make other requests than the rest" in driven.job.words
+    assert not left_behind(tmp_path)
 
 
 def test_a_key_is_in_nothing_that_is_written(quick, drive, monkeypatch, tmp_path):
