@@ -27,6 +27,7 @@ def ran(*options: object) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.alone
 def test_without_a_url_it_loads_the_simulated_endpoint_and_says_where_the_files_are(tmp_path):
     run_dir = tmp_path / "run"
     ended = ran(*TINY, "--out", run_dir)
