@@ -23,7 +23,7 @@ from virtual import NS, Asked, highest_within
 
 from analysis.bootstrap import Interval, design_effect, wilson
 from analysis.queueing import growth
-from analysis.search import LONG_SHARES, Answer, Bounds, Point, next_for_slo, so_far
+from analysis.search import Answer, Bounds, Point, long_share, next_for_slo, so_far
 from loadgen.schedule.arrivals import Process, offsets_ns
 from loadgen.schedule.profile import parse_profile
 from loadgen.simulator.engine import Engine, capacity
@@ -45,7 +45,7 @@ def lengths_s(endpoint: Endpoint, left_s: float, n_long: int, *, is_long: bool) 
     taken_s = alone_s(endpoint)
     warmup_s, window_s = max(0.3, 1.3 * taken_s), max(3.0, 2.5 * taken_s)
     if is_long:
-        whole_s = max(left_s * LONG_SHARES[n_long] - 1.25 * taken_s - 1, warmup_s + window_s)
+        whole_s = max(left_s * long_share(n_long) - 1.25 * taken_s - 1, warmup_s + window_s)
         warmup_s, window_s = max(warmup_s, whole_s / 4), whole_s * 3 / 4
     return warmup_s, window_s
 

@@ -12,10 +12,10 @@ from analysis.knee import closed_knee
 from analysis.search.concurrency import next_concurrency
 from analysis.search.peak import next_for_knee, observed
 from analysis.search.points import NOTHING, Answer, Bounds, Point, Try
-from analysis.search.rate import LONG_SHARES, next_rate, rate_so_far
+from analysis.search.rate import LONG_SHARES, long_share, next_rate, rate_so_far
 
 __all__ = [
-    "LONG_SHARES", "Answer", "Bounds", "Point", "Try", "next_for_knee", "next_for_slo", "so_far",
+    "LONG_SHARES", "Answer", "Bounds", "Point", "Try", "long_share", "next_for_knee", "next_for_slo", "so_far",
 ]  # fmt: skip
 
 

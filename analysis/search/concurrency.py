@@ -31,7 +31,7 @@ def next_concurrency(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
             return Try(high.load, "to be sure that not even the least load meets the objectives")
         words = f"not even the least load ({high.load:g}) meets the objectives"
         return Answer(Interval(0.0, 0.0, high.load), NOTHING, "server", (words,), high.meets is False)
-    is_narrow = high.load / low.load - 1 <= TOLERANCE_SHARE or (bounds.whole and high.load - low.load <= 1)
+    is_narrow = high.load / low.load - 1 <= TOLERANCE_SHARE or high.load - low.load <= 1
     if not is_narrow:
         return Try(_between(low, high, bounds), "bisection")
     for point, word in ((high, "misses"), (low, "meets")):
@@ -75,6 +75,6 @@ def _between(low: Point, high: Point, bounds: Bounds) -> float:
     load = bounds.fit(load)
     if not low.load < load < high.load:
         load = bounds.fit(middle)
-    if bounds.whole and not low.load < load < high.load:
+    if not low.load < load < high.load:
         load = low.load + 1
     return load

@@ -63,8 +63,8 @@ def next_rate(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
     missed = [point for point in of_server if is_missed(point)]
     if not missed:
         return without_a_miss(of_server[-1] if of_server else None, clients, bounds)
-    lone = [point for point in missed if point.saturated and point.stages == 1 and 0 < point.strain < SMOOTH]
-    if lone and not lone[0].is_long:
+    lone = [p for p in missed if p.saturated and p.stages == 1 and 0 < p.strain < SMOOTH and not p.is_long]
+    if lone:
         return Try(lone[0].load, "once more: requests piled up, and none was slow")
     ceiling = ceiling_of(of_server, bounds)
     long = [point for point in of_server if point.is_long]
@@ -95,6 +95,11 @@ def next_rate(points: Sequence[Point], bounds: Bounds) -> Try | Answer:
     return Try(bounds.fit(load), "near the limit", True)
 
 
+def long_share(begun: int) -> float:
+    """Of what is left of the budget, for the next long stage. One that told of the client is made up for by another."""
+    return LONG_SHARES[min(begun, len(LONG_SHARES) - 1)]
+
+
 def is_missed(point: Point) -> bool:
     """Whether an objective is missed by more than a few requests that were unlucky."""
     return point.saturated or point.meets is False or (not point.leans and point.misses >= FEW_MISSES)
@@ -117,7 +122,8 @@ def _crossing(points: Sequence[Point], ceiling: float) -> tuple[Interval, float]
     may_miss = np.array([p.may_miss for p in points])
     ratio = np.log(np.maximum(misses, 0.3) / np.maximum(may_miss, 0.3))
     weight = np.where([p.saturated for p in points], 0.3, 1.0) / (1 + (ratio / FAR) ** 2)
-    at = np.linspace(x.min() - 0.5, min(x.max() + 0.5, math.log(ceiling)), 400)
+    highest = min(x.max() + 0.5, math.log(ceiling))
+    at = np.linspace(min(x.min(), highest) - 0.5, highest, 400)
     slopes = np.geomspace(*SLOPES, 40)
     log_ratio = slopes[None, :, None] * (x - at[:, None, None])
     expected = may_miss * np.exp(np.clip(log_ratio, -20, 6))

@@ -88,7 +88,6 @@ class Search:
         self.stages: list[dict[str, Any]] = []
         self.long: list[float] = []
         """Loads whose stages were long."""
-        self.spent = False
 
     @property
     def is_closed(self) -> bool:
@@ -130,7 +129,7 @@ class Search:
 
     def stage_for(self, load: float, *, is_long: bool = False) -> "StageSpec":
         """One stage at this load, as long as the responses and the budget ask for."""
-        from analysis.search import LONG_SHARES
+        from analysis.search import long_share
         from loadgen.schedule.arrivals import Process
         from loadgen.schedule.profile import parse_profile
         from loadgen.spec import plain
@@ -143,7 +142,7 @@ class Search:
             max(LEAST_WINDOW_S, self.budget_s / MOST_WINDOW_PART),
         )
         if is_long:  # a quarter of it warms up: a queue takes its time to become what it will be
-            left_s = (self.deadline_s - time.monotonic()) * LONG_SHARES[len(self.long)]
+            left_s = (self.deadline_s - time.monotonic()) * long_share(len(self.long))
             whole_s = max(left_s - RESPONSES / 2 * taken_s - BETWEEN_S, warmup_s + window_s)
             warmup_s, window_s = max(warmup_s, whole_s / 4), whole_s * 3 / 4
         arrivals = self.pattern.arrivals
@@ -186,7 +185,6 @@ class Search:
             assert stage.duration_s is not None
             takes_s = stage.warmup_s + stage.duration_s + min(stage.drain_s, self.response_s(step.load))
             if time.monotonic() + takes_s > self.deadline_s:
-                self.spent = True
                 return
             if step.is_long:
                 self.long.append(step.load)

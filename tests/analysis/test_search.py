@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from strategies import often
 
 from analysis.bootstrap import Interval
-from analysis.search import LONG_SHARES, Answer, Bounds, Point, next_for_knee, next_for_slo, so_far
+from analysis.search import LONG_SHARES, Answer, Bounds, Point, Try, long_share, next_for_knee, next_for_slo, so_far
 
 CLOSED = Bounds(start=1, most=8192, whole=True)
 
@@ -217,3 +217,21 @@ def test_a_rate_that_nothing_meets_is_said_after_looking_below():
     assert answer.load.value == 0
     assert min(tried) < 1
     assert "not even the least rate" in answer.reasons[0]
+
+
+def test_a_long_stage_that_told_of_the_client_is_made_up_for_by_another():
+    rng = np.random.default_rng(4)
+    points = [queued(20, 3, rng), queued(60, 3, rng)] + [queued(rate, 20, rng) for rate in (36, 38, 39)]
+    points.append(replace(queued(40, 20, rng), client=("a worker was busy",)))
+    step = next_for_slo(points, Bounds(1, 1e5, False))
+    assert isinstance(step, Try)
+    assert step.is_long
+    assert long_share(len(LONG_SHARES)) == long_share(len(LONG_SHARES) - 1) == 1.0
+
+
+def test_an_endpoint_that_served_far_less_in_the_end_still_has_an_interval_in_order():
+    rng = np.random.default_rng(5)
+    points = [queued(20, 3, rng), *(queued(rate, 20, rng) for rate in (36, 38, 39)), queued(41, 20, rng, served=15)]
+    assert points[-1].saturated
+    answer = so_far("slo", points, Bounds(1, 1e5, False))
+    assert answer.load.low <= answer.load.value <= answer.load.high <= 15
