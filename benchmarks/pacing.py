@@ -1,18 +1,19 @@
 """Was the load really offered? When requests are sent, and when they arrive at the server, held against the schedule.
 
 Truth: `sent_ns` is taken just before the first byte goes to the kernel; the simulated endpoint notes when it read each
-request. Lateness = sent - due. The law of the arrivals is tested where they matter, at the server: the gaps between the
-times at which it read them, all workers together.
+request. Lateness = sent - due. The law of the arrivals is tested where they matter, at the server, all workers together: the
+gaps between the times at which its machine's kernel had them (tap.py), and between those at which the server read them.
 
     python benchmarks/pacing.py lateness [--seconds 30] [--rate 1000] [--tokens 1,20] [--spin]
-    python benchmarks/pacing.py law [--rate 50] [--seconds 10] [--seeds 10] [--workers 1,2,4]
+    python benchmarks/pacing.py law [--rate 50] [--seconds 10] [--seeds 10] [--workers 1,2,4] [--ray ADDRESS]
     python benchmarks/pacing.py steady [--rate 200] [--seconds 30] [--workers 1,2]
     python benchmarks/pacing.py freeze
 
 lateness  floor: how late a bare clock_nanosleep to absolute times comes back on the same core, just before and after: what
           this machine, shared as it is, does to anything that waits for a time.
           one worker, constant and Poisson arrivals, without streams to speak of (1 token) and with 20,000 tokens/s (20).
-law       Poisson: the Kolmogorov-Smirnov distance of the gaps from the exponential against its 1 % point.
+law       Poisson: the Kolmogorov-Smirnov distance of the gaps from the exponential against its 1 % point. With --ray one
+          worker on every node of a cluster on this machine (tests/on_ray/raylets.py starts one) instead of --workers.
 steady    constant: the most that any 5 s differ from the rate.
 freeze    a server that stops for 1.4 s in 30 s at 100/s, with room for 16 requests in flight: what the two TTFTs say.
 """
@@ -26,11 +27,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
-from bench import CLIENT_CORE, Finished, loadgen_run, save, simulator
+from bench import CLIENT_CORE, SERVER_CORE, Finished, loadgen_run, save, simulator
+from tap import tapped
 
 from analysis.truth import figures
 
@@ -38,8 +42,16 @@ COMMON: Final = ("--input-tokens", "64", "--warmup", "1s")
 SPAN_NS: Final = 5_000_000_000
 
 
-def arrivals_ns(finished: Finished, truth: Any) -> "np.ndarray[Any, Any]":
-    """When the server read the requests that were due in the window, ascending."""
+@dataclass(frozen=True)
+class Arrivals:
+    """Of the requests of the window, ascending ns: when the kernel of their machine had them, when the server read them."""
+
+    tapped_ns: "np.ndarray[Any, Any]"
+    read_ns: "np.ndarray[Any, Any]"
+
+
+def arrivals(finished: Finished, truth: Any, tapped_ns: "np.ndarray[Any, Any]") -> Arrivals:
+    """What of the tap and of the server's log was due in the window."""
     captured = finished.capture()
     window = finished.summary()["stages"][0]["window"]
     intended_ns = captured["intended_ns"].to_numpy()
@@ -47,7 +59,8 @@ def arrivals_ns(finished: Finished, truth: Any) -> "np.ndarray[Any, Any]":
     wanted = set(captured["response_id"].filter(inside).to_pylist())
     read_ns = truth["request_read_ns"].to_numpy()
     known = np.array([response_id in wanted for response_id in truth["response_id"].to_pylist()])
-    return np.sort(read_ns[known])
+    in_window = (tapped_ns >= window["start_ns"]) & (tapped_ns < window["stop_ns"])
+    return Arrivals(tapped_ns[in_window], np.sort(read_ns[known]))
 
 
 def ks_distance(gaps_s: "np.ndarray[Any, Any]", rate_per_s: float) -> float:
@@ -93,24 +106,29 @@ def _floor() -> Any:
 
 
 def law(chosen: argparse.Namespace) -> None:
-    """One row a number of workers: how many seeds pass."""
-    for workers in map(int, chosen.workers.split(",")):
-        distances, limits = [], []
+    """One row a number of workers, or one for the cluster: how many seeds pass."""
+    for workers in [0] if chosen.ray else list(map(int, chosen.workers.split(","))):
+        distances: dict[str, list[float]] = {"tapped": [], "read": []}
+        passed = {"tapped": 0, "read": 0}
+        most = 0
         for seed in range(chosen.seeds):
-            gaps_s = np.diff(_arrived(chosen, workers, "poisson", seed)) / 1e9
-            distances.append(round(ks_distance(gaps_s, chosen.rate), 4))
-            limits.append(math.sqrt(-math.log(0.01 / 2) / 2 / len(gaps_s)))
-        passed = sum(d <= limit for d, limit in zip(distances, limits, strict=True))
+            came = _arrived(chosen, workers, "poisson", seed)
+            for name, at_ns in (("tapped", came.tapped_ns), ("read", came.read_ns)):
+                gaps_s = np.diff(at_ns) / 1e9
+                distances[name].append(round(ks_distance(gaps_s, chosen.rate), 4))
+                passed[name] += distances[name][-1] <= (limit := math.sqrt(-math.log(0.01 / 2) / 2 / len(gaps_s)))
+            most = max(most, len(came.read_ns))
         save(
             "pacing",
             {
                 "case": "law",
                 "rate_per_s": chosen.rate,
-                "workers": workers,
+                **({"nodes": 3} if chosen.ray else {"workers": workers}),
                 "seeds": chosen.seeds,
                 "passed": passed,
                 "ks_distances": distances,
-                "limit_of_the_last": round(limits[-1], 4),
+                "limit_of_the_last": round(limit, 4),
+                "arrivals_at_most": most,
             },
         )
 
@@ -118,7 +136,7 @@ def law(chosen: argparse.Namespace) -> None:
 def steady(chosen: argparse.Namespace) -> None:
     """One row a number of workers: the worst 5 s."""
     for workers in map(int, chosen.workers.split(",")):
-        read_ns = _arrived(chosen, workers, "constant", 1)
+        read_ns = _arrived(chosen, workers, "constant", 1).read_ns
         # Any 5 s that begin at an arrival: how many come within them.
         first = read_ns[: np.searchsorted(read_ns, read_ns[-1] - SPAN_NS, side="right")]
         within = np.searchsorted(read_ns, first + SPAN_NS) - np.arange(len(first))
@@ -128,14 +146,16 @@ def steady(chosen: argparse.Namespace) -> None:
         save("pacing", row | {"worst_5s_share": round(worst, 5)})
 
 
-def _arrived(chosen: argparse.Namespace, workers: int, arrivals: str, seed: int) -> "np.ndarray[Any, Any]":
-    with simulator("--step", "5ms") as served, loadgen_run(
-        "--url", served.url, "--rate", str(chosen.rate), "--arrivals", arrivals, "--seed", str(seed), *COMMON,
-        "--duration", f"{chosen.seconds}s", "--output-tokens", "2",
-        "--cpus", ",".join([str(CLIENT_CORE)] * workers), "--workers", str(workers),
+def _arrived(chosen: argparse.Namespace, workers: int, process: str, seed: int) -> Arrivals:
+    """With 0 workers one on every node of the cluster; all of them share the client's core."""
+    where = ["--ray", chosen.ray, "--workers", "1"] if not workers else ["--workers", str(workers)]
+    cpus = ",".join([str(CLIENT_CORE)] * (workers or 1))
+    with simulator("--step", "5ms") as served, tapped(urlsplit(served.url).port or 0, SERVER_CORE) as tap, loadgen_run(
+        "--url", served.url, "--rate", str(chosen.rate), "--arrivals", process, "--seed", str(seed), *COMMON,
+        "--duration", f"{chosen.seconds}s", "--output-tokens", "2", "--cpus", cpus, *where,
     ) as finished:  # fmt: skip
         served.stop()
-        return arrivals_ns(finished, served.truth())
+        return arrivals(finished, served.truth(), tap.close())
 
 
 def freeze(_: argparse.Namespace) -> None:
@@ -172,6 +192,7 @@ def main() -> None:
     parser.add_argument("--spin", action="store_true")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--workers")
+    parser.add_argument("--ray", metavar="ADDRESS", help="law: of a cluster on this machine")
     chosen = parser.parse_args()
     defaults = {"lateness": (1000, 30, ""), "law": (50, 10, "1,2,4"), "steady": (200, 30, "1,2"), "freeze": (0, 0, "")}
     rate, seconds, workers = defaults[chosen.case]

@@ -411,13 +411,20 @@ def backlog_judge(stage: dict[str, Any], least_s: float = 3.0) -> "Judge | None"
 
 @contextmanager
 def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterator[None]:
-    """SIGINT and SIGTERM stop the run meanwhile; in a thread, where signals do not come, nothing does."""
+    """SIGINT and SIGTERM stop the run meanwhile; in a thread, where signals do not come, nothing does.
+
+    SIGTERM comes from a supervisor that soon kills (Ray after 3 s, Kubernetes after 30): nothing in flight is waited for.
+    """
     if not has_own_process():
         yield
         return
 
-    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if interrupt() == 1:
+    def on_interrupt(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGTERM:
+            if interrupt() == 1:
+                progress.say("Told to end: what is in flight is cancelled.")
+            interrupt()
+        elif interrupt() == 1:
             progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
 
     before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -340,6 +340,19 @@ def test_ctrl_c_twice_stops_at_once_and_the_captures_still_read(slow, tmp_path):
     assert "suspect" in said
 
 
+def test_a_supervisors_sigterm_stops_at_once_and_reports(slow, tmp_path):
+    arguments = ("--concurrency", 5, "--duration", "1h", "--warmup", "0", "--drain", "1h", "--no-check")
+    with running(slow.url, tmp_path / "run", *arguments) as process:
+        until(lambda: (tmp_path / "run" / "capture").exists() and sent(tmp_path / "run") == 5, "all slots in flight")
+        process.send_signal(signal.SIGTERM)
+        said, complained = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert complained == ""
+    assert "Told to end: what is in flight is cancelled." in said
+    assert [row["error"] for row in rows(tmp_path / "run")] == ["unfinished"] * 5
+    assert json.loads((tmp_path / "run" / "run.json").read_bytes())["ended"]["reason"] == "interrupted"
+
+
 def test_a_killed_worker_is_a_reported_loss(quick, tmp_path):
     with running(quick.url, tmp_path / "run", "--concurrency", 4, "--duration", "1h", "--warmup", "0") as process:
         until(lambda: len(rows(tmp_path / "run")) > 8, "some requests")
