@@ -32,11 +32,13 @@ def _too_few_in_flight(stage: Facts) -> Doubt | None:
     if in_flight >= LEAST_LOAD_SHARE * value:
         return None
     words = f"{in_flight:,.4g} requests were in flight on average, {value:,.6g} were planned ({in_flight / value:.1%})"
+    way = "more --workers or --cpus, longer responses, or more requests than slots"
     if failed := stage["requests"]["failed"]:
         words += f"; {failed:,} failed, and a slot whose request fails is empty until the next is sent"
+        way = "look at the errors first: they are the endpoint's words"
     if retried := stage["requests"]["retried"]:
         words += f"; {retried:,} were refused at first, and their slots empty until they were tried again"
-    return Doubt("load-below-plan", words, "more --workers or --cpus, longer responses, or more requests than slots")
+    return Doubt("load-below-plan", words, way)
 
 
 def _too_few_sent(stage: Facts) -> Doubt | None:
@@ -110,7 +112,8 @@ def late_sends(stage: Facts) -> Doubt | None:
     if late_us is None or ttft_ms is None or late_us <= MOST_ERROR_SHARE * ttft_ms * 1000:
         return None
     share = share_of(late_us, ttft_ms * 1000)
-    words = f"p99 of the sends was {late_us:,.0f} us late, {share} of TTFT p50 ({ttft_ms:,.3f} ms)"
+    late = f"{late_us:,.0f} us" if late_us < 10_000 else f"{late_us / 1000:,.1f} ms"
+    words = f"p99 of the sends was {late} late, {share} of TTFT p50 ({ttft_ms:,.3f} ms)"
     load = stage["load"]
     if load.get("max_in_flight") or load.get("late_drop_s") is not None:
         limit = (
@@ -168,9 +171,11 @@ def unsteady_ttft(stage: Facts) -> Doubt | None:
 def _unsteady(compared: Facts | None, unit: str, code: str) -> Doubt | None:
     if compared is None or not compared["differ"]:
         return None
+    first, second = compared["first"], compared["second"]
+    change = f"{second / first - 1:+.1%}" if first else "from nothing"
     return Doubt(
         code,
-        f"the halves of the window disagree: {compared['first']:,.4g}, then {compared['second']:,.4g} {unit} "
-        f"({compared['change_share']:+.1%}, t = {min(compared['t'], 999):.3g}, limit {compared['t_limit']:.3g})",
+        f"the halves of the window disagree: {first:,.4g}, then {second:,.4g} {unit} "
+        f"({change}, t = {min(compared['t'], 999):.3g}, limit {compared['t_limit']:.3g})",
         "a longer --warmup and --duration; if it keeps on drifting, the endpoint does not hold this load",
     )

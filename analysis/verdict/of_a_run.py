@@ -13,9 +13,8 @@ def interrupted(summary: Facts) -> Doubt | None:
     if ended.get("reason", "finished") == "finished":
         return None
     capture = summary["capture"]
-    words = (
-        f"the run was {ended['reason']} after {capture['stages_begun']} of {capture['stages_planned']} stages had begun"
-    )
+    how = "failed" if ended["reason"] == "failed" else f"was {ended['reason']}"
+    words = f"the run {how} after {capture['stages_begun']} of {capture['stages_planned']} stages had begun"
     if ended.get("words"):
         words += f": {ended['words']}"
     return Doubt(f"run-{ended['reason']}", words, "read what is there with care, or run it again")

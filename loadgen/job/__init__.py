@@ -102,6 +102,7 @@ class Job:
                 ignore_eos=one.ignore_eos,
                 images=self.run.images(),
                 connect_timeout_s=one.connect_timeout_s,
+                timeout_s=one.timeout_s,
             )
         if not checked.takes_stream_options:
             self.run.change(target, usage="none")

@@ -421,3 +421,38 @@ def test_broken_off(summary, stage):
     (first, second) = verdict.verdict(summary)["reasons"]
     assert (first["code"], second["code"]) == ("broken-off", "cpu")
     assert "broken off by --abort-on error-rate>50%/30s" in first["words"]
+
+
+def test_a_stage_that_only_failed_in_its_warm_up_is_sent_to_its_errors(tmp_path):
+    told = summarize(write_run(tmp_path, steady_rows(), marks=[mark(measure_ns=None)]))
+    (stage,) = told["stages"]
+    doubt = verdict.nothing_completed(stage | {"outcome": {"reason": "failed", "words": "truncated: no more came"}})
+    assert doubt.words == "nothing but failures within the warm-up: truncated: no more came"
+    assert "errors" in doubt.try_
+
+
+def test_a_window_shorter_than_the_responses_wants_a_longer_one(summary):
+    none = change(summary, {"stages.0.requests": requests(sent=0, completed=0)})["stages"][0]
+    doubt = verdict.nothing_completed(none)
+    assert "no request was sent within the 10 s of the window" in doubt.words
+    assert doubt.try_.startswith("a longer --duration")
+    failed = verdict.nothing_completed(none | {"outcome": {"reason": "failed", "words": "unfinished"}})
+    assert "errors" in failed.try_
+
+
+def test_slots_that_are_empty_for_failures_ask_for_no_more_workers(summary):
+    stage = change(summary, {"stages.0.concurrency": {"mean": 1.0, "peak": 2}, "stages.0.load": CLOSED})["stages"][0]
+    assert "--workers" in verdict.load_below_plan(stage).try_
+    stage["requests"] = requests(failed=400)
+    assert "--workers" not in verdict.load_below_plan(stage).try_
+    assert "errors" in verdict.load_below_plan(stage).try_
+
+
+def test_halves_are_told_as_a_change_from_the_first(summary):
+    halves = {"output_tokens_per_s": apart(differ=True), "ttft_ms": None, "ttft_intended_ms": None}
+    stage = change(summary, {"stages.0.halves": halves})["stages"][0]
+    assert "50, then 80 output tokens/s (+60.0%," in verdict.unsteady_throughput(stage).words
+    stage["halves"]["output_tokens_per_s"] |= {"second": 0.0}
+    assert "50, then 0 output tokens/s (-100.0%," in verdict.unsteady_throughput(stage).words
+    stage["halves"]["output_tokens_per_s"] |= {"first": 0.0, "second": 80.0}
+    assert "0, then 80 output tokens/s (from nothing," in verdict.unsteady_throughput(stage).words
