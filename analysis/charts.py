@@ -72,7 +72,7 @@ def throughput_per_user(
 
 def _load(point: Facts) -> str:
     value = point["load"].get("value")
-    return f"{value:g}" if isinstance(value, int | float) else ""
+    return f"{round(value, 2):g}" if isinstance(value, int | float) else ""
 
 
 def draw(

@@ -35,7 +35,7 @@ def _too_few_in_flight(stage: Facts) -> Doubt | None:
     way = "more --workers or --cpus, longer responses, or more requests than slots"
     if failed := stage["requests"]["failed"]:
         words += f"; {failed:,} failed, and a slot whose request fails is empty until the next is sent"
-        way = "look at the errors first: they are the endpoint's words"
+        way = "look at the errors first"
     if retried := stage["requests"]["retried"]:
         words += f"; {retried:,} were refused at first, and their slots empty until they were tried again"
     return Doubt("load-below-plan", words, way)

@@ -30,6 +30,14 @@ def test_numbers_have_about_four_digits(value, shown):
     assert tables.number(value) == shown
 
 
+def test_embeddings_have_no_length_of_their_output(tmp_path):
+    wanted = {"wanted_input_tokens": 100, "prompt_tokens": 100, "wanted_output_tokens": 128, "output_tokens": 0}
+    plan = stage_plan() | {"inputs_per_request": 4}
+    (stage,) = summarize(write_run(tmp_path, steady_rows(**wanted), [plan]))["stages"]
+    assert list(stage["lengths"]) == ["input_tokens"]
+    assert not any("output tokens:" in note.plain for note in tables.footnotes([stage]))
+
+
 def test_words_from_outside_cannot_steer_the_terminal():
     assert tables.plain("a\x1b[31mb\rc\x07\u202e\u2028d") == "a [31mb c   d"
     assert tables.plain("Qwen2.5-7B é 中") == "Qwen2.5-7B é 中"

@@ -456,3 +456,13 @@ def test_halves_are_told_as_a_change_from_the_first(summary):
     assert "50, then 0 output tokens/s (-100.0%," in verdict.unsteady_throughput(stage).words
     stage["halves"]["output_tokens_per_s"] |= {"first": 0.0, "second": 80.0}
     assert "0, then 80 output tokens/s (from nothing," in verdict.unsteady_throughput(stage).words
+
+
+def test_a_run_whose_driver_was_killed_is_told_from_one_that_ended(tmp_path):
+    told = summarize(write_run(tmp_path / "killed", steady_rows(), ended=None))
+    (reason,) = told["verdict"]["reasons"]
+    assert reason["code"] == "run-killed"
+    assert "noted no end after 1 of 1 stages had begun" in reason["words"]
+    assert summarize(write_run(tmp_path / "whole", steady_rows()))["verdict"]["ok"]
+    cut = summarize(write_run(tmp_path / "cut", steady_rows(), ended=None, closed=False))
+    assert "run-killed" not in {reason["code"] for reason in cut["verdict"]["reasons"]}
