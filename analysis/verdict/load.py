@@ -7,6 +7,7 @@ from analysis.verdict.doubt import MOST_ERROR_SHARE, Doubt, Facts, share_of, val
 
 LEAST_LOAD_SHARE: Final = 0.99
 MOST_UNPREPARED_SHARE: Final = 0.01
+MOST_FILLING_SHARE: Final = 0.05
 
 
 def load_below_plan(stage: Facts) -> Doubt | None:
@@ -148,6 +149,36 @@ def over_saturated(stage: Facts) -> Doubt | None:
         f"the requests that are due and not answered grow by {backlog['growth_per_s']:,.4g} a second "
         f"({backlog['growth_share']:.1%} of the arrivals): the endpoint does not keep up, and the latencies have no end",
         "a lower --rate; loadgen saturate finds the highest that is kept up with",
+    )
+
+
+def still_filling(stage: Facts) -> Doubt | None:
+    """Open loop: the window began so long before the first responses ended that the load was still rising in much of it.
+
+    Requests in flight rise until a response time E after the first arrival. A window of W from w on then lacks (E - w)^2 / 2EW
+    of what the rate comes to (where all responses take E), and as many completions.
+    """
+    load, response_ms = stage["load"], value_of(stage, "e2e_ms", "p50")
+    if (
+        load["mode"] != "rate"
+        or not load.get("value")
+        or _load_changes(stage)
+        or not stage["window_s"]
+        or not response_ms
+    ):
+        return None
+    if load.get("max_in_flight") or (stage["backlog"] or {}).get("grows"):
+        return None
+    response_s, window_s, before_s = response_ms / 1000, stage["window_s"], stage["window"]["start_s"]
+    filling_s = min(response_s - before_s, window_s)
+    lacking = filling_s / window_s * (1 - (before_s + filling_s / 2) / response_s)
+    if filling_s <= 0 or lacking <= MOST_FILLING_SHARE:
+        return None
+    return Doubt(
+        "still-filling",
+        f"the window began {before_s:,.3g} s after the first arrival, and responses take {response_s:,.3g} s: until they "
+        f"ended the load was still rising, {lacking:.1%} of it is missing from concurrency and throughput",
+        f"--warmup {math.ceil(response_s)}s",
     )
 
 

@@ -119,6 +119,16 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"stages.0.backlog": {"growth_per_s": 0.5, "growth_share": 0.01, "deviations": 7.0, "grows": False}},
         )
     ],
+    "still_filling": [
+        (
+            open_loop(1_000) | {"stages.0.e2e_ms.p50": 4_000.0, "stages.0.window.start_s": 0.5},
+            open_loop(1_000) | {"stages.0.e2e_ms.p50": 4_000.0, "stages.0.window.start_s": 3.0},
+        ),
+        (
+            open_loop(1_000) | {"stages.0.e2e_ms.p50": 30_000.0, "stages.0.window.start_s": 0.5},
+            {"stages.0.e2e_ms.p50": 30_000.0, "stages.0.window.start_s": 0.5},
+        ),
+    ],
     "too_few_samples": [
         ({"stages.0.ttft_ms.count": 10}, {"stages.0.ttft_ms.count": 11}),
         (
