@@ -155,7 +155,7 @@ def over_saturated(stage: Facts) -> Doubt | None:
 def still_filling(stage: Facts) -> Doubt | None:
     """Open loop: the window began so long before the first responses ended that the load was still rising in much of it.
 
-    Requests in flight rise until a response time E after the first arrival. A window of W from w on then lacks (E - w)^2 / 2EW
+    Requests in flight rise until a response time E after the first arrival. A window W from w on then lacks (E - w)^2 / 2EW
     of what the rate comes to (where all responses take E), and as many completions.
     """
     load, response_ms = stage["load"], value_of(stage, "e2e_ms", "p50")
