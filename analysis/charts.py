@@ -5,7 +5,7 @@ ASCII where the terminal cannot show that.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -72,7 +72,7 @@ def throughput_per_user(
 
 def _load(point: Facts) -> str:
     value = point["load"].get("value")
-    return f"{value:g}" if isinstance(value, int | float) else ""
+    return f"{round(value, 2):g}" if isinstance(value, int | float) else ""
 
 
 def draw(
@@ -95,9 +95,10 @@ def draw(
 
     places = [[place(point) for point in line] for line in lines]
     grid = _lines(places, columns, height, ascii_only)
+    marked = {(round(x), round(y)) for its_places in places for x, y in its_places}
     for line, its_places in zip(lines, places, strict=True):
         for (x, y), point in zip(its_places, line, strict=True):
-            _write_label(grid, round(x), round(y), point.label)
+            _write_label(grid, round(x), round(y), point.label, marked)
     for which, its_places in enumerate(places):
         for x, y in its_places:
             grid[round(y)][round(x)] = mark(which, ascii_only)
@@ -164,13 +165,17 @@ def _lines(
 _BRAILLE: Final = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
-def _write_label(grid: list[list[str]], x: int, y: int, label: str) -> None:
-    """Right of the point, or left of it where the picture ends; above it when there is a row."""
-    row = grid[y - 1] if y > 0 else grid[y]
-    first = x + 2 if x + 2 + len(label) <= len(row) else x - 1 - len(label)
-    for offset, char in enumerate(label):
-        if 0 <= first + offset < len(row):
-            row[first + offset] = char
+def _write_label(grid: list[list[str]], x: int, y: int, label: str, marked: Container[tuple[int, int]]) -> None:
+    """Right of the point, or left of it where there is no room; above it when there is a row. Upon others nowhere."""
+    above = y - 1 if y > 0 else y
+    row = grid[above]
+    for first in (x + 2, x - 1 - len(label)):
+        after = first + len(label)
+        if first < 0 or after > len(row) or any((at, above) in marked for at in range(first, after)):
+            continue
+        if not any(char.isdigit() for char in row[max(first - 1, 0) : after + 1]):
+            row[first:after] = label
+            return
 
 
 def _spread(words: Sequence[str], columns: int) -> str:

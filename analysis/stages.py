@@ -98,7 +98,7 @@ def _measured(plan: dict[str, Any], tally: StageTally, flow: Flow) -> dict[str, 
         "slo": objectives(tally) if tally.limits else None,
         "fluidity": fluidity(tally),
         "token_source": _token_source(tally),
-        "lengths": _lengths(tally),
+        "lengths": _lengths(tally, has_output="inputs_per_request" not in plan),
         "concurrency": None if in_flight is None else {"mean": round(in_flight[0], 6), "peak": in_flight[1]},
     }
 
@@ -144,8 +144,8 @@ def _token_source(tally: StageTally) -> str | None:
     return "mixed" if len(sources) > 1 else sources[0] if sources else None
 
 
-def _lengths(tally: StageTally) -> dict[str, Any] | None:
-    """What was asked for beside what the server counted; None where nobody knows."""
+def _lengths(tally: StageTally, *, has_output: bool = True) -> dict[str, Any] | None:
+    """What was asked for beside what the server counted; None where nobody knows. Embeddings have no output."""
     return {
         side: {
             "requests": told.requests,
@@ -155,7 +155,7 @@ def _lengths(tally: StageTally) -> dict[str, Any] | None:
             "exact_share": round(told.exact / told.requests, 6),
         }
         for side, told in tally.lengths.items()
-        if told.requests
+        if told.requests and (has_output or side != "output_tokens")
     } or None
 
 

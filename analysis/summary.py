@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import pyarrow as pa
 
@@ -132,12 +132,11 @@ def _analysis(run: Run, tallies: dict[int, StageTally]) -> Analysis:
 
 def write(run_dir: Path, analysis: Analysis) -> None:
     """Writes summary.json and histograms.hlog, each whole or not at all."""
-    _replace(run_dir / "summary.json", as_text(analysis.summary))
-    log = run_dir / "histograms.hlog.part"
-    with log.open("w", encoding="utf-8") as out:
-        note = f"loadgen {analysis.summary['loadgen']}, run {analysis.summary['run_id']}, values in ns"
+    with _replacing(run_dir / "summary.json") as out:
+        out.write(as_text(analysis.summary))
+    note = f"loadgen {analysis.summary['loadgen']}, run {analysis.summary['run_id']}, values in ns"
+    with _replacing(run_dir / "histograms.hlog") as out:
         write_log(out, analysis.log, analysis.log_start_s, note.replace("\n", " "))
-    os.replace(log, run_dir / "histograms.hlog")
 
 
 def as_text(summary: dict[str, Any]) -> str:
@@ -158,10 +157,17 @@ def read(run_dir: Path) -> dict[str, Any]:
     return summary
 
 
-def _replace(path: Path, text: str) -> None:
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """What is written takes the file's place once all of it is there; of what fails nothing stays."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    try:
+        with part.open("w", encoding="utf-8") as out:
+            yield out
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _interrupted(run: Run) -> bool:

@@ -1,5 +1,6 @@
 """The result as tables for a terminal of 80 columns; makes rich objects, prints nothing."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -191,8 +192,10 @@ def curve_table(curve: Sequence[Facts]) -> Table:
 
 def load_words(load: Facts) -> str:
     """A load in a few characters: 64, 12.5/s, or its profile."""
-    value = load.get("profile") or f"{load.get('value', 0):g}"
-    return f"{value}/s" if load["mode"] == "rate" else str(value)
+    if profile := load.get("profile"):
+        return str(profile)
+    value = f"{load.get('value', 0):g}"
+    return f"{value}/s" if load["mode"] == "rate" else value
 
 
 def half_width(one: Facts | None) -> str:
@@ -265,6 +268,9 @@ def answer_lines(told: Facts) -> list[Text]:
     lines = [Text(words, style="bold")]
     if told["limited_by"] == "client":
         lines[0] = Text(f"limited by this load generator, not by the endpoint, at {at}", style="bold red")
+        lines.append(Text(f"the endpoint gave {number(tokens['value'])} output tokens/s there, and may give more"))
+    elif told["limited_by"] == "bounds":
+        lines[0] = Text(f"limited by --most, not by the endpoint, at {at}", style="bold yellow")
         lines.append(Text(f"the endpoint gave {number(tokens['value'])} output tokens/s there, and may give more"))
     elif told["limited_by"] == "budget":
         lines[0] = Text("not decided. ", style="bold yellow") + Text(f"So far: {words}")
@@ -496,8 +502,8 @@ def verdict_lines(summary: Facts) -> list[Text]:
         Text("suspect", style="bold yellow")
         + Text(f": {len(reasons)} reason{'s' if len(reasons) > 1 else ''}", "default")
     ]
-    for reason in reasons:
-        where = f"{plain(reason['stage'])}: " if reason["stage"] is not None else ""
-        lines.append(Text(f"  {where}{plain(reason['words'])}"))
-        lines.append(Text(f"    try: {plain(reason['try'])}", style="dim"))
+    for (stage, words, way), times in Counter((one["stage"], one["words"], one["try"]) for one in reasons).items():
+        where = f"{plain(stage)}: " if stage is not None else ""
+        lines.append(Text(f"  {where}{plain(words)}{f' ({times} times)' if times > 1 else ''}"))
+        lines.append(Text(f"    try: {plain(way)}", style="dim"))
     return lines

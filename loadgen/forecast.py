@@ -149,7 +149,8 @@ def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected, mea
             units, is_exact = float(bound + (stage.warmup_requests if stage.requests is not None else 0)), True
             sending_s += units * (unit_s + rest_s) / made.value
         else:
-            units, is_exact = sending_s * made.value / max(unit_s + rest_s, LEAST_S), False
+            # What a slot begins goes out whole, however short the stage.
+            units, is_exact = max(sending_s * made.value / max(unit_s + rest_s, LEAST_S), made.most_in_flight), False
         connections = made.most_in_flight
         units_per_s = connections / max(unit_s + rest_s, LEAST_S)
     requests = round(units * turns)

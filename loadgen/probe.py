@@ -83,21 +83,24 @@ def check(
     ignore_eos: bool,
     images: tuple[str, ...] = (),
     connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    timeout_s: float = PROBE_TIMEOUT_S,
 ) -> Checked:
-    """Have one short request answered. EndpointError, with the endpoint's words, if that does not work.
+    """Have one short request answered, within PROBE_TIMEOUT_S and `timeout_s`. EndpointError, with the endpoint's words,
+    if that does not work.
 
     A dialect that asks for usage in `stream_options` is tried without if the endpoint refuses the request with them.
     """
     ask = Ask(model, PROMPT, MAX_OUTPUT_TOKENS, ignore_eos, images=images)
+    limits = (connect_timeout_s, min(timeout_s, PROBE_TIMEOUT_S))
     try:
-        return Checked(ask_once(where, dialect, ask, fields, connect_timeout_s=connect_timeout_s), True)
+        return Checked(asyncio.run(_ask_once(where, dialect, ask, fields, *limits)), True)
     except EndpointError as error:
         status = error.error_class.removeprefix("http-4")
         if len(status) != 2 or int("4" + status) in NOT_THE_BODY or "stream_options" not in dialect.body(ask):
             raise
         bare = dialect.worded(replace(dialect.wording, usage="none"))
         try:
-            return Checked(ask_once(where, bare, ask, fields, connect_timeout_s=connect_timeout_s), False)
+            return Checked(asyncio.run(_ask_once(where, bare, ask, fields, *limits)), False)
         except EndpointError:
             raise error from None
 
@@ -106,7 +109,7 @@ def ask_once(
     where: Endpoint, dialect: Dialect, ask: Ask, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
 ) -> Answer:
     """What the endpoint says of one request, once it has been answered in full. EndpointError if it is not."""
-    return asyncio.run(_ask_once(where, dialect, ask, fields, connect_timeout_s))
+    return asyncio.run(_ask_once(where, dialect, ask, fields, connect_timeout_s, PROBE_TIMEOUT_S))
 
 
 def base_url(where: Endpoint) -> str:
@@ -149,9 +152,9 @@ async def _find_model(where: Endpoint, dialect: Dialect, fields: Fields, connect
     except (ValueError, TypeError, KeyError, IndexError):
         if not dialect.needs_model:
             return NAMELESS
-        raise EndpointError(
-            "no-model", f"--model: not given, and {url} lists none (status {status}: {words_of_error(body)})"
-        ) from None
+        hint = _hint(status, dialect) if status in (401, 403) else ""
+        said = f"status {status}: {words_of_error(body)}{hint and f'; {hint}'}"
+        raise EndpointError("no-model", f"--model: not given, and {url} lists none ({said})") from None
 
 
 async def _find_api(
@@ -167,13 +170,14 @@ async def _find_api(
     return api or dialect.name
 
 
-async def _ask_once(where: Endpoint, dialect: Dialect, ask: Ask, fields: Fields, connect_timeout_s: float) -> Answer:
+async def _ask_once(
+    where: Endpoint, dialect: Dialect, ask: Ask, fields: Fields, connect_timeout_s: float, timeout_s: float
+) -> Answer:
     url = base_url(where) + where.path
-    async with _session(where, fields, PROBE_TIMEOUT_S, connect_timeout_s) as session:
+    async with _session(where, fields, timeout_s, connect_timeout_s) as session:
         status, content_type, data = await _ask(session, where, "POST", url, dialect.body(ask))
     if not 200 <= status < 300:
-        words = words_of_error(data)
-        hint = HINTS[status].format(variable=" or ".join(dialect.key_variables)) if status in HINTS else ""
+        words, hint = words_of_error(data), _hint(status, dialect)
         if "max_completion_tokens" in words and status == 400:
             hint = "give --max-tokens-field max_completion_tokens"
         raise EndpointError(f"http-{status}", f"{url} answered {status}: {words}{hint and f' ({hint})'}")
@@ -204,9 +208,10 @@ async def _ask(
     session: aiohttp.ClientSession, where: Endpoint, method: str, url: str, body: dict[str, Any] | None
 ) -> tuple[int, str, bytes]:
     """(status, content type, body), at most MAX_BODY_BYTES of it. EndpointError if there is no answer."""
+    has_begun = False
     try:
         async with session.request(method, url, json=body, proxy=where.proxy, allow_redirects=False) as response:
-            data = bytearray()
+            data, has_begun = bytearray(), True
             async for piece in response.content.iter_any():
                 data += piece
                 if len(data) > MAX_BODY_BYTES:
@@ -238,12 +243,21 @@ async def _ask(
             "timeout-connect", f"cannot connect to {where.host}:{where.port}: no answer within {limit_s:g} s"
         ) from None
     except TimeoutError:
-        raise EndpointError("timeout-total", f"{url} did not answer within {session.timeout.total:g} s") from None
+        raise EndpointError(
+            "timeout-total", f"{url} did not answer in full within {session.timeout.total:g} s"
+        ) from None
     except aiohttp.ClientError as error:
         if isinstance(error, aiohttp.ClientResponseError) and "Bad status line" in error.message:
             words = "another protocol, or HTTP/2 alone?"
             raise EndpointError("bad-http", f"{url} answered, but not in HTTP/1.1 ({words})") from None
-        raise EndpointError("bad-http", f"{url} broke off: {str(error) or type(error).__name__}") from None
+        is_silent = not has_begun and isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
+        hint = " (is it https://?)" if is_silent and not where.tls else ""
+        raise EndpointError("bad-http", f"{url} broke off: {str(error) or type(error).__name__}{hint}") from None
+
+
+def _hint(status: int, dialect: Dialect) -> str:
+    """What to look at after such a status; "" where nothing is likelier than anything else."""
+    return HINTS[status].format(variable=" or ".join(dialect.key_variables)) if status in HINTS else ""
 
 
 def _words(error: OSError) -> str:

@@ -254,8 +254,8 @@ def _limits(limits: Mapping[str, Facts], points: Rows) -> list[alt.Chart]:
     for line, (label, found) in enumerate(drawable):
         at, load = found["output_tokens_per_s"], found["load"]
         what = "most within SLO" if found["question"] == "slo" else "knee"
-        if found.get("limited_by") in ("client", "budget"):
-            what = "limit of the load generator" if found["limited_by"] == "client" else f"so far, {what}"
+        by_other = {"client": "limit of the load generator", "bounds": "limit of --most", "budget": f"so far, {what}"}
+        what = by_other.get(found.get("limited_by") or "", what)
         low, high = (at["value"] if at.get(end) is None else at[end] for end in ("low", "high"))
         words = f"{label + ': ' if label else ''}{what}: {load['mode']} {load['value']:.4g}"
         base = chart_of([{"tokens_per_s": at["value"], "low": low, "high": high, "words": words}])

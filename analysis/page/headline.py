@@ -89,10 +89,10 @@ def _answer(found: Facts) -> str:
     """What a search came to (saturation.py), in a sentence."""
     load, tokens = found["load"], found["output_tokens_per_s"]
     at = f"{load['mode']} {load['value']:.4g}"
-    if found.get("limited_by") == "client":
+    others = {"client": "The load generator was the limit", "bounds": "--most was the limit"}
+    if limit := others.get(found.get("limited_by") or ""):
         return (
-            f"The load generator was the limit, not the endpoint: at {at} it gave {number(tokens['value'])} "
-            "output tokens/s, and may give more."
+            f"{limit}, not the endpoint: at {at} it gave {number(tokens['value'])} output tokens/s, and may give more."
         )
     so_far = "The search was not decided in its time. So far: the" if found.get("limited_by") == "budget" else "The"
     what = "keeps its objectives up to" if found["question"] == "slo" else "has its knee at"

@@ -166,9 +166,7 @@ def _flat_from_the_start(known: Sequence[Point]) -> Answer:
 def _at_the_clients_end(known: Sequence[Point], clients: Sequence[Point], bounds: Bounds) -> Answer:
     """Throughput was still growing where the client could not follow: the endpoint's knee lies beyond."""
     if not clients:
-        words: tuple[str, ...] = (
-            f"throughput still grows at the highest load that can be tried here ({bounds.most:g})",
-        )
+        words: tuple[str, ...] = (f"throughput still grows at {bounds.highest()}",)
     else:
         words = clients[0].client
     if not known:
@@ -177,7 +175,7 @@ def _at_the_clients_end(known: Sequence[Point], clients: Sequence[Point], bounds
     return Answer(
         Interval(best.load, best.load, bounds.most),
         Interval(best.output_tokens_per_s.value, best.output_tokens_per_s.low, math.inf),
-        "client",
+        "client" if clients else bounds.limit(),
         words,
         True,
     )

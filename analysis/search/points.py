@@ -54,7 +54,7 @@ class Try(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The load asked for with its interval, the throughput there, who was the limit ("server" or "client"), and why."""
+    """The load asked for with its interval, the throughput there, who was the limit (server, client or bounds), and why."""
 
     load: Interval
     output_tokens_per_s: Interval
@@ -70,10 +70,19 @@ class Bounds:
     start: float
     most: float
     whole: bool
+    is_wish: bool = False
+    """`most` is what the user allows (--most), not what this machine can do."""
 
     def fit(self, load: float) -> float:
         """The nearest load that can be tried."""
         return min(float(max(round(load), 1)) if self.whole else float(f"{load:.4g}"), self.most)
+
+    def limit(self) -> str:
+        """Who was the limit where the highest load is no limit of the endpoint."""
+        return "bounds" if self.is_wish else "client"
+
+    def highest(self) -> str:
+        return f"the highest load that {'--most allows' if self.is_wish else 'can be tried here'} ({self.most:g})"
 
 
 NOTHING: Final = Interval(0.0, 0.0, 0.0)
@@ -98,5 +107,5 @@ def without_a_miss(low: Point | None, clients: Sequence[Point], bounds: Bounds) 
     assert low is not None
     if low.load < bounds.most:
         return Try(bounds.fit(low.load * (4 if 0 < low.strain <= EASY else 2)), "doubling")
-    words = f"the highest load that can be tried here ({bounds.most:g}) meets the objectives"
-    return Answer(Interval(low.load, low.load, bounds.most), low.output_tokens_per_s, "client", (words,), True)
+    words = f"{bounds.highest()} meets the objectives"
+    return Answer(Interval(low.load, low.load, bounds.most), low.output_tokens_per_s, bounds.limit(), (words,), True)

@@ -7,6 +7,7 @@ from analysis.verdict.doubt import MOST_ERROR_SHARE, Doubt, Facts, share_of, val
 
 LEAST_LOAD_SHARE: Final = 0.99
 MOST_UNPREPARED_SHARE: Final = 0.01
+MOST_FILLING_SHARE: Final = 0.05
 
 
 def load_below_plan(stage: Facts) -> Doubt | None:
@@ -32,11 +33,13 @@ def _too_few_in_flight(stage: Facts) -> Doubt | None:
     if in_flight >= LEAST_LOAD_SHARE * value:
         return None
     words = f"{in_flight:,.4g} requests were in flight on average, {value:,.6g} were planned ({in_flight / value:.1%})"
+    way = "more --workers or --cpus, longer responses, or more requests than slots"
     if failed := stage["requests"]["failed"]:
         words += f"; {failed:,} failed, and a slot whose request fails is empty until the next is sent"
+        way = "look at the errors first"
     if retried := stage["requests"]["retried"]:
         words += f"; {retried:,} were refused at first, and their slots empty until they were tried again"
-    return Doubt("load-below-plan", words, "more --workers or --cpus, longer responses, or more requests than slots")
+    return Doubt("load-below-plan", words, way)
 
 
 def _too_few_sent(stage: Facts) -> Doubt | None:
@@ -110,7 +113,8 @@ def late_sends(stage: Facts) -> Doubt | None:
     if late_us is None or ttft_ms is None or late_us <= MOST_ERROR_SHARE * ttft_ms * 1000:
         return None
     share = share_of(late_us, ttft_ms * 1000)
-    words = f"p99 of the sends was {late_us:,.0f} us late, {share} of TTFT p50 ({ttft_ms:,.3f} ms)"
+    late = f"{late_us:,.0f} us" if late_us < 10_000 else f"{late_us / 1000:,.1f} ms"
+    words = f"p99 of the sends was {late} late, {share} of TTFT p50 ({ttft_ms:,.3f} ms)"
     load = stage["load"]
     if load.get("max_in_flight") or load.get("late_drop_s") is not None:
         limit = (
@@ -148,6 +152,36 @@ def over_saturated(stage: Facts) -> Doubt | None:
     )
 
 
+def still_filling(stage: Facts) -> Doubt | None:
+    """Open loop: the window began so long before the first responses ended that the load was still rising in much of it.
+
+    Requests in flight rise until a response time E after the first arrival. A window W from w on then lacks (E - w)^2 / 2EW
+    of what the rate comes to (where all responses take E), and as many completions.
+    """
+    load, response_ms = stage["load"], value_of(stage, "e2e_ms", "p50")
+    if (
+        load["mode"] != "rate"
+        or not load.get("value")
+        or _load_changes(stage)
+        or not stage["window_s"]
+        or not response_ms
+    ):
+        return None
+    if load.get("max_in_flight") or (stage["backlog"] or {}).get("grows"):
+        return None
+    response_s, window_s, before_s = response_ms / 1000, stage["window_s"], stage["window"]["start_s"]
+    filling_s = min(response_s - before_s, window_s)
+    lacking = filling_s / window_s * (1 - (before_s + filling_s / 2) / response_s)
+    if filling_s <= 0 or lacking <= MOST_FILLING_SHARE:
+        return None
+    return Doubt(
+        "still-filling",
+        f"the window began {before_s:,.3g} s after the first arrival, and responses take {response_s:,.3g} s: until they "
+        f"ended the load was still rising, {lacking:.1%} of it is missing from concurrency and throughput",
+        f"--warmup {math.ceil(response_s)}s",
+    )
+
+
 def unsteady_throughput(stage: Facts) -> Doubt | None:
     """The halves of the window differ in output tokens a second, though the load does not."""
     if _load_changes(stage):
@@ -168,9 +202,11 @@ def unsteady_ttft(stage: Facts) -> Doubt | None:
 def _unsteady(compared: Facts | None, unit: str, code: str) -> Doubt | None:
     if compared is None or not compared["differ"]:
         return None
+    first, second = compared["first"], compared["second"]
+    change = f"{second / first - 1:+.1%}" if first else "from nothing"
     return Doubt(
         code,
-        f"the halves of the window disagree: {compared['first']:,.4g}, then {compared['second']:,.4g} {unit} "
-        f"({compared['change_share']:+.1%}, t = {min(compared['t'], 999):.3g}, limit {compared['t_limit']:.3g})",
+        f"the halves of the window disagree: {first:,.4g}, then {second:,.4g} {unit} "
+        f"({change}, t = {min(compared['t'], 999):.3g}, limit {compared['t_limit']:.3g})",
         "a longer --warmup and --duration; if it keeps on drifting, the endpoint does not hold this load",
     )

@@ -8,14 +8,17 @@ MOST_THROTTLED_MS: Final = 10
 
 
 def interrupted(summary: Facts) -> Doubt | None:
-    """The run did not come to its end."""
-    ended = summary["ended"] or {}
-    if ended.get("reason", "finished") == "finished":
+    """The run did not come to its end, or nobody was left to note it."""
+    ended, capture = summary["ended"], summary["capture"]
+    begun = f"after {capture['stages_begun']} of {capture['stages_planned']} stages had begun"
+    if ended is None:
+        if capture["cut_workers"]:  # killed, or still at work: cut_captures says so
+            return None
+        words = f"the run noted no end {begun}, though its workers ended: what drove it was killed"
+        return Doubt("run-killed", words, "read what is there with care, or run it again")
+    if ended["reason"] == "finished":
         return None
-    capture = summary["capture"]
-    words = (
-        f"the run was {ended['reason']} after {capture['stages_begun']} of {capture['stages_planned']} stages had begun"
-    )
+    words = f"the run {'failed' if ended['reason'] == 'failed' else 'was ' + ended['reason']} {begun}"
     if ended.get("words"):
         words += f": {ended['words']}"
     return Doubt(f"run-{ended['reason']}", words, "read what is there with care, or run it again")

@@ -19,8 +19,17 @@ def nothing_completed(stage: Facts) -> Doubt | None:
     requests = stage["requests"]
     if requests["completed"]:
         return None
+    outcome = stage["outcome"] or {}
     if not stage["window_s"]:
+        if outcome.get("reason") == "failed":
+            words = f"nothing but failures within the warm-up: {outcome.get('words') or 'no reason was noted'}"
+            return Doubt("empty-window", words, "look at the errors; try a single request first")
         return Doubt("empty-window", "the stage ended within its warm-up: nothing was measured", "a shorter --warmup")
+    if not requests["sent"] and not requests["dropped"] and outcome.get("reason") != "failed":
+        words = f"no request was sent within the {stage['window_s']:,.3g} s of the window"
+        return Doubt(
+            "nothing-completed", words, "a longer --duration: responses that take longer than it leave no sends"
+        )
     return Doubt(
         "nothing-completed",
         f"none of the {requests['sent']:,} requests of the window that were sent completed{_others(requests)}",

@@ -97,7 +97,8 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
     if (floor := tables.floor_line(summary)) is not None:
         say(floor)
     say("")
-    say(Text(tables.plain(f"{run_dir}: summary.json, histograms.hlog, capture/{pictures}"), overflow="fold"))
+    written = [name for name in ("summary.json", "histograms.hlog") if (run_dir / name).is_file()]
+    say(Text(tables.plain(f"{run_dir}: {', '.join([*written, 'capture/'])}{pictures}"), overflow="fold"))
     kept = [node for node in summary.get("nodes") or () if node["captures"] not in (None, "driver")]
     for node in kept[:MOST_PLACES]:
         say(Text(tables.plain(f"captures of node {node['node']}: {node['captures']}"), overflow="fold"))

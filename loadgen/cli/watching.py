@@ -67,6 +67,8 @@ def _exporter(text: str) -> "Exporter":
 
 
 def _url(text: str) -> str:
+    from loadgen.spec.body import secret_of_query
+
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -79,5 +81,7 @@ def _url(text: str) -> str:
             "--scrape: the URL holds a password, which every user of this machine could read; "
             "leave it out (the key of the endpoint is sent to pages of the endpoint alone)"
         )
+    if name := secret_of_query(parts.query):
+        raise UsageError(f"--scrape: {name} in the URL looks like a secret, and run.json would keep it; leave it out")
     path = parts.path if parts.path not in ("", "/") else "/metrics"
     return parts._replace(path=path, fragment="").geturl()

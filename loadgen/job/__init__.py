@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from loadgen.blotting import blotted
+from loadgen.clock import NS_PER_S
 from loadgen.errors import EndpointError, LoadgenError, RunError
 from loadgen.job.watching import Watching
 
@@ -102,6 +103,7 @@ class Job:
                 ignore_eos=one.ignore_eos,
                 images=self.run.images(),
                 connect_timeout_s=one.connect_timeout_s,
+                timeout_s=one.timeout_s,
             )
         if not checked.takes_stream_options:
             self.run.change(target, usage="none")
@@ -383,6 +385,10 @@ def _leave_out_higher(job: Job, progress: "Progress", number: int, words: str) -
         progress.say(f"{stages[number]['name']}: {words}; leaving out {names}")
 
 
+LEAST_COMPLETED: Final = 20
+"""Requests before the median wait of a stage is one."""
+
+
 def backlog_judge(stage: dict[str, Any], least_s: float = 3.0) -> "Judge | None":
     """Cuts a stage of the open loop once its backlog grows all the time since the warm-up; None for a closed loop."""
     from analysis.queueing import growth, scatter_of
@@ -393,15 +399,22 @@ def backlog_judge(stage: dict[str, Any], least_s: float = 3.0) -> "Judge | None"
     from_s = stage["ramp_up_s"] + stage["warmup_s"]
     times_s: list[float] = []
     backlog: list[int] = []
+    answered: list[int] = []
+    ttft_ns: list[int] = []
 
     def judge(now: Any) -> str:
-        if now.elapsed_s < from_s:
+        over = now.completed + now.failed + now.cancelled + now.dropped
+        if now.elapsed_s < from_s or not over:  # until the first response has ended, any backlog grows
             return ""
         times_s.append(now.elapsed_s)
-        backlog.append(now.offered - now.completed - now.failed - now.cancelled - now.dropped)
-        if now.elapsed_s - from_s < least_s:
+        backlog.append(now.offered - over)
+        answered.append(over)
+        if now.ttft_p50_ns and now.completed >= LEAST_COMPLETED:
+            ttft_ns.append(now.ttft_p50_ns)
+        if now.elapsed_s - times_s[0] < least_s:
             return ""
-        found = growth(times_s, backlog, rate_per_s, scatter)
+        longer_waits_s = (ttft_ns[-1] - min(ttft_ns)) / NS_PER_S if ttft_ns else 0.0
+        found = growth(times_s, backlog, rate_per_s, scatter, answered, longer_waits_s=longer_waits_s)
         if found is None or not found.grows:
             return ""
         return f"the backlog grows by {found.per_s:.3g} requests a second: the endpoint does not keep up"

@@ -100,8 +100,9 @@ class Search:
         run = self.job.run
         most = float(run.place.most_connections * run.workers) if self.is_closed else MOST_RATE_HERE
         start = self.start or (1.0 if self.is_closed else 1 / max(self.one_response_s(), 1e-3))
+        is_wish = self.most is not None and self.most < most
         most = min(most, self.most or most)
-        return Bounds(min(start, most), most, self.is_closed)
+        return Bounds(min(start, most), most, self.is_closed, is_wish)
 
     def one_response_s(self) -> float:
         """How long a response takes without other load: as measured, or guessed from the request of the check."""

@@ -7,6 +7,7 @@ for the user, who is told the field's name before it.
 import json
 import re
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from loadgen.media import image_type
 
@@ -23,9 +24,20 @@ SECRET_VALUE: Final = re.compile(
     r"^\s*(Bearer|Basic|Token)\s+\S|\b(sk|pk|hf|xai|gsk)[-_][A-Za-z0-9_-]{8,}|\bdapi[0-9a-f]{16,}|\beyJ[\w-]{10,}\."
 )
 
+# Of a URL's query besides: a shared access signature.
+_SIGNED_NAME: Final = re.compile(r"^(sig|x-amz-signature|x-goog-signature)$", re.IGNORECASE)
+
 # RFC 9110, 5.6.2.
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS: Final = ("content-length", "transfer-encoding", "connection", "expect", "upgrade", "te", "trailer")
+
+
+def secret_of_query(query: str) -> str | None:
+    """The name of the first parameter of a URL's query that looks like a secret, None where there is none."""
+    for name, value in parse_qsl(query, keep_blank_values=False):
+        if SECRET_NAME.search(name) or _SIGNED_NAME.search(name) or SECRET_VALUE.search(value):
+            return name
+    return None
 
 
 def read_headers(raw: object) -> tuple[tuple[str, str], ...]:

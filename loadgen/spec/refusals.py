@@ -31,6 +31,7 @@ from loadgen.spec import (
     most_turns,
     targets,
 )
+from loadgen.spec.body import secret_of_query
 
 
 def flag(*names: str, stage: int | None = None, target: int | None = None) -> str:
@@ -316,7 +317,8 @@ def check_url(field: str, url: str, schemes: tuple[str, ...] = ("http", "https")
         raise UsageError(f"{field}: {url!r} is no URL ({error}); allowed is {allowed}") from None
     if parts.scheme not in schemes or not parts.hostname:
         hint = f" (did you mean http://{url}?)" if "://" not in url and "http" in schemes else ""
-        raise UsageError(f"{field}: {url!r} has no scheme or host{hint}; allowed is {allowed}")
+        lack = f"is {parts.scheme}" if parts.scheme and parts.hostname else "has no scheme or host"
+        raise UsageError(f"{field}: {url!r} {lack}{hint}; allowed is {allowed}")
     try:
         parts.hostname.encode("idna")
     except UnicodeError:
@@ -325,6 +327,11 @@ def check_url(field: str, url: str, schemes: tuple[str, ...] = ("http", "https")
         raise UsageError(f"{field}: port 0 cannot be called; allowed is 1 to 65535")
     if parts.username and keyless:
         raise UsageError(f"{field}: a key or password does not belong into the URL; set OPENAI_API_KEY instead")
+    if keyless and (name := secret_of_query(parts.query)):
+        raise UsageError(
+            f"{field}: {name} in the URL looks like a secret, and run.json would keep it; "
+            "put it into the environment and give --api-key-env VARIABLE, or --header-env NAME=VARIABLE"
+        )
     return parts
 
 

@@ -20,6 +20,7 @@ MS = 1_000_000
 S = 1_000_000_000
 START_NS = 5_000 * S
 REALTIME_OFFSET_NS = 1_790_000_000 * S
+FINISHED = {"reason": "finished", "words": ""}
 
 
 def row(sent_ns: int, event_ns: Sequence[int] = (), **facts: Any) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def write_run(
     marks: Sequence[dict[str, Any]] | None = None,
     *,
     spec: dict[str, Any] | None = None,
-    ended: dict[str, Any] | None = None,
+    ended: dict[str, Any] | None = FINISHED,
     run_json: bool = True,
     closed: bool = True,
     file: dict[str, Any] | None = None,

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,7 +75,7 @@ def test_open_loop_stages_stand_at_the_latency_that_their_users_had():
     ]
     picture = throughput_latency(curve)
     assert "E2E from due p50, ms (log scale)" in picture
-    assert "33.3333" in picture
+    assert "33.33" in picture
     assert picture.count("●") == 3
     mixed = throughput_latency([*curve, point(4, 10.0, 100.0)])
     assert "E2E p50, ms" in mixed
@@ -83,6 +85,14 @@ def test_the_picture_of_a_sweep_names_each_load():
     picture = throughput_latency([point(1, 10.0, 100.0), point(64, 30.0, 900.0), point(None, 50.0, 950.0)])
     assert "64" in picture
     assert picture.count("●") == 3
+
+
+def test_labels_of_points_side_by_side_do_not_run_into_each_other():
+    curve = [point(44.19, 300.0, 1442.0), point(44.6, 301.0, 1445.0), point(39.82, 302.0, 1440.0), point(1, 30.0, 90.0)]
+    picture = throughput_latency(curve)
+    numbers = re.findall(r"[\d.]+", "\n".join(picture.splitlines()[1:-3]).replace(",", ""))
+    assert {float(one) for one in numbers} <= {44.19, 44.6, 39.82, 1, 0, 750, 1000, 1500, 2000}
+    assert "44.19" in picture
 
 
 def test_runs_that_are_overlaid_share_their_axes_and_have_marks_of_their_own():

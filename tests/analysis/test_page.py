@@ -108,7 +108,11 @@ def test_the_first_screen_says_how_much_the_endpoint_takes_within_its_objectives
     }
     words = headline(analysis.summary, saturation)["sentence"]
     assert words.startswith("The endpoint has its knee at rate 12.5 (11 to 14): 900.0 output tokens/s.")
-    for limited_by, told in (("client", "The load generator was the limit"), ("budget", "The search was not decided")):
+    for limited_by, told in (
+        ("client", "The load generator was the limit"),
+        ("bounds", "--most was the limit, not the endpoint"),
+        ("budget", "The search was not decided"),
+    ):
         assert headline(analysis.summary, saturation | {"limited_by": limited_by})["sentence"].startswith(told)
     nothing = saturation | {"load": {"mode": "rate", "value": None, "low": None, "high": None}}
     assert headline(analysis.summary, nothing) == headline(analysis.summary)

@@ -65,6 +65,13 @@ def test_one_stage_has_a_table_and_no_picture(tmp_path):
     assert "concurrency 2" in text
 
 
+def test_only_files_that_are_there_are_named(run_dir):
+    summary = summarize(run_dir)
+    assert f"{run_dir}: capture/" in shown(summary, run_dir, width=400)
+    (run_dir / "summary.json").write_text("{}")
+    assert f"{run_dir}: summary.json, capture/" in shown(summary, run_dir, width=400)
+
+
 def test_a_run_without_a_stage_is_shown_as_suspect(tmp_path):
     text = shown(summarize(write_run(tmp_path, [], marks=[])), tmp_path)
     assert "suspect" in text

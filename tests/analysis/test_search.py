@@ -65,6 +65,19 @@ def test_the_highest_load_that_can_be_tried_is_an_end_too():
     assert "can be tried here (100)" in answer.reasons[0]
 
 
+@pytest.mark.parametrize("question", ["knee", "slo"])
+def test_what_the_user_does_not_allow_is_not_held_against_the_load_generator(question):
+    rng = np.random.default_rng(1)
+    endless = Drawn(1, 0, 100_000)
+    allowed = Bounds(1, 100, True, is_wish=True)
+    if question == "knee":
+        answer, _ = searched(next_for_knee, lambda load: endless.closed(load, rng), allowed)
+    else:
+        answer, _ = searched(next_for_slo, lambda load: point(load, meets=True), allowed)
+    assert (answer.limited_by, answer.load.value) == ("bounds", 100)
+    assert "--most allows (100)" in answer.reasons[0]
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=str)
 @pytest.mark.parametrize("seed", range(3))
 def test_in_open_loop_the_knee_is_the_rate_that_is_served_at_most(endpoint, seed):

@@ -476,6 +476,15 @@ def test_the_file_is_the_same_to_the_byte_when_written_again_and_reads_back(tmp_
     assert sorted(os.listdir(run_dir)) == ["capture", "histograms.hlog", "run.json", "summary.json"]
 
 
+@pytest.mark.parametrize("name", ["summary.json", "histograms.hlog"])
+def test_of_what_cannot_be_written_nothing_stays(tmp_path, name):
+    run_dir = write_run(tmp_path, steady_rows())
+    (run_dir / name).mkdir()
+    with pytest.raises(OSError, match=name):
+        summary.write(run_dir, summary.analyse(run_dir))
+    assert not list(run_dir.glob("*.part"))
+
+
 def test_the_histogram_log_holds_each_metric_of_each_stage(tmp_path):
     plans, marks = [stage_plan(0), stage_plan(1)], [mark(0), mark(1, START_NS + 20 * S)]
     rows = steady_rows(event_tokens=[2] * 16) + steady_rows(4, start_ns=START_NS + 20 * S, stage=1)

@@ -30,6 +30,14 @@ def test_numbers_have_about_four_digits(value, shown):
     assert tables.number(value) == shown
 
 
+def test_embeddings_have_no_length_of_their_output(tmp_path):
+    wanted = {"wanted_input_tokens": 100, "prompt_tokens": 100, "wanted_output_tokens": 128, "output_tokens": 0}
+    plan = stage_plan() | {"inputs_per_request": 4}
+    (stage,) = summarize(write_run(tmp_path, steady_rows(**wanted), [plan]))["stages"]
+    assert list(stage["lengths"]) == ["input_tokens"]
+    assert not any("output tokens:" in note.plain for note in tables.footnotes([stage]))
+
+
 def test_words_from_outside_cannot_steer_the_terminal():
     assert tables.plain("a\x1b[31mb\rc\x07\u202e\u2028d") == "a [31mb c   d"
     assert tables.plain("Qwen2.5-7B é 中") == "Qwen2.5-7B é 中"
@@ -164,3 +172,33 @@ def test_each_reason_comes_with_what_to_try():
     lines = [line.plain for line in tables.verdict_lines({"verdict": {"ok": False, "reasons": reasons}})]
     assert lines == ["suspect: 1 reason", "  concurrency 2: worker 0 was busy", "    try: more --workers"]
     assert [line.plain for line in tables.verdict_lines({"verdict": {"ok": True, "reasons": []}})] == ["valid"]
+
+
+def test_a_search_that_ended_where_the_user_allowed_no_more_blames_nobody():
+    told = {
+        "question": "slo",
+        "load": {"mode": "concurrency", "value": 64, "low": 64, "high": 64},
+        "output_tokens_per_s": {"value": 5826.0, "low": 5441.7, "high": 6210.3},
+        "limited_by": "bounds",
+        "reasons": ["the highest load that --most allows (64) meets the objectives"],
+    }
+    lines = [line.plain for line in tables.answer_lines(told)]
+    assert lines[0] == "limited by --most, not by the endpoint, at 64.00 requests in flight"
+    assert lines[1] == "the endpoint gave 5,826 output tokens/s there, and may give more"
+
+
+def test_the_same_doubt_of_several_repeats_is_told_once():
+    reason = {"stage": "concurrency 1", "code": "too-few-samples", "words": "9 requests", "try": "--duration 4s"}
+    lines = tables.verdict_lines({"verdict": {"ok": False, "reasons": [reason, reason, reason | {"stage": None}]}})
+    assert [line.plain for line in lines] == [
+        "suspect: 3 reasons",
+        "  concurrency 1: 9 requests (2 times)",
+        "    try: --duration 4s",
+        "  9 requests",
+        "    try: --duration 4s",
+    ]
+
+
+def test_a_profile_has_no_unit_behind_its_time():
+    assert tables.load_words({"mode": "rate", "value": 12.5}) == "12.5/s"
+    assert tables.load_words({"mode": "rate", "profile": "sine:5..50@20s"}) == "sine:5..50@20s"

@@ -119,6 +119,16 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             {"stages.0.backlog": {"growth_per_s": 0.5, "growth_share": 0.01, "deviations": 7.0, "grows": False}},
         )
     ],
+    "still_filling": [
+        (
+            open_loop(1_000) | {"stages.0.e2e_ms.p50": 4_000.0, "stages.0.window.start_s": 0.5},
+            open_loop(1_000) | {"stages.0.e2e_ms.p50": 4_000.0, "stages.0.window.start_s": 3.0},
+        ),
+        (
+            open_loop(1_000) | {"stages.0.e2e_ms.p50": 30_000.0, "stages.0.window.start_s": 0.5},
+            {"stages.0.e2e_ms.p50": 30_000.0, "stages.0.window.start_s": 0.5},
+        ),
+    ],
     "too_few_samples": [
         ({"stages.0.ttft_ms.count": 10}, {"stages.0.ttft_ms.count": 11}),
         (
@@ -421,3 +431,48 @@ def test_broken_off(summary, stage):
     (first, second) = verdict.verdict(summary)["reasons"]
     assert (first["code"], second["code"]) == ("broken-off", "cpu")
     assert "broken off by --abort-on error-rate>50%/30s" in first["words"]
+
+
+def test_a_stage_that_only_failed_in_its_warm_up_is_sent_to_its_errors(tmp_path):
+    told = summarize(write_run(tmp_path, steady_rows(), marks=[mark(measure_ns=None)]))
+    (stage,) = told["stages"]
+    doubt = verdict.nothing_completed(stage | {"outcome": {"reason": "failed", "words": "truncated: no more came"}})
+    assert doubt.words == "nothing but failures within the warm-up: truncated: no more came"
+    assert "errors" in doubt.try_
+
+
+def test_a_window_shorter_than_the_responses_wants_a_longer_one(summary):
+    none = change(summary, {"stages.0.requests": requests(sent=0, completed=0)})["stages"][0]
+    doubt = verdict.nothing_completed(none)
+    assert "no request was sent within the 10 s of the window" in doubt.words
+    assert doubt.try_.startswith("a longer --duration")
+    failed = verdict.nothing_completed(none | {"outcome": {"reason": "failed", "words": "unfinished"}})
+    assert "errors" in failed.try_
+
+
+def test_slots_that_are_empty_for_failures_ask_for_no_more_workers(summary):
+    stage = change(summary, {"stages.0.concurrency": {"mean": 1.0, "peak": 2}, "stages.0.load": CLOSED})["stages"][0]
+    assert "--workers" in verdict.load_below_plan(stage).try_
+    stage["requests"] = requests(failed=400)
+    assert "--workers" not in verdict.load_below_plan(stage).try_
+    assert "errors" in verdict.load_below_plan(stage).try_
+
+
+def test_halves_are_told_as_a_change_from_the_first(summary):
+    halves = {"output_tokens_per_s": apart(differ=True), "ttft_ms": None, "ttft_intended_ms": None}
+    stage = change(summary, {"stages.0.halves": halves})["stages"][0]
+    assert "50, then 80 output tokens/s (+60.0%," in verdict.unsteady_throughput(stage).words
+    stage["halves"]["output_tokens_per_s"] |= {"second": 0.0}
+    assert "50, then 0 output tokens/s (-100.0%," in verdict.unsteady_throughput(stage).words
+    stage["halves"]["output_tokens_per_s"] |= {"first": 0.0, "second": 80.0}
+    assert "0, then 80 output tokens/s (from nothing," in verdict.unsteady_throughput(stage).words
+
+
+def test_a_run_whose_driver_was_killed_is_told_from_one_that_ended(tmp_path):
+    told = summarize(write_run(tmp_path / "killed", steady_rows(), ended=None))
+    (reason,) = told["verdict"]["reasons"]
+    assert reason["code"] == "run-killed"
+    assert "noted no end after 1 of 1 stages had begun" in reason["words"]
+    assert summarize(write_run(tmp_path / "whole", steady_rows()))["verdict"]["ok"]
+    cut = summarize(write_run(tmp_path / "cut", steady_rows(), ended=None, closed=False))
+    assert "run-killed" not in {reason["code"] for reason in cut["verdict"]["reasons"]}

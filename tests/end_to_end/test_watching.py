@@ -160,6 +160,7 @@ def test_each_request_carries_the_trace_context_of_its_span(transport, tmp_path)
     [
         (["--scrape", "localhost:8000"], "--scrape: 'localhost:8000' is no URL; allowed is http"),
         (["--scrape", "http://u:hunter2@h/metrics"], "--scrape: the URL holds a password"),
+        (["--scrape", "http://h/metrics?token=hunter2"], "--scrape: token in the URL looks like a secret"),
         (["--scrape", "http://h/metrics", "--scrape", "http://h"], "--scrape: the same URL twice"),
         (["--scrape-every", "1ms"], "too short"),
         (["--prometheus", "h:x"], "--prometheus: 'h:x' is no address; allowed is [HOST:]PORT"),

@@ -29,6 +29,11 @@ def test_a_closed_loop_gets_through_what_its_slots_can_in_the_time():
     assert stage.requests == 40, "half of the time its users think"
 
 
+def test_a_stage_shorter_than_a_response_sends_what_each_slot_begins():
+    (stage,) = told(concurrency=(8,), requests=None, duration_s=1.0, warmup_s=0.0, output_tokens=1000).stages
+    assert stage.requests == 8
+
+
 def test_a_closed_loop_of_so_many_requests_takes_its_time():
     (stage,) = told(concurrency=(4,), requests=40).stages
     assert (stage.requests, stage.is_exact, stage.sending_s) == (40, True, 10.0)

@@ -200,6 +200,21 @@ def test_an_endpoint_that_lists_no_model(body):
     assert str(caught.value).startswith(f"--model: not given, and {server.url}/models lists none (status 200: ")
 
 
+def test_a_key_that_is_missing_is_asked_for_where_the_models_are_listed():
+    refused = response(b'{"error":{"message":"no key"}}', "application/json", "401 Unauthorized")
+    with canned(refused) as server, pytest.raises(EndpointError) as caught:
+        find_model(target(server.url), "chat", None)
+    assert "status 401: no key; is OPENAI_API_KEY set to a key of this endpoint?" in str(caught.value)
+
+
+def test_an_answer_without_an_end_is_given_up_after_the_users_limit():
+    stalls = ("--fault", "stall-mid-stream", "--stall", "60s")
+    with serve("--step", "1ms", *stalls) as endless, pytest.raises(EndpointError) as caught:
+        check(target(endless.url), "chat", "sim", None, ignore_eos=False, timeout_s=0.5)
+    assert caught.value.error_class == "timeout-total"
+    assert "did not answer in full within 0.5 s" in str(caught.value)
+
+
 @pytest.fixture(scope="module")
 def server_tls(certificate):
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -228,6 +243,7 @@ def test_http_where_https_is_spoken(server_tls):
         kind, words = refusal(server.url.replace("https://", "http://"))
     assert kind == "bad-http"
     assert "broke off" in words
+    assert "is it https://?" in words
 
 
 # what else the one request tells

@@ -40,6 +40,10 @@ def test_a_good_spec_is_given_back_as_it_is():
         ({"url": "http://h/\x00"}, "--url", "no control characters"),
         ({"url": "http://h\r\nHost: x/"}, "--url", "no control characters"),
         ({"url": "http://user:key@h"}, "--url", "set OPENAI_API_KEY instead"),
+        ({"url": "http://h/v1?api-key=abc"}, "--url", "api-key in the URL looks like a secret"),
+        ({"url": "http://h/v1?x=1&key=abc"}, "--url", "key in the URL looks like a secret"),
+        ({"url": "http://h/v1?sig=abc"}, "--url", "sig in the URL looks like a secret"),
+        ({"url": "http://h/v1?x=sk-0123456789"}, "--url", "x in the URL looks like a secret"),
         ({"url": f"http://{'a' * 64}.org"}, "--url", "is no host name"),
         ({"usage": "always"}, "--usage", "allowed is final, continuous, none"),
         ({"max_tokens_field": "a..b"}, "--max-tokens-field", "is no name of a field"),
@@ -134,7 +138,15 @@ def test_a_spec_that_cannot_be_run_is_refused_by_the_name_of_its_field(changes, 
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h", "https://h/v1", "http://[::1]:8000/v1?x=1", "http://127.0.0.1:65535/", "http://Bücher.example"]
+    "url",
+    [
+        "http://h",
+        "https://h/v1",
+        "http://[::1]:8000/v1?x=1",
+        "http://h/?api-version=2024-10-21&alt=sse&key=",
+        "http://127.0.0.1:65535/",
+        "http://Bücher.example",
+    ],
 )
 def test_a_url_with_scheme_and_host_is_taken(url):
     check(spec(url=url))

@@ -145,7 +145,10 @@ def test_what_an_endpoint_tells_of_a_target_is_that_targets_alone():
         ({"url": URL, "target": ["model=a,model=b"]}, "model is given twice"),
         ({"url": URL, "target": [{"concurrency": 3}]}, "'concurrency' is no setting of a target"),
         ({"url": URL, "target": [3]}, "3 is no target; allowed is KEY=VALUE, or a table"),
-        ({"url": URL, "target": ["model=a", "model=b,url=ftp://h"]}, "target 2: url: 'ftp://h' has no scheme or host"),
+        (
+            {"url": URL, "target": ["model=a", "model=b,url=ftp://h"]},
+            "target 2: url: 'ftp://h' is ftp; allowed is http",
+        ),
         (
             {"url": URL, "target": ["model=a,api_key_env=A,api_key_file=f", "model=b"]},
             "target 1: api_key_env, api_key_file",
