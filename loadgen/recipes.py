@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from loadgen.clock import NS_PER_S
+from loadgen.clock import in_ns
 from loadgen.dialects import AUTO, find, spoken
 from loadgen.distribution import Distribution, FromFile, Prefixes
 from loadgen.errors import UsageError
@@ -121,7 +121,9 @@ def recipe(spec: Spec, model: str, calibration: Calibration = Calibration()) -> 
 
 def course(spec: Spec) -> traces.Course:
     """What of the trace is played."""
-    return traces.Course(_ns(spec.from_s), None if spec.to_s is None else _ns(spec.to_s), spec.time_scale, spec.sample)
+    return traces.Course(
+        in_ns(spec.from_s), None if spec.to_s is None else in_ns(spec.to_s), spec.time_scale, spec.sample
+    )
 
 
 def turns_of(spec: Spec, how: formats.Reading | None) -> int:
@@ -237,7 +239,3 @@ def _means(spec: Spec, workers: int) -> Means:
 
 def _pass_over(_: BadLine) -> None:
     """It is counted when its turn comes."""
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * NS_PER_S)
