@@ -26,6 +26,7 @@ OWN_LENGTH: Final = ("trace", "recorded")
 """These last as long as their file."""
 
 CONVERSATIONS: Final = ("auto", "sessions", "first", "last")
+"""What becomes of a conversation: a session with all its turns, its first turn alone, or one request with all of it."""
 NONCES: Final = ("auto", "always", "never")
 MOST_TIME_SCALE: Final = 1e6
 
