@@ -68,19 +68,8 @@ WORKLOAD: Final = (
     "cancel",
     "retries",
     "ignore_eos",
-    "lengths",
-    "prefixes",
     "tokenizer",
     "calibrate_prompts",
-    "replay",
-    "columns",
-    "conversations",
-    "nonce",
-    "once",
-    "time_scale",
-    "from_s",
-    "to_s",
-    "sample",
 )
 """Keys of a spec that make another question when they differ; a key that neither spec has is the same in both."""
 

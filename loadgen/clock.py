@@ -40,3 +40,8 @@ def asleep_ns() -> int:
 def process_cpu_ns() -> int:
     """User and system time of this process, all threads, ns."""
     return time.process_time_ns()
+
+
+def in_ns(seconds: float) -> int:
+    """A time in seconds as whole ns."""
+    return round(seconds * NS_PER_S)

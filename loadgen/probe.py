@@ -6,7 +6,6 @@ Done with aiohttp: nothing here is timed. What is wrong is told in one sentence 
 import asyncio
 import errno
 import os
-import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -19,6 +18,7 @@ from loadgen.dialects.answer import CONTENT, Answer, Ask, words_of_error
 from loadgen.dialects.dialect import MALFORMED, NOT_EVENTS, WANTED, Description, Dialect
 from loadgen.errors import EndpointError
 from loadgen.plan import Endpoint
+from loadgen.trust import tls
 from loadgen.wire import SPLITTERS
 
 Fields: TypeAlias = Sequence[tuple[str, str]]
@@ -125,13 +125,8 @@ def _signed(fields: Fields) -> dict[str, str]:
 
 
 def _session(where: Endpoint, fields: Fields, timeout_s: float, connect_timeout_s: float) -> aiohttp.ClientSession:
-    context: ssl.SSLContext | bool = True
-    if where.insecure:
-        context = False
-    elif where.tls_ca:
-        context = ssl.create_default_context(cafile=where.tls_ca)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=context),
+        connector=aiohttp.TCPConnector(ssl=tls(where.tls_ca, where.insecure)),
         headers=_signed(fields),
         timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=connect_timeout_s),
         read_bufsize=1 << 20,

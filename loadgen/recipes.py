@@ -8,7 +8,7 @@ from typing import Final
 
 import orjson
 
-from loadgen.clock import NS_PER_S
+from loadgen.clock import in_ns
 from loadgen.dialects import AUTO, find, spoken
 from loadgen.distribution import Distribution, FromFile, Prefixes
 from loadgen.errors import UsageError
@@ -19,6 +19,7 @@ from loadgen.tokens import load
 from loadgen.wording import Wording
 from loadgen.workload import formats, lengths, traces
 from loadgen.workload.containers import BadLine, raise_it
+from loadgen.workload.formats.row import Reading
 from loadgen.workload.prompts import Lexicon
 from loadgen.workload.script import USUAL_OUTPUT_TOKENS, Calibration, Recipe, Script
 from loadgen.workload.survey import Lengths, survey
@@ -45,7 +46,7 @@ def _is_one(tokens: Distribution | FromFile | None) -> bool:
     return isinstance(tokens, Distribution) and tokens.is_fixed
 
 
-def file_of(spec: Spec) -> formats.Reading | None:
+def file_of(spec: Spec) -> Reading | None:
     """How the data set or trace is read. UsageError where it is of no known format."""
     written = workload_file(spec)
     if written is None:
@@ -73,7 +74,7 @@ def file_of(spec: Spec) -> formats.Reading | None:
     return how
 
 
-def has_sessions(spec: Spec, how: formats.Reading | None) -> bool:
+def has_sessions(spec: Spec, how: Reading | None) -> bool:
     """Whether the units are sessions of several turns."""
     if spec.turns is not None:
         return True
@@ -121,10 +122,12 @@ def recipe(spec: Spec, model: str, calibration: Calibration = Calibration()) -> 
 
 def course(spec: Spec) -> traces.Course:
     """What of the trace is played."""
-    return traces.Course(_ns(spec.from_s), None if spec.to_s is None else _ns(spec.to_s), spec.time_scale, spec.sample)
+    return traces.Course(
+        in_ns(spec.from_s), None if spec.to_s is None else in_ns(spec.to_s), spec.time_scale, spec.sample
+    )
 
 
-def turns_of(spec: Spec, how: formats.Reading | None) -> int:
+def turns_of(spec: Spec, how: Reading | None) -> int:
     """The most turns of a unit: part of how requests are numbered."""
     if how is not None and has_sessions(spec, how):
         return MOST_SESSION_TURNS
@@ -237,7 +240,3 @@ def _means(spec: Spec, workers: int) -> Means:
 
 def _pass_over(_: BadLine) -> None:
     """It is counted when its turn comes."""
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * NS_PER_S)

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen.clock": (set(), set()),
     "loadgen.durations": (set(), set()),
     "loadgen.loopback": (set(), set()),
+    "loadgen.trust": (set(), set()),
     "loadgen.distribution": ({"loadgen.durations"}, set()),
     "loadgen.dealing": ({"loadgen.distribution"}, set()),
     "loadgen.board": (set(), set()),
@@ -155,7 +156,15 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "loadgen.probe": (
-        {"loadgen", "loadgen.clock", "loadgen.dialects", "loadgen.errors", "loadgen.plan", "loadgen.wire"},
+        {
+            "loadgen",
+            "loadgen.clock",
+            "loadgen.dialects",
+            "loadgen.errors",
+            "loadgen.plan",
+            "loadgen.trust",
+            "loadgen.wire",
+        },
         {"aiohttp", "orjson"},
     ),
     "loadgen.exporter": (
@@ -163,7 +172,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "loadgen.scrape": (
-        {"loadgen.blotting", "loadgen.clock", "loadgen.schema", "loadgen.scrape.plan", "loadgen.wire"},
+        {"loadgen.blotting", "loadgen.clock", "loadgen.schema", "loadgen.scrape.plan", "loadgen.trust", "loadgen.wire"},
         {"aiohttp", "orjson", "pyarrow"},
     ),
     "loadgen.scrape.plan": (set(), set()),

@@ -1,6 +1,7 @@
 """Flags, spec file, environment -> Spec. Commands that make load share these, so that a flag means one thing everywhere."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +12,9 @@ from loadgen.spec import Spec
 from loadgen.spec.layers import Given, Layer, put
 from loadgen.spec.refusals import flag
 from loadgen.spec.settings import SETTINGS, Setting
+
+out_option = click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
+no_check_option = click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
 
 
 def load_options(without: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.results import SUSPECT_STATUS
+from loadgen.cli.results import SUSPECT_STATUS, no_html_option
 from loadgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write one page of all the runs here, instead of a report.html into each.",
 )
-@click.option("--no-html", is_flag=True, help="Write no report.html.")
+@no_html_option
 @click.option("--png", type=click.Path(path_type=Path), metavar="DIR", help="Write every figure as PNG into DIR.")
 @click.option("--svg", type=click.Path(path_type=Path), metavar="DIR", help="Write every figure as SVG into DIR.")
 @click.option("--open", "open_page", is_flag=True, help="Show the page in the browser.")

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 SUSPECT_STATUS = 3
 
+no_html_option = click.option("--no-html", is_flag=True, help="Write no report.html.")
+strict_option = click.option(
+    "--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect."
+)
+
 MOST_PLACES = 8
 """Nodes whose captures stayed elsewhere, and where that is shown."""
 

@@ -8,8 +8,8 @@ import click
 from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
-from loadgen.cli.options import load_options, spec_of
-from loadgen.cli.results import SUSPECT_STATUS, concluded
+from loadgen.cli.options import load_options, no_check_option, out_option, spec_of
+from loadgen.cli.results import concluded, no_html_option, strict_option
 from loadgen.cli.watching import watch_options, watching_of
 from loadgen.job import every_stage, make_load, prepared
 
@@ -19,10 +19,10 @@ from loadgen.job import every_stage, make_load, prepared
 @safety_options
 @watch_options
 @cluster_options
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
-@click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
-@click.option("--no-html", is_flag=True, help="Write no report.html.")
-@click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect.")
+@out_option
+@no_check_option
+@no_html_option
+@strict_option
 def command(
     out: Path | None,
     no_check: bool,

@@ -10,8 +10,8 @@ from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_search, safety_options
 from loadgen.cli.durations import DurationType
 from loadgen.cli.expectation import Prices
-from loadgen.cli.options import load_options, spec_of
-from loadgen.cli.results import SUSPECT_STATUS, concluded
+from loadgen.cli.options import load_options, out_option, spec_of
+from loadgen.cli.results import SUSPECT_STATUS, concluded, no_html_option
 from loadgen.cli.watching import watch_options, watching_of
 from loadgen.job import prepared
 from loadgen.job.saturate import CHOSEN_HERE, saturate, searched
@@ -44,8 +44,8 @@ NS_PER_S: Final = 1_000_000_000
 @click.option("--most", type=click.FloatRange(min=0, min_open=True), help="The highest load to try.")
 @watch_options
 @cluster_options
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
-@click.option("--no-html", is_flag=True, help="Write no report.html.")
+@out_option
+@no_html_option
 @click.option(
     "--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the endpoint's limit was not found."
 )

@@ -15,11 +15,12 @@ Databricks); the forms that end in `_async` give that loop back meanwhile. Ctrl-
 was measured until then is the result (`result.interrupted`); twice cancels what is in flight.
 """
 
+import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from loadgen.errors import EndpointError, RunError, UsageError
 from loadgen.notebook.asked import in_python, seconds, spec_of
@@ -38,115 +39,53 @@ PathLike = str | Path
 
 Begins = Callable[["Job"], None]
 
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+
 LEAST_BUDGET_S = 10.0
 
 MODES = ("concurrency", "rate")
 
 
-def run(
-    *,
-    spec: PathLike | None = None,
-    out: PathLike | None = None,
-    api_key: str | None = None,
-    check: bool = True,
-    progress: bool = False,
-    **settings: Any,
-) -> Result:
-    """Load an endpoint: a stage for each level of `concurrency` or `rate`."""
-    return _run(spec, out, api_key, check, progress, settings).wait()
+def _waited(name: str, begun: Callable[P, Errand]) -> Callable[P, Result]:
+    """A function of that name, with the arguments and the words of `begun`, that waits for the result."""
+
+    def call(*args: P.args, **settings: P.kwargs) -> Result:
+        return begun(*args, **settings).wait()
+
+    begun.__qualname__ = name  # so Python calls it where an argument is wrong
+    return _named(call, name, begun, begun.__doc__)
 
 
-async def run_async(
-    *,
-    spec: PathLike | None = None,
-    out: PathLike | None = None,
-    api_key: str | None = None,
-    check: bool = True,
-    progress: bool = False,
-    **settings: Any,
-) -> Result:
-    """As `run`, while the event loop goes on. Cancelling the task stops the run."""
-    return await _run(spec, out, api_key, check, progress, settings).finished()
+def _awaited(name: str, begun: Callable[P, Errand], words: str) -> Callable[P, Coroutine[Any, Any, Result]]:
+    """The same for a running event loop."""
+
+    async def call(*args: P.args, **settings: P.kwargs) -> Result:
+        return await begun(*args, **settings).finished()
+
+    return _named(call, name, begun, words)
 
 
-def sweep(
-    *,
-    check_requests: int = 10,
-    resume: PathLike | None = None,
-    spec: PathLike | None = None,
-    out: PathLike | None = None,
-    api_key: str | None = None,
-    check: bool = True,
-    progress: bool = False,
-    **settings: Any,
-) -> Result:
-    """A curve over levels of load: `concurrency` or `rate` as a list, or a range as in "1..64x2".
-
-    `check_requests` warm the endpoint up first, and show how it counts a prompt's tokens. `resume` goes on with a sweep that
-    was interrupted, and takes no settings: they are those of that run.
-    """
-    return _sweep(check_requests, resume, spec, out, api_key, check, progress, settings).wait()
-
-
-async def sweep_async(
-    *,
-    check_requests: int = 10,
-    resume: PathLike | None = None,
-    spec: PathLike | None = None,
-    out: PathLike | None = None,
-    api_key: str | None = None,
-    check: bool = True,
-    progress: bool = False,
-    **settings: Any,
-) -> Result:
-    """As `sweep`, while the event loop goes on. Cancelling the task stops the sweep; `resume` goes on with it."""
-    return await _sweep(check_requests, resume, spec, out, api_key, check, progress, settings).finished()
-
-
-def saturate(
-    *,
-    mode: str = "concurrency",
-    budget: str | float = "10m",
-    start: float | None = None,
-    most: float | None = None,
-    spec: PathLike | None = None,
-    out: PathLike | None = None,
-    api_key: str | None = None,
-    progress: bool = False,
-    **settings: Any,
-) -> Result:
-    """How much the endpoint can take: with `slo` the highest load within the objectives, without the knee.
-
-    The answer is in `Result.saturation`. `mode` is "concurrency" or "rate", `budget` how long the search may take, `start`
-    and `most` the first and the highest load.
-    """
-    return _saturate(mode, budget, start, most, spec, out, api_key, progress, settings).wait()
-
-
-async def saturate_async(
-    *,
-    mode: str = "concurrency",
-    budget: str | float = "10m",
-    start: float | None = None,
-    most: float | None = None,
-    spec: PathLike | None = None,
-    out: PathLike | None = None,
-    api_key: str | None = None,
-    progress: bool = False,
-    **settings: Any,
-) -> Result:
-    """As `saturate`, while the event loop goes on. Cancelling the task stops the search."""
-    return await _saturate(mode, budget, start, most, spec, out, api_key, progress, settings).finished()
+def _named(call: F, name: str, begun: Callable[..., Errand], words: str | None) -> F:
+    """As help() and a notebook's completion show it."""
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = words
+    call.__annotations__ = begun.__annotations__ | {"return": Result}
+    call.__signature__ = inspect.signature(begun).replace(return_annotation=Result)  # type: ignore[attr-defined]
+    return call
 
 
 def _run(
-    spec: PathLike | None,
-    out: PathLike | None,
-    api_key: str | None,
-    check: bool,
-    progress: bool,
-    settings: dict[str, Any],
+    *,
+    spec: PathLike | None = None,
+    out: PathLike | None = None,
+    api_key: str | None = None,
+    check: bool = True,
+    progress: bool = False,
+    **settings: Any,
 ) -> Errand:
+    """Load an endpoint: a stage for each level of `concurrency` or `rate`."""
+
     def work(begins: Begins) -> Result:
         from loadgen.job import every_stage, make_load, prepared
 
@@ -166,16 +105,27 @@ def _run(
     return Errand(_in_python(work))
 
 
+run = _waited("run", _run)
+run_async = _awaited("run_async", _run, "As `run`, while the event loop goes on. Cancelling the task stops the run.")
+
+
 def _sweep(
-    check_requests: int,
-    resume: PathLike | None,
-    spec: PathLike | None,
-    out: PathLike | None,
-    api_key: str | None,
-    check: bool,
-    progress: bool,
-    settings: dict[str, Any],
+    *,
+    check_requests: int = 10,
+    resume: PathLike | None = None,
+    spec: PathLike | None = None,
+    out: PathLike | None = None,
+    api_key: str | None = None,
+    check: bool = True,
+    progress: bool = False,
+    **settings: Any,
 ) -> Errand:
+    """A curve over levels of load: `concurrency` or `rate` as a list, or a range as in "1..64x2".
+
+    `check_requests` warm the endpoint up first, and show how it counts a prompt's tokens. `resume` goes on with a sweep that
+    was interrupted, and takes no settings: they are those of that run.
+    """
+
     def work(begins: Begins) -> Result:
         from loadgen.job import prepared
         from loadgen.job.sweep import DEFAULTS, MOST_CHECK_REQUESTS, resumed, sweep, with_warm_up
@@ -200,17 +150,32 @@ def _sweep(
     return Errand(_in_python(work))
 
 
+sweep = _waited("sweep", _sweep)
+sweep_async = _awaited(
+    "sweep_async",
+    _sweep,
+    "As `sweep`, while the event loop goes on. Cancelling the task stops the sweep; `resume` goes on with it.",
+)
+
+
 def _saturate(
-    mode: str,
-    budget: str | float,
-    start: float | None,
-    most: float | None,
-    spec: PathLike | None,
-    out: PathLike | None,
-    api_key: str | None,
-    progress: bool,
-    settings: dict[str, Any],
+    *,
+    mode: str = "concurrency",
+    budget: str | float = "10m",
+    start: float | None = None,
+    most: float | None = None,
+    spec: PathLike | None = None,
+    out: PathLike | None = None,
+    api_key: str | None = None,
+    progress: bool = False,
+    **settings: Any,
 ) -> Errand:
+    """How much the endpoint can take: with `slo` the highest load within the objectives, without the knee.
+
+    The answer is in `Result.saturation`. `mode` is "concurrency" or "rate", `budget` how long the search may take, `start`
+    and `most` the first and the highest load.
+    """
+
     def work(begins: Begins) -> Result:
         from loadgen.job import prepared
         from loadgen.job.saturate import saturate
@@ -229,6 +194,12 @@ def _saturate(
         return _result(job)
 
     return Errand(_in_python(work))
+
+
+saturate = _waited("saturate", _saturate)
+saturate_async = _awaited(
+    "saturate_async", _saturate, "As `saturate`, while the event loop goes on. Cancelling the task stops the search."
+)
 
 
 def _searched(

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from loadgen.durations import MOST_NS, UNITS_NS, duration_ns, shown
+from loadgen.schedule import shapes
+from loadgen.schedule.levels import MOST_LEVELS, levels
+from loadgen.schedule.shapes import Segment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,50 +40,12 @@ LEAST_VALUE: Final = 1e-9
 
 MOST_SEGMENTS: Final = 10_000
 MOST_REPEATED: Final = 1_000_000
-MOST_LEVELS: Final = 1_000_000
 
 _NS_PER_S: Final = UNITS_NS["s"]
 _FOREVER_NS: Final = (1 << 63) - 1
 _EXAMPLES: Final = "64, 20@30s, 1..100@60s, exp:1..100@60s or sine:10..100@60s, several joined by +"
 _NUMBER: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE]-?[0-9]{1,3})?")
 _LONGEST_PART: Final = 200
-
-# Newton's steps end when they are shorter than this share of a period: 0.04 ns of an hour, and the last step is
-# already quadratically smaller.
-_SINE_TOLERANCE: Final = 1e-14
-_SINE_STEPS: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One shape between two values. `span_ns` None: for ever, a constant that comes last. A sine goes back to its first."""
-
-    kind: Literal["constant", "linear", "exp", "sine"]
-    first: float
-    last: float
-    span_ns: int | None
-    used_ns: int | None = None
-    """How far it goes where it is cut; None: to the end of its span."""
-
-    @property
-    def length_ns(self) -> int | None:
-        return self.span_ns if self.used_ns is None else self.used_ns
-
-    @property
-    def text(self) -> str:
-        """As it is typed."""
-        shape = "" if self.kind in ("constant", "linear") else f"{self.kind}:"
-        ends = _number_text(self.first)
-        if self.kind != "constant":
-            ends += f"..{_number_text(self.last)}"
-        span = "" if self.span_ns is None else f"@{shown(self.span_ns)}"
-        return shape + ends + span + ("" if self.used_ns is None else f"/{shown(self.used_ns)}")
-
-    def cut(self, used_ns: int) -> Segment:
-        """Its first `used_ns`, in the same shape."""
-        if self.length_ns is not None and used_ns >= self.length_ns:
-            return self
-        return replace(self, span_ns=used_ns) if self.kind == "constant" else replace(self, used_ns=used_ns)
 
 
 class _Table(NamedTuple):
@@ -97,10 +60,6 @@ class _Table(NamedTuple):
     from_ns: Integers
     area: Floats
     """Value x seconds before each segment."""
-
-
-_CONSTANT, _LINEAR, _EXP, _SINE = range(4)
-_KINDS: Final = {"constant": _CONSTANT, "linear": _LINEAR, "exp": _EXP, "sine": _SINE}
 
 
 @dataclass(frozen=True)
@@ -133,7 +92,7 @@ class Profile:
     @property
     def peak(self) -> float:
         """The highest value (the one it comes arbitrarily near to, where it jumps away at the last moment)."""
-        return max(_peak(segment) for segment in set(self.segments))
+        return max(shapes.peak(segment) for segment in set(self.segments))
 
     def whole(self, ramp_up_ns: int, warmup_ns: int, duration_ns: int | None) -> Profile:
         """A stage from its start on: 0 up to the first value, that value held, then this, repeated or cut to `duration_ns`.
@@ -179,7 +138,7 @@ class Profile:
         value = np.empty(at.shape)
         for kind, where in _by_kind(table, at):
             i, tau = at[where], tau_ns[where]
-            value[where] = _value(kind, table.first[i], table.last[i], table.span_ns[i], tau)
+            value[where] = shapes.value(kind, table.first[i], table.last[i], table.span_ns[i], tau)
         value[(flat < 0) | (flat >= table.from_ns[-1])] = 0.0
         return value.reshape(t_ns.shape)
 
@@ -220,7 +179,7 @@ class Profile:
         tau_ns = np.empty(at.shape)
         for kind, where in _by_kind(table, at):
             i = at[where]
-            tau_ns[where] = _time_of(kind, table.first[i], table.last[i], table.span_ns[i], wanted_here[where])
+            tau_ns[where] = shapes.time_of(kind, table.first[i], table.last[i], table.span_ns[i], wanted_here[where])
         t_ns = np.minimum(tau_ns, table.used_ns[at])
         t_ns += table.from_ns[at]
         t_ns[beyond] = np.inf
@@ -241,7 +200,7 @@ class Profile:
             length_ns = min(length_ns, until_ns - from_ns)
             # A segment that comes again, as a profile that is repeated has them, is worked out once.
             if (segment, length_ns) not in known:
-                known[segment, length_ns] = list(_levels(segment, length_ns))
+                known[segment, length_ns] = list(levels(segment, length_ns))
             for tau_ns, level in known[segment, length_ns]:
                 if not changes or changes[-1][1] != level:
                     changes.append((from_ns + tau_ns, level))
@@ -260,7 +219,9 @@ class Profile:
 
         segments = self.segments
         # A ramp between equal values is a constant, and only as such free of 0/0.
-        kinds = np.array([_KINDS[s.kind] if s.first != s.last else _CONSTANT for s in segments], dtype=np.int8)
+        kinds = np.array(
+            [shapes.KINDS[s.kind] if s.first != s.last else shapes.CONSTANT for s in segments], dtype=np.int8
+        )
         used_ns = np.array([_FOREVER_NS if s.length_ns is None else s.length_ns for s in segments], dtype=np.int64)
         from_ns = np.zeros(len(segments) + 1, dtype=np.int64)
         np.cumsum(used_ns[:-1], out=from_ns[1:-1])
@@ -290,6 +251,29 @@ class Profile:
         at = np.clip(np.searchsorted(table.from_ns[:-1], t_ns, side="right") - 1, 0, None)
         tau_ns = np.clip((t_ns - table.from_ns[at]).astype(np.float64), 0.0, table.used_ns[at])
         return at, tau_ns
+
+
+def _by_kind(table: _Table, at: NDArray[np.intp]) -> Iterator[tuple[int, slice | NDArray[np.intp]]]:
+    """For each kind of segment where its elements stand."""
+    import numpy as np
+
+    if len(table.present) == 1:
+        yield table.present[0], slice(None)
+        return
+    kinds = table.kinds[at]
+    for kind in table.present:
+        yield kind, np.flatnonzero(kinds == kind)
+
+
+def _area(table: _Table, at: NDArray[np.intp], tau_ns: Floats) -> Floats:
+    """Value x seconds in the first `tau_ns` of the segments `at`."""
+    import numpy as np
+
+    area = np.empty(at.shape)
+    for kind, where in _by_kind(table, at):
+        i = at[where]
+        area[where] = shapes.area(kind, table.first[i], table.last[i], table.span_ns[i], tau_ns[where])
+    return area
 
 
 def parse_profile(text: str) -> Profile:
@@ -357,194 +341,5 @@ def _number(text: str) -> float:
     return value
 
 
-def _number_text(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
-
-
 def _quoted(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def _peak(segment: Segment) -> float:
-    length_ns, span_ns = segment.length_ns, segment.span_ns
-    if length_ns is None or span_ns is None:
-        return segment.first
-    if segment.used_ns is None or (segment.kind == "sine" and 2 * length_ns >= span_ns):
-        return max(segment.first, segment.last)
-    import numpy as np
-
-    at_end = _value(
-        _KINDS[segment.kind],
-        np.array([segment.first]),
-        np.array([segment.last]),
-        np.array([float(span_ns)]),
-        np.array([float(length_ns)]),
-    )
-    return max(segment.first, float(at_end[0]))
-
-
-def _by_kind(table: _Table, at: NDArray[np.intp]) -> Iterator[tuple[int, slice | NDArray[np.intp]]]:
-    """For each kind of segment where its elements stand."""
-    import numpy as np
-
-    if len(table.present) == 1:
-        yield table.present[0], slice(None)
-        return
-    kinds = table.kinds[at]
-    for kind in table.present:
-        yield kind, np.flatnonzero(kinds == kind)
-
-
-def _value(kind: int, a: Floats, b: Floats, span_ns: Floats, tau_ns: Floats) -> Floats:
-    """The value `tau_ns` into a shape from a to b, kept exact at both ends."""
-    import numpy as np
-
-    if kind == _CONSTANT:
-        return a
-    if kind == _LINEAR:
-        # Multiplied before it is divided: 0..10@3s is exactly 0.5 after 150 ms.
-        return (a * (span_ns - tau_ns) + b * tau_ns) / span_ns
-    x = tau_ns / span_ns
-    if kind == _EXP:
-        return np.where(x < 1, a * np.exp(x * np.log(b / a)), b)
-    share: Floats = np.sin(np.pi * x) ** 2
-    return a * (1 - share) + b * share
-
-
-def _area(table: _Table, at: NDArray[np.intp], tau_ns: Floats) -> Floats:
-    """Value x seconds in the first `tau_ns` of the segments `at`."""
-    import numpy as np
-
-    area = np.empty(at.shape)
-    for kind, where in _by_kind(table, at):
-        i, tau = at[where], tau_ns[where]
-        a, b, span_ns = table.first[i], table.last[i], table.span_ns[i]
-        if kind == _CONSTANT:
-            area[where] = a * tau / _NS_PER_S
-        elif kind == _LINEAR:
-            half = tau / span_ns / 2
-            area[where] = (a * (1 - half) + b * half) * tau / _NS_PER_S
-        elif kind == _EXP:
-            k = np.log(b / a)
-            area[where] = a * np.expm1(k * (tau / span_ns)) / k * span_ns / _NS_PER_S
-        else:
-            area[where] = _sine_area(a, b, tau / span_ns) * span_ns / _NS_PER_S
-    return area
-
-
-def _time_of(kind: int, a: Floats, b: Floats, span_ns: Floats, area: Floats) -> Floats:
-    """How many ns into the shape its area is `area` (value x seconds); the inverse of _area."""
-    import numpy as np
-
-    if kind == _CONSTANT:
-        # A pause is asked for its time only with an area of 0, at its very beginning.
-        return np.divide(area * _NS_PER_S, a, out=np.zeros_like(area), where=a > 0)
-    if kind == _LINEAR:
-        # a t + c t^2 = area; this form of the root neither cancels for c < 0 nor divides by c near 0.
-        c = (b - a) / (2 * span_ns / _NS_PER_S)
-        below = a + np.sqrt(np.maximum(a * a + 4 * c * area, 0.0))
-        return np.divide(2 * area * _NS_PER_S, below, out=np.zeros_like(area), where=below > 0)
-    if kind == _EXP:
-        k = np.log(b / a)
-        # Falling, the whole area is all there is: a last digit too much would be the logarithm of less than the end.
-        growth = np.maximum(area * _NS_PER_S / span_ns / a * k, np.minimum(np.expm1(k), 0.0))
-        return np.log1p(growth) / k * span_ns
-    return _sine_place(a, b, area * _NS_PER_S / span_ns) * span_ns
-
-
-def _sine_area(a: Floats, b: Floats, x: Floats) -> Floats:
-    """The integral of a + (b - a) sin^2(pi x) from 0 to x."""
-    import numpy as np
-
-    return (a + b) / 2 * x - (b - a) / (4 * np.pi) * np.sin(2 * np.pi * x)
-
-
-def _sine_place(a: Floats, b: Floats, area: Floats) -> Floats:
-    """The x in 0..1 at which _sine_area is `area`: Newton's steps, halving the bracket where one leaves it."""
-    import numpy as np
-
-    x = np.clip(area / ((a + b) / 2), 0.0, 1.0)
-    low, high = np.zeros_like(x), np.ones_like(x)
-    left = np.arange(x.size)
-    for _ in range(_SINE_STEPS):
-        here, a_left, b_left = x[left], a[left], b[left]
-        over = _sine_area(a_left, b_left, here) - area[left]
-        low[left] = np.where(over <= 0, here, low[left])
-        high[left] = np.where(over >= 0, here, high[left])
-        slope = a_left + (b_left - a_left) * np.sin(np.pi * here) ** 2
-        stepped = here - np.divide(over, slope, out=np.full_like(here, 2.0), where=slope > 0)
-        inside = (stepped >= low[left]) & (stepped <= high[left])
-        stepped = np.where(inside, stepped, (low[left] + high[left]) / 2)
-        x[left] = stepped
-        left = left[np.abs(stepped - here) > _SINE_TOLERANCE]
-        if not left.size:
-            break
-    return x
-
-
-def _levels(segment: Segment, length_ns: int) -> Iterator[tuple[int, int]]:
-    """(tau_ns, level) at 0 and at each change in the first `length_ns` of a segment."""
-    if segment.span_ns is None or segment.first == segment.last:
-        yield 0, int(segment.first + 0.5)
-    elif segment.kind == "linear":
-        yield from _linear_levels(segment.first, segment.last, segment.span_ns, length_ns)
-    else:
-        # Rises or falls all the way between two of these; a sine turns in the middle of its span.
-        turns = [0, segment.span_ns // 2, length_ns - 1] if segment.kind == "sine" else [0, length_ns - 1]
-        yield from _curved_levels(segment, sorted({min(turn, length_ns - 1) for turn in turns}))
-
-
-def _linear_levels(a: float, b: float, span_ns: int, length_ns: int) -> Iterator[tuple[int, int]]:
-    """In whole numbers: 2 (value + 1/2) x scale x span = doubled(tau), with the values taken as they were typed."""
-    first, last = Fraction(repr(a)), Fraction(repr(b))
-    scale = first.denominator * last.denominator
-    base, rise = int(2 * first * scale), int(2 * (last - first) * scale)
-
-    def level_at(tau_ns: int) -> int:
-        return (base * span_ns + rise * tau_ns + scale * span_ns) // (2 * scale * span_ns)
-
-    level, final = level_at(0), level_at(length_ns - 1)
-    _refuse_beyond(abs(final - level))
-    yield 0, level
-    step = 1 if rise > 0 else -1
-    while level != final:
-        # Rising: the first tau with value >= level + 1/2. Falling: the first with value < level - 1/2.
-        away = ((2 * level + step) * scale - base) * span_ns
-        tau_ns = -(-away // rise) if step > 0 else away // rise + 1
-        # So steep a ramp goes through several levels in a ns.
-        level = max(level + 1, level_at(tau_ns)) if step > 0 else min(level - 1, level_at(tau_ns))
-        yield tau_ns, level
-
-
-def _curved_levels(segment: Segment, turns: list[int]) -> Iterator[tuple[int, int]]:
-    """By bisection for all levels at once, on the whole ns, between one turn and the next."""
-    import numpy as np
-
-    a, b = np.array([segment.first]), np.array([segment.last])
-    span_ns = np.array([float(segment.span_ns or 0)])
-
-    def level_at(tau_ns: Integers) -> Integers:
-        value = _value(_KINDS[segment.kind], a, b, span_ns, tau_ns.astype(np.float64))
-        return np.floor(value + 0.5).astype(np.int64)
-
-    ends = level_at(np.array(turns)).tolist()
-    _refuse_beyond(sum(abs(last - first) for first, last in pairwise(ends)))
-    yield 0, ends[0]
-    for (from_ns, to_ns), (first, last) in zip(pairwise(turns), pairwise(ends), strict=True):
-        if first == last:
-            continue
-        step = 1 if last > first else -1
-        wanted = np.arange(first + step, last + step, step)
-        low, high = np.full(wanted.shape, from_ns), np.full(wanted.shape, to_ns)
-        while np.any(high - low > 1):
-            middle = (low + high) // 2
-            reached = (level_at(middle) - wanted) * step >= 0
-            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
-        # Of the levels that one ns goes through, the last one counts.
-        is_last = np.append(high[1:] != high[:-1], True)
-        yield from zip(high[is_last].tolist(), wanted[is_last].tolist(), strict=True)
-
-
-def _refuse_beyond(changes: int) -> None:
-    if changes > MOST_LEVELS:
-        raise ValueError(f"it goes through {changes} levels; allowed are {MOST_LEVELS} changes of the level")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from loadgen.clock import NS_PER_S
+from loadgen.clock import NS_PER_S, in_ns
 from loadgen.errors import UsageError
 from loadgen.schedule.arrivals import offsets_ns
 from loadgen.spec import StageSpec
@@ -67,9 +67,9 @@ def schedule(stage: StageSpec, number: int, seed: int) -> Schedule:
 
 def _closed_loop(stage: StageSpec) -> Schedule:
     assert stage.concurrency is not None
-    warmup_ns = _ns(stage.ramp_up_s) + _ns(stage.warmup_s)
-    duration_ns = None if stage.duration_s is None else _ns(stage.duration_s)
-    whole = stage.concurrency.whole(_ns(stage.ramp_up_s), _ns(stage.warmup_s), duration_ns)
+    warmup_ns = in_ns(stage.ramp_up_s) + in_ns(stage.warmup_s)
+    duration_ns = None if stage.duration_s is None else in_ns(stage.duration_s)
+    whole = stage.concurrency.whole(in_ns(stage.ramp_up_s), in_ns(stage.warmup_s), duration_ns)
     end_ns = warmup_ns + (duration_ns or 1)
     try:
         levels = whole.levels(end_ns)
@@ -86,11 +86,11 @@ def _open_loop(stage: StageSpec, number: int, seed: int) -> Schedule:
 
     process = stage.arrivals
     assert process is not None
-    ramp_up_ns, warmup_ns = _ns(stage.ramp_up_s), _ns(stage.ramp_up_s) + _ns(stage.warmup_s)
-    duration_ns = None if stage.duration_s is None else _ns(stage.duration_s)
+    ramp_up_ns, warmup_ns = in_ns(stage.ramp_up_s), in_ns(stage.ramp_up_s) + in_ns(stage.warmup_s)
+    duration_ns = None if stage.duration_s is None else in_ns(stage.duration_s)
     # Where the process has its own times the profile is not looked at.
     profile = stage.rate or parse_profile("1")
-    whole = profile.whole(ramp_up_ns, _ns(stage.warmup_s), duration_ns if not stage.warmup_requests else None)
+    whole = profile.whole(ramp_up_ns, in_ns(stage.warmup_s), duration_ns if not stage.warmup_requests else None)
 
     def arrivals(until_ns: int | None = None, count: int | None = None) -> Any:
         try:
@@ -137,7 +137,3 @@ def _open_loop(stage: StageSpec, number: int, seed: int) -> Schedule:
     else:
         value = planned * NS_PER_S / duration_ns if duration_ns else 0.0
     return Schedule(warmup_ns, duration_ns, value, due_ns=due_ns)
-
-
-def _ns(seconds: float) -> int:
-    return round(seconds * NS_PER_S)

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import ssl
 import sys
 from multiprocessing.connection import Connection
 from typing import Any, Final
@@ -24,6 +23,7 @@ from loadgen.schema import SCRAPE_SCHEMA_VERSION
 from loadgen.scrape.plan import Borders, ScrapePlan
 from loadgen.scrape.presets import WANTED
 from loadgen.scrape.recording import Recording
+from loadgen.trust import tls
 from loadgen.wire.exposition import Page, read_page
 
 # vLLM's page has 100 to 300 KB; one of many replicas behind one address some MB.
@@ -193,13 +193,8 @@ async def _until(at_ns: int) -> None:
 
 
 def _session(plan: ScrapePlan) -> aiohttp.ClientSession:
-    context: ssl.SSLContext | bool = True
-    if plan.insecure:
-        context = False
-    elif plan.tls_ca:
-        context = ssl.create_default_context(cafile=plan.tls_ca)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=context),
+        connector=aiohttp.TCPConnector(ssl=tls(plan.tls_ca, plan.insecure)),
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
         headers={"Accept": ACCEPT, "Accept-Encoding": "identity"},
         auto_decompress=False,  # some KB may become some GB

@@ -26,6 +26,7 @@ OWN_LENGTH: Final = ("trace", "recorded")
 """These last as long as their file."""
 
 CONVERSATIONS: Final = ("auto", "sessions", "first", "last")
+"""What becomes of a conversation: a session with all its turns, its first turn alone, or one request with all of it."""
 NONCES: Final = ("auto", "always", "never")
 MOST_TIME_SCALE: Final = 1e6
 
@@ -110,40 +111,9 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetSpec:
-    """What a share of the requests goes to, where a run has several models, adapters or endpoints (targets.py).
+class Asking:
+    """How an endpoint is asked: what a run says, and each of its targets may say of its own."""
 
-    Fields that a Spec has too mean the same here, and hold for this target alone.
-    """
-
-    name: str
-    weight: float
-    """Its share of the units, beside those of the others."""
-    url: tuple[str, ...]
-    """Several: the requests are balanced over them."""
-    model: str | None
-    api: str
-    api_key_env: str | None
-    api_key_file: str | None
-    header: tuple[tuple[str, str], ...]
-    header_env: tuple[tuple[str, str], ...]
-    usage: str
-    return_token_ids: bool
-    max_tokens_field: str | None
-    body_template: Any
-    extra_body: dict[str, Any]
-    body_field: dict[str, Any]
-    ignore_eos: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """One run, as asked for. Durations in seconds, as a reader of run.json expects them.
-
-    Where there are `targets`, the fields that they have too are those of the first one.
-    """
-
-    url: str
     model: str | None
     api: str
     """A dialect's name, or "auto" until the URL has been looked at."""
@@ -156,15 +126,37 @@ class Spec:
     usage: str
     return_token_ids: bool
     max_tokens_field: str | None
+    body_template: Any
+    """JSON; None: the API's own body."""
+    extra_body: dict[str, Any]
+    body_field: dict[str, Any]
+    ignore_eos: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec(Asking):
+    """What a share of the requests goes to, where a run has several models, adapters or endpoints (targets.py)."""
+
+    name: str
+    weight: float
+    """Its share of the units, beside those of the others."""
+    url: tuple[str, ...]
+    """Several: the requests are balanced over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec(Asking):
+    """One run, as asked for. Durations in seconds, as a reader of run.json expects them.
+
+    Where there are `targets`, `url` and how it is asked are those of the first one.
+    """
+
+    url: str
     inputs: int
     """Of one request: its prompt is sent as so many."""
     tools: tuple[dict[str, Any], ...]
     image: tuple[str, ...]
     """WIDTHxHEIGHT, files and URLs."""
-    body_template: Any
-    """JSON; None: the API's own body."""
-    extra_body: dict[str, Any]
-    body_field: dict[str, Any]
     stages: tuple[StageSpec, ...]
     input_tokens: Distribution | FromFile | None
     """Of a synthetic prompt; None: as the data set, the trace or the pairs say."""
@@ -177,7 +169,6 @@ class Spec:
     think: Distribution | None
     cancel: Cancel | None
     retries: int
-    ignore_eos: bool
     seed: int
     workers: int | None
     """None: as many as the cores give."""
@@ -227,13 +218,9 @@ class Spec:
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""
-        values = {field.name: _to_json(getattr(self, field.name)) for field in fields(self)}
-        values["stages"] = [
-            {field.name: _to_json(getattr(stage, field.name)) for field in fields(stage)} for stage in self.stages
-        ]
-        values["targets"] = [
-            {field.name: _to_json(getattr(target, field.name)) for field in fields(target)} for target in self.targets
-        ]
+        values = _fields_to_json(self, "url")
+        values["stages"] = [_fields_to_json(stage) for stage in self.stages]
+        values["targets"] = [_fields_to_json(target, "name", "weight", "url") for target in self.targets]
         for name in ("input_tokens", "output_tokens"):
             lengths = getattr(self, name)
             if isinstance(lengths, Distribution) and lengths.kind == "fixed":
@@ -319,6 +306,12 @@ def default_warmup_s(duration_s: float | None, *, over_time: bool = False) -> fl
 def plain(value: float | str) -> str:
     """A number as compact texts write it, without an exponent and exact: 1e-07 -> 0.0000001."""
     return value if isinstance(value, str) else format(Decimal(repr(value)), "f")
+
+
+def _fields_to_json(value: Any, *first: str) -> dict[str, Any]:
+    """Those that a reader looks for `first` stand there."""
+    names = dict.fromkeys([*first, *(field.name for field in fields(value))])
+    return {name: _to_json(getattr(value, name)) for name in names}
 
 
 def _to_json(value: Any) -> Any:

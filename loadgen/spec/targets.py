@@ -10,15 +10,15 @@ from dataclasses import fields, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from loadgen.spec import Spec, TargetSpec
+from loadgen.spec import Asking, Spec, TargetSpec
 
 OWN: Final = ("name", "weight")
 """Settings that a target has and a run has not."""
 
-OF_TARGET: Final = tuple(field.name for field in fields(TargetSpec) if field.name not in OWN)
-"""Settings of a run that a target may have of its own."""
+_ASKING: Final = tuple(field.name for field in fields(Asking))
 
-_SPOKEN: Final = tuple(name for name in OF_TARGET if name != "url")
+OF_TARGET: Final = ("url", *_ASKING)
+"""Settings of a run that a target may have of its own."""
 
 
 def made(tables: Sequence[Mapping[str, Any]], run: Mapping[str, Any]) -> tuple[TargetSpec, ...]:
@@ -49,7 +49,7 @@ def each(spec: Spec) -> tuple[Spec, ...]:
     if not spec.targets:
         return (spec,)
     return tuple(
-        replace(spec, url=target.url[0], targets=(), **{name: getattr(target, name) for name in _SPOKEN})
+        replace(spec, url=target.url[0], targets=(), **{name: getattr(target, name) for name in _ASKING})
         for target in spec.targets
     )
 
@@ -73,7 +73,7 @@ def weights(spec: Spec) -> tuple[float, ...]:
 
 def with_target(spec: Spec, target: int, told: Spec) -> Spec:
     """The spec with what was found out of one target, whose spec as of `each` is now `told`."""
-    spoken = {name: getattr(told, name) for name in _SPOKEN}
+    spoken = {name: getattr(told, name) for name in _ASKING}
     if not spec.targets:
         return replace(spec, **spoken)
     targets = [*spec.targets]

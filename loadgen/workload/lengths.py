@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from loadgen.distribution import Distribution, Empirical, FromFile, uniform
 from loadgen.workload.containers import BadLine, container_of, records
-from loadgen.workload.formats import FIELDS, Problem, _tokens
+from loadgen.workload.formats import FIELDS
+from loadgen.workload.formats.values import Problem, tokens
 
 MOST_VALUES = 10_000_000
 """Eight bytes each while the run lasts."""
@@ -51,7 +52,7 @@ def _column(path: str, side: str, columns: Mapping[str, str]) -> list[int]:
             if container == "csv" and not values and line <= 2:
                 values += _heading_number(column)
         try:
-            value = _tokens(raw, side)
+            value = tokens(raw, side)
         except Problem as problem:
             raise BadLine(path, line, str(problem)) from None
         if not value:

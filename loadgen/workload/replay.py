@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.errors import UsageError
-from loadgen.workload.formats import Row, Turn
+from loadgen.workload.formats.row import Row, Turn
 
 _COLUMNS = (
     "stage",

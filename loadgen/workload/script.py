@@ -21,7 +21,7 @@ from loadgen.nonces import Nonces
 from loadgen.tokens import load
 from loadgen.workload import formats, lengths, traces
 from loadgen.workload.containers import BadLine, OnBad, raise_it
-from loadgen.workload.formats import Reading, Row
+from loadgen.workload.formats.row import Reading, Row
 from loadgen.workload.images import url_of
 from loadgen.workload.prompts import Lexicon
 from loadgen.workload.traces import Course, Played

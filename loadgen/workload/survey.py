@@ -8,7 +8,8 @@ from typing import Any, Final
 from loadgen.tokens import Tokenizer
 from loadgen.workload import formats, traces
 from loadgen.workload.containers import BadLine, OnBad
-from loadgen.workload.formats import NS_PER_S, Reading, Row
+from loadgen.workload.formats.row import Reading, Row
+from loadgen.workload.formats.values import NS_PER_S
 from loadgen.workload.traces import Course, Played
 
 CHARACTERS_A_TOKEN: Final = 4

@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 from loadgen.distribution import SAMPLE, uniform
 from loadgen.workload import formats
 from loadgen.workload.containers import BadLine, OnBad, raise_it
-from loadgen.workload.formats import Reading, Row
+from loadgen.workload.formats.row import Reading, Row
+from loadgen.workload.formats.values import NS_PER_S
 
 REORDERED: Final = 4096
 """Rows that are looked at ahead to sort them."""
@@ -88,7 +89,7 @@ def first_rate_per_s(how: Reading, course: Course, seed: int, rows: int = 2000) 
     """Arrivals a second over the first rows that are played; 0 where there are not two of them."""
     due_ns = [played.due_ns for played in islice(play(how, course, seed, _pass_over), rows)]
     span_ns = due_ns[-1] - due_ns[0] if due_ns else 0
-    return (len(due_ns) - 1) / (span_ns / formats.NS_PER_S) if span_ns else 0.0
+    return (len(due_ns) - 1) / (span_ns / NS_PER_S) if span_ns else 0.0
 
 
 def _pass_over(_: BadLine) -> None:

@@ -210,6 +210,7 @@ def test_stages_are_matched_by_their_load(tmp_path):
         ({"input_tokens": "uniform:1..9"}, "input_tokens differs"),
         ({"turns": 3}, "turns differs: nothing and 3"),
         ({"dataset": "sharegpt"}, "dataset differs: nothing and sharegpt"),
+        ({"lengths": "pairs.csv"}, "lengths differs: nothing and pairs.csv"),
     ],
 )
 def test_another_workload_is_another_question(tmp_path, spec, words):

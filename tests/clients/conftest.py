@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from asked import until
 
 from loadgen.simulator.process import Served, serve
 
@@ -36,14 +37,12 @@ def truth(served: Served) -> Callable[[str], dict[str, Any]]:
     """truth(response_id) -> its row of the log, which is written soon after its end."""
 
     def truth(response_id: str) -> dict[str, Any]:
-        give_up_s = time.monotonic() + PATIENCE_S
-        while True:
-            for row in served.truth().to_pylist():
-                if row["response_id"] == response_id:
-                    assert row["ended"] == "complete"
-                    return row
-            assert time.monotonic() < give_up_s, f"{response_id} is not in the log"
-            time.sleep(0.01)
+        def logged() -> list[dict[str, Any]]:
+            return [row for row in served.truth().to_pylist() if row["response_id"] == response_id]
+
+        (row,) = until(logged, f"{response_id} in the log")
+        assert row["ended"] == "complete"
+        return row
 
     return truth
 
@@ -54,11 +53,10 @@ def last_truth(served: Served) -> Callable[[], dict[str, Any]]:
     began_ns = time.monotonic_ns()
 
     def last_truth() -> dict[str, Any]:
-        give_up_s = time.monotonic() + PATIENCE_S
-        while not (rows := [row for row in served.truth().to_pylist() if row["request_read_ns"] > began_ns]):
-            assert time.monotonic() < give_up_s, "no new row is in the log"
-            time.sleep(0.01)
-        row: dict[str, Any] = rows[-1]
+        def logged() -> list[dict[str, Any]]:
+            return [row for row in served.truth().to_pylist() if row["request_read_ns"] > began_ns]
+
+        row = until(logged, "a new row in the log")[-1]
         assert row["ended"] == "complete"
         return row
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asked import rows, typed
+from asked import installed, rows, typed
 
 from analysis.captures import open_capture
 
@@ -54,3 +54,13 @@ def accounts_are_even(run: Ran) -> None:
     for error, count in classes.items():
         if error is not None and error not in ("cancelled", "dropped"):
             assert sum(requests["errors"].get(error, 0) for requests in whole) <= count
+
+
+def run_command(url: str, run_dir: Path | str) -> list[str]:
+    """`loadgen run` as it is typed, for who starts it himself."""
+    return [*installed(), "run", "--url", url, "--model", "sim", "--no-check", "--out", str(run_dir)]
+
+
+def in_trouble(trouble: str) -> dict[str, str]:
+    """The environment in which workers meet it; see trouble/sitecustomize.py."""
+    return {"PYTHONPATH": str(Path(__file__).parent / "trouble"), "WORKER_TROUBLE": trouble}

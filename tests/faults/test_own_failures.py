@@ -15,8 +15,12 @@ from typing import Any
 import pytest
 from asked import children, environment, gone, installed, rows, typed, until
 from misbehaving import CHUNKED, FAULTS, GOOD, LARGE_CHUNK, Fault, Peer, misbehaving, say
+from runs import in_trouble, run_command
 
+from analysis.client import LONG_SILENCE_NS
 from loadgen.simulator.process import Served, serve
+
+SILENCE_S = 1.5 * LONG_SILENCE_NS / 1e9
 
 QUICK = ("--concurrency", "4", "--requests", "100")
 
@@ -34,17 +38,11 @@ def slow() -> Iterator[Served]:
         yield simulator
 
 
-def in_trouble(trouble: str) -> dict[str, str]:
-    """The environment in which workers meet it; see trouble/sitecustomize.py."""
-    return {"PYTHONPATH": str(Path(__file__).parent / "trouble"), "WORKER_TROUBLE": trouble}
-
-
 @contextlib.contextmanager
 def running(url: str, run_dir: Path, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
     """`loadgen run` while it goes on."""
-    command = [*installed(), "run", "--url", url, "--model", "sim", "--no-check", "--out", str(run_dir)]
     with subprocess.Popen(
-        [*command, *map(str, arguments)],
+        [*run_command(url, run_dir), *map(str, arguments)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -78,7 +76,7 @@ def test_a_worker_that_was_stopped_for_a_while_is_named(served, run_dir):
         until(lambda: len(rows(run_dir)) > 4, "some requests")
         (worker,) = children(process.pid)
         os.kill(worker, signal.SIGSTOP)
-        time.sleep(2.5)
+        time.sleep(SILENCE_S)  # the silence itself
         os.kill(worker, signal.SIGCONT)
         seen = len(rows(run_dir))
         until(lambda: len(rows(run_dir)) > seen + 4, "some more requests")
@@ -86,7 +84,7 @@ def test_a_worker_that_was_stopped_for_a_while_is_named(served, run_dir):
         process.communicate(timeout=60)
     told = reasons(json.loads((run_dir / "summary.json").read_bytes()))
     assert told["worker-silent"].startswith("worker 0 did nothing for ")
-    assert float(told["worker-silent"].split()[5]) >= 2.4
+    assert float(told["worker-silent"].split()[5]) >= SILENCE_S
 
 
 @pytest.mark.slow

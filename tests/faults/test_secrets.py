@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from asked import children, environment, installed, rows, typed, until
+from asked import children, environment, rows, typed, until
 from canned import canned, refused_port, response
 from hostile import EVERYTHING
 from misbehaving import CHUNKED, DONE, FINISH, GOOD, LAST_CHUNK, Fault, chunk, event, misbehaving, refuse, say, sized
-from test_own_failures import in_trouble
+from runs import in_trouble, run_command
 
 from loadgen.blotting import blotted
 
@@ -115,19 +115,7 @@ def test_a_model_that_is_called_as_the_key_is_refused(tmp_path):
 def test_a_worker_that_crashes_leaves_no_key_behind(trouble, tmp_path):
     with misbehaving([]) as server:
         ended = subprocess.run(
-            [
-                *installed(),
-                "run",
-                "--url",
-                server.url,
-                "--model",
-                "m",
-                "--no-check",
-                "--out",
-                "run",
-                "--duration",
-                "3s",
-            ],
+            [*run_command(server.url, "run"), "--duration", "3s"],
             env=environment(OPENAI_API_KEY=KEY, **in_trouble(trouble)),
             cwd=tmp_path,  # where a core would be written
             capture_output=True,
@@ -151,34 +139,25 @@ def test_a_run_that_is_refused_does_not_say_the_key(url, tmp_path):
 
 
 def test_no_process_shows_the_key_but_the_one_that_was_given_it(tmp_path):
-    with misbehaving([]) as server:
-        command = [
-            *installed(),
-            "run",
-            "--url",
-            server.url,
-            "--model",
-            "m",
-            "--no-check",
-            "--out",
-            str(tmp_path / "run"),
-        ]
-        with subprocess.Popen(
-            [*command, "--duration", "1h", "--workers", "1"],
+    with (
+        misbehaving([]) as server,
+        subprocess.Popen(
+            [*run_command(server.url, tmp_path / "run"), "--duration", "1h", "--workers", "1"],
             env=environment(OPENAI_API_KEY=KEY, ALSO=f"Bearer {KEY}", HARMLESS="stays"),
             stdout=subprocess.DEVNULL,
-        ) as process:
-            try:
-                until(lambda: len(rows(tmp_path / "run")) > 2, "some requests")
-                (worker,) = children(process.pid)
-                shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (process.pid, worker)]
-                shown.append(Path(f"/proc/{worker}/environ").read_bytes())
-                assert b"HARMLESS=stays" in shown[-1]
-                for pid in (process.pid, worker):
-                    limits = Path(f"/proc/{pid}/limits").read_text()
-                    assert next(line for line in limits.splitlines() if "core" in line).split()[4] == "0"
-            finally:
-                process.kill()
+        ) as process,
+    ):
+        try:
+            until(lambda: len(rows(tmp_path / "run")) > 2, "some requests")
+            (worker,) = children(process.pid)
+            shown = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (process.pid, worker)]
+            shown.append(Path(f"/proc/{worker}/environ").read_bytes())
+            assert b"HARMLESS=stays" in shown[-1]
+            for pid in (process.pid, worker):
+                limits = Path(f"/proc/{pid}/limits").read_text()
+                assert next(line for line in limits.splitlines() if "core" in line).split()[4] == "0"
+        finally:
+            process.kill()
     for what in shown:
         assert KEY.encode() not in what
 

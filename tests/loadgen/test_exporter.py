@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
+from watched import START
 
 from loadgen import exporter
 from loadgen.board import BUCKETS, bucket_of
-from loadgen.coordinator import StageNow
 from loadgen.errors import UsageError
 from loadgen.exporter import OPEN_METRICS, TEXT, Exporter, Totals
 
@@ -30,25 +30,19 @@ def counts(*values_ms: float) -> tuple[int, ...]:
     return tuple(found)
 
 
-NOW = StageNow(
-    stage=0,
+NOW = replace(
+    START,
     elapsed_s=4.0,
     in_flight=8,
     sent=20,
     completed=10,
     failed=1,
     cancelled=1,
-    offered=0,
-    dropped=0,
     events=500,
     reads=700,
     decoded_reads=600,
-    ttft_p50_ns=None,
-    tpot_p50_ns=None,
     lag_ns=35_000,
-    lateness_ns=0,
     cpu_ns=(1_000_000_000, 1_200_000_000),
-    draining=False,
     ttft_counts=counts(40, 50, 60),
     tpot_counts=counts(10, 10, 11),
 )

@@ -6,7 +6,7 @@ import ssl
 import pytest
 from asked import spec
 from canned import GOOD, STREAM, canned, refused_port, response, unreachable
-from streams import CASES
+from cases import CASES
 
 from loadgen import planner, probe
 from loadgen.dialects import DIALECTS

@@ -5,9 +5,9 @@ import contextlib
 import json
 
 import pytest
+from cases import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import CASES
 
 from loadgen.dialects import DIALECTS
 from loadgen.dialects.answer import CONTENT, MAX_WORDS, NOTHING, REASONING, TOOL, Answer

@@ -5,33 +5,13 @@ from dataclasses import replace
 import pytest
 from asked import spec
 from rich.console import Console
+from watched import START
 
 from loadgen import planner
 from loadgen.board import BUCKETS, bucket_of
-from loadgen.coordinator import StageNow
 from loadgen.job import progress
 from loadgen.job.progress import Progress
 
-START = StageNow(
-    stage=0,
-    elapsed_s=-0.05,
-    in_flight=0,
-    sent=0,
-    completed=0,
-    failed=0,
-    cancelled=0,
-    offered=0,
-    dropped=0,
-    events=0,
-    reads=0,
-    decoded_reads=0,
-    ttft_p50_ns=None,
-    tpot_p50_ns=None,
-    lag_ns=0,
-    lateness_ns=0,
-    cpu_ns=(0, 0),
-    draining=False,
-)
 BUSY = replace(
     START,
     elapsed_s=4.0,

@@ -127,20 +127,6 @@ def client(plain: Served, connect: Any) -> Client:
     return connect(plain)
 
 
-def until(condition: Any, what: str) -> Any:
-    """Wait for `condition()` to be true and return what it gave."""
-    give_up_ns = time.monotonic_ns() + int(TIMEOUT_S * 1e9)
-    while not (seen := condition()):
-        assert time.monotonic_ns() < give_up_ns, f"waited in vain for {what}"
-        time.sleep(0.02)
-    return seen
-
-
-@pytest.fixture(name="until")
-def until_() -> Any:
-    return until
-
-
 def rows_of(table: Any) -> dict[str, dict[str, Any]]:
     return {row["response_id"]: row for row in table.to_pylist()}
 

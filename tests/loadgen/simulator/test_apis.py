@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import worded
+from asked import until
 
 from loadgen.simulator.process import Served, serve
 
@@ -74,7 +75,7 @@ def post(client, name: str, fields: dict[str, str] | None = None, **more: Any) -
     return client.request("POST", path, json.dumps(body).encode(), fields)
 
 
-def logged(served: Served, response_id: str, until: Any) -> dict[str, Any]:
+def logged(served: Served, response_id: str) -> dict[str, Any]:
     def row() -> dict[str, Any] | None:
         return next((row for row in served.truth().to_pylist() if row["response_id"] == response_id), None)
 
@@ -82,11 +83,11 @@ def logged(served: Served, response_id: str, until: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
-def test_the_log_holds_the_events_that_a_client_reads_from_any_api(quick, connect, until, name):
+def test_the_log_holds_the_events_that_a_client_reads_from_any_api(quick, connect, name):
     asked_ns = time.monotonic_ns()
     got = post(connect(quick), name)
     assert got.status == 200
-    row = logged(quick, got.fields["x-request-id"], until)
+    row = logged(quick, got.fields["x-request-id"])
     carried = [line for line in got.body.decode().splitlines() if MARKS[name] in line]
     outputs = [line for line in carried if "w" in line.partition(MARKS[name])[2][:40]]
     assert len(outputs) == len(row["event_ns"]) == (6 if name == "tgi" else 3)
@@ -96,10 +97,10 @@ def test_the_log_holds_the_events_that_a_client_reads_from_any_api(quick, connec
 
 
 @pytest.mark.parametrize("name", sorted(MORE))
-def test_other_paths_serve_the_same(quick, connect, until, name):
+def test_other_paths_serve_the_same(quick, connect, name):
     got = post(connect(quick), name)
     assert got.status == 200
-    assert logged(quick, got.fields["x-request-id"], until)["output_tokens"] == 6
+    assert logged(quick, got.fields["x-request-id"])["output_tokens"] == 6
 
 
 @pytest.mark.parametrize("name", sorted(set(ASKED) - {"tgi", "triton", "gemini", "gemini-array"}))
@@ -122,10 +123,10 @@ def test_apis_with_a_path_of_their_own_for_it_do_too(quick, connect, path, body)
     assert "w0 w1 w2 w3 w4 w5" in json.dumps(got.json)
 
 
-def test_embeddings_are_logged_without_tokens(quick, connect, until):
+def test_embeddings_are_logged_without_tokens(quick, connect):
     got = connect(quick).request("POST", "/v1/embeddings", b'{"model": "sim", "input": ["a b", "c"]}')
     assert [len(item["embedding"]) for item in got.json["data"]] == [256, 256]
-    row = logged(quick, got.fields["x-request-id"], until)
+    row = logged(quick, got.fields["x-request-id"])
     assert (row["prompt_tokens"], row["output_tokens"], row["token_ns"]) == (3, 0, [])
     assert row["event_ns"] == [row["first_byte_ns"]]
     assert row["first_byte_ns"] <= got.read_ns
@@ -218,10 +219,10 @@ def breaking():
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
-def test_an_error_in_the_stream_is_a_fault_of_every_api(breaking, connect, until, name):
+def test_an_error_in_the_stream_is_a_fault_of_every_api(breaking, connect, name):
     got = post(connect(breaking), name)
     assert got.status == 200
-    row = logged(breaking, got.fields["x-request-id"], until)
+    row = logged(breaking, got.fields["x-request-id"])
     assert (row["ended"], row["fault"], row["output_tokens"]) == ("fault", "error-event", 3)
     if name != "gemini-array":
         last = worded.objects(name, got.body)[-1]

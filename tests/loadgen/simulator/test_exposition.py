@@ -5,6 +5,7 @@ import re
 from array import array
 
 import pytest
+from asked import until
 
 from loadgen.simulator.engine import Engine, EngineParameters, Sequence
 from loadgen.simulator.exposition import Ended, Tally, exposition
@@ -27,7 +28,7 @@ def samples(text: bytes) -> dict[str, float]:
     return found
 
 
-def test_gauges_and_counters_are_the_state_at_the_moment_of_the_scrape(connect, until):
+def test_gauges_and_counters_are_the_state_at_the_moment_of_the_scrape(connect):
     options = ("--max-running", "2", "--step", "20ms", "--kv-cache-tokens", "1000", "--prefix-cache", "10000")
     with serve(*options) as served:
         scraper = connect(served)

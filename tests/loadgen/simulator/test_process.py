@@ -6,6 +6,7 @@ import sys
 from urllib.parse import urlsplit
 
 import pytest
+from asked import until
 
 from loadgen.errors import RunError
 from loadgen.simulator.process import serve
@@ -35,7 +36,7 @@ def test_it_ends_with_the_block_even_if_that_fails():
     assert refuses(served.url)
 
 
-def test_it_ends_with_the_process_that_started_it(until):
+def test_it_ends_with_the_process_that_started_it():
     script = (
         "import sys; from loadgen.simulator.process import serve\nwith serve() as s: print(s.url); sys.stdin.read()"
     )

@@ -13,13 +13,13 @@ class Words:
         self.threads: set[int] = set()
 
     def encode(self, text: str) -> list[int]:
-        raise NotImplementedError
-
-    def count(self, text: str) -> int:
         self.threads.add(threading.get_ident())
         if text == "break":
             raise RuntimeError("a tokenizer of its own mind")
-        return len(text.split())
+        return [len(word) for word in text.split()]
+
+    def count(self, text: str) -> int:
+        return len(self.encode(text))
 
 
 def decoded(texts, usage=None, error=None, reasoning=0) -> Exchange:

@@ -1,13 +1,15 @@
-"""Every stream of tests/streams.py through the decoder and over real sockets: what it means is the same however it comes."""
+"""Every stream of tests/cases.py through the decoder and over real sockets: what it means is the same however it comes."""
 
 from dataclasses import replace
 
 import pytest
+from cases import CASES
 from decoded import cut, ended
+from error_cases import HTTP_ERRORS
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted import CHUNKED, LAST_CHUNK, TRANSPORTS, Peer, answer_with, chunk, outcome
-from streams import CASES, HTTP_ERRORS, JSON, NDJSON, SPEAK, SSE, Case, api_of, spoken, with_crlf, with_keep_alives
+from streams import JSON, NDJSON, SPEAK, SSE, Case, api_of, spoken, with_crlf, with_keep_alives
 
 from loadgen.dialects import DIALECTS
 from loadgen.worker import decoding

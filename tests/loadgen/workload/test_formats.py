@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from loadgen.errors import UsageError
 from loadgen.workload import formats
-from loadgen.workload.containers import BadLine
-from loadgen.workload.formats import NS_PER_MS, NS_PER_S, Turn, reading, rows
+from loadgen.workload.containers import BadLine, Record
+from loadgen.workload.formats import reading, rows
+from loadgen.workload.formats.row import Reading, Turn
+from loadgen.workload.formats.values import NS_PER_MS, NS_PER_S
 
 
 def file_of(tmp_path, data: Any) -> str:
@@ -209,10 +211,10 @@ KEYS = sorted(
 @given(name=st.sampled_from(sorted(formats._MAKERS)), values=st.dictionaries(st.sampled_from(KEYS), MESSY, max_size=8))
 def test_any_record_is_a_row_or_a_bad_line_and_never_anything_else(name, values):
     columns = {field: column for field, names in formats.FIELDS.items() for column in names if column in values}
-    how = formats.Reading("f", name, "jsonl", columns | formats._OWN.get(name, {}))
+    how = Reading("f", name, "jsonl", columns | formats._OWN.get(name, {}))
     bad = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(formats.containers, "records", lambda *_: iter([formats.Record(7, values)]))
+        patched.setattr(formats.containers, "records", lambda *_: iter([Record(7, values)]))
         found = list(rows(how, bad.append))
     assert len(found) + len(bad) <= 1
     assert all(str(one).startswith("f: line 7: ") for one in bad)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from loadgen.workload import traces
 from loadgen.workload.containers import BadLine
-from loadgen.workload.formats import NS_PER_MS, NS_PER_S, reading
+from loadgen.workload.formats import reading
+from loadgen.workload.formats.values import NS_PER_MS, NS_PER_S
 from loadgen.workload.traces import Course, length_ns, play
 
 
