@@ -60,6 +60,7 @@ def placed(flags: dict[str, Any]) -> "Iterator[Place | None]":
 
     collect = collect or fleet.DRIVER
     if collect not in (fleet.DRIVER, fleet.NODES):
+        _check_no_secret(collect)
         try:
             gather.check_store(collect)
         except RunError as error:
@@ -75,4 +76,22 @@ def placed(flags: dict[str, Any]) -> "Iterator[Place | None]":
                 on_node_loss=on_node_loss or fleet.ON_NODE_LOSS[0],
                 collect=collect,
             )
+        )
+
+
+def _check_no_secret(uri: str) -> None:
+    """UsageError, without quoting it, where a URI of a store holds a key: run.json names the store."""
+    from urllib.parse import urlsplit
+
+    from loadgen.spec.body import secret_of_query
+
+    try:
+        parts = urlsplit(uri)
+        found = "a password" if parts.password else secret_of_query(parts.query)
+    except ValueError:  # no URI at all, which is told by who reads it
+        return
+    if found:
+        raise UsageError(
+            f"--collect: the URI holds {found}, and run.json would keep it; allowed is one without: "
+            "every node has the credentials of its own environment (AWS_ACCESS_KEY_ID, a role)"
         )
