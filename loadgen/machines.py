@@ -18,7 +18,8 @@ TOKENS_PER_S_A_CORE: Final = 49_000
 """benchmarks/results/accuracy.jsonl, 1000-lock-step: carried by one core, none of them merged."""
 
 REQUEST_CPU_US: Final = 210.0
-"""CPU of a worker for a request and its answer, the tokens left out (benchmarks/pacing.py, 1,000 requests a second)."""
+"""CPU of a worker for a request and its answer, the tokens left out (benchmarks/pacing.py, 1,000 requests a second): the
+median of three hours, 195 to 242."""
 
 MOST_CPU_SHARE: Final = 0.85
 """Above which the verdict doubts a worker."""

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from statistics import median
 
 import pytest
 from asked import spec, typed
@@ -169,11 +170,15 @@ def test_what_is_reckoned_with_is_what_was_measured():
     few, many = (
         results(
             "pacing", case="lateness", arrivals="constant", rate_per_s=1000, spin=False, output_tokens_per_s=tokens
-        )[-1]
+        )[-3:]
         for tokens in (1000, 20_000)
     )
-    token_us = (many["cpu_share"][0] - few["cpu_share"][0]) * 1e6 / 19_000
-    assert few["cpu_share"][0] * 1000 - token_us == pytest.approx(REQUEST_CPU_US, rel=0.05)
+    token_us = [
+        (of_many["cpu_share"][0] - of_few["cpu_share"][0]) * 1e6 / 19_000
+        for of_few, of_many in zip(few, many, strict=True)
+    ]
+    request_us = [row["cpu_share"][0] * 1000 - one for row, one in zip(few, token_us, strict=True)]
+    assert median(request_us) == pytest.approx(REQUEST_CPU_US, rel=0.05), "one hour's figure is 15 % off another's"
     wire, memory, gathering = (results("limits", case=case)[-1] for case in ("wire", "memory", "gathering"))
     # Two packets a token, 66 bytes of heads each; 38 more where they go over an Ethernet.
     acked = 66 * (wire["packets_a_token"] - 1)
