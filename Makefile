@@ -34,10 +34,9 @@ test: $(READY)
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-# In the versions of the image, whose lock holds the extra.
+# In the versions of the image, whose lock holds the extra; a store like S3 (moto) is of these tests alone.
 test-ray: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint deploy/requirements.lock \
-		--editable ".[ray]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/on_ray/requirements.lock
 	$(BIN)/python -m pytest -m ray tests/on_ray
 
 fuzz: $(READY)
@@ -55,6 +54,8 @@ lock:
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --extra plots --group dev --output-file requirements.lock pyproject.toml
 	uv pip compile --quiet --python-platform linux --python-version 3.11 --no-header --extra plots --extra ray --extra tiktoken --extra tokenizers \
 		--output-file deploy/requirements.lock pyproject.toml deploy/requirements.in
+	uv pip compile --quiet --python-platform linux --python-version 3.11 --no-header --constraint deploy/requirements.lock --extra ray \
+		--output-file tests/on_ray/requirements.lock pyproject.toml tests/on_ray/requirements.in
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

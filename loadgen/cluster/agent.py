@@ -135,6 +135,14 @@ class Agent:
             with contextlib.suppress(OSError):  # another node's is in there
                 self._order.folder.parent.rmdir()
 
+    def check_takes(self, uri: str) -> dict[str, Any]:
+        """See that an object store takes what will be written here; {} or {"refused"}."""
+        try:
+            gather.check_takes(uri, self.node)
+        except RunError as error:
+            return {"refused": str(error)}
+        return {}
+
     def upload(self, uri: str) -> dict[str, Any]:
         """Copy what the workers wrote to an object store; {} or {"refused"}."""
         assert self._order is not None

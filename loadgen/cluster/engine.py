@@ -5,12 +5,15 @@ The only module that imports Ray, and only where it is used: it comes with the e
 
 import contextlib
 import logging
+import os
 import socket
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from loadgen.cluster.fleet import EngineError
 from loadgen.errors import UsageError
@@ -24,6 +27,14 @@ CALL_S: Final = 300.0
 NAMESPACE: Final = "loadgen"
 
 ALLOWED: Final = "allowed is auto on a node of a cluster, or HOST:PORT of its head"
+
+TOKEN_ALLOWED: Final = (
+    "its own token, in a file (~/.ray/auth_token, or what RAY_AUTH_TOKEN_PATH names) or in RAY_AUTH_TOKEN, "
+    "with RAY_AUTH_MODE=token"
+)
+
+INVALID_TOKEN: Final = b"InvalidAuthToken"
+MOST_WORDS: Final = 300
 
 ANSWER_S: Final = 10.0
 """For the head of the cluster to take a connection; Ray itself would try for minutes."""
@@ -68,7 +79,7 @@ class RayEngine:
                 "on one of its nodes (ray job submit runs a command there)"
             )
         _check_answers(self._address)
-        with _quiet():
+        with _quiet(), _kept_back() as complaints:
             try:
                 ray.init(
                     address=self._address,
@@ -78,8 +89,7 @@ class RayEngine:
                     configure_logging=True,
                 )
             except Exception as error:  # ConnectionError, ValueError, RuntimeError, by how it fails
-                words = " ".join(str(error).split())[:300]
-                raise UsageError(f"--ray: there is no cluster at {self._address!r} ({words}); {ALLOWED}") from None
+                raise _refusal(self._address, error, complaints) from None
         return self
 
     def __exit__(
@@ -159,6 +169,19 @@ def _check_answers(address: str) -> None:
         raise UsageError(f"--ray: nobody answers at {address} ({error.strerror or error}); {ALLOWED}") from None
 
 
+def _refusal(address: str, error: Exception, complaints: IO[bytes]) -> UsageError:
+    """Why the cluster is not joined. Of a token it does not take Ray complains alone, a missing one is the error."""
+    words = " ".join(str(error).split())[:MOST_WORDS]
+    complaints.seek(0)
+    if INVALID_TOKEN in complaints.read():
+        words = "it takes another token than the one here, or asks for one where there is none"
+    elif type(error).__name__ == "AuthenticationError":
+        words = words.partition(". ")[0]
+    else:
+        return UsageError(f"--ray: there is no cluster at {address!r} ({words}); {ALLOWED}")
+    return UsageError(f"--ray: the cluster at {address} cannot be joined: {words}; allowed is {TOKEN_ALLOWED}")
+
+
 def _ray() -> Any:
     try:
         import ray
@@ -166,6 +189,20 @@ def _ray() -> Any:
     except ImportError:
         raise UsageError("--ray: Ray is not installed; pip install 'loadgen[ray]' on every node") from None
     return ray
+
+
+@contextmanager
+def _kept_back() -> Iterator[IO[bytes]]:
+    """A file that takes what is written to standard error meanwhile: Ray's core repeats itself there, a line a second."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        own = os.dup(2)
+        try:
+            os.dup2(kept.fileno(), 2)
+            yield kept
+        finally:
+            os.dup2(own, 2)
+            os.close(own)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from loadgen.cluster.link import LinkError
 from loadgen.cluster.node import LONG_BURST, Node, together
 from loadgen.coordinator import JUDGE_S, LOOK_S, TICK_S, Judge, Outcome, StageNow, Watcher, ended, hopeless_after
 from loadgen.crew import Order
-from loadgen.errors import RunError, UsageError
+from loadgen.errors import LoadgenError, RunError, UsageError
 from loadgen.local_run import choose_cores
 from loadgen.plan import Share
 from loadgen.schedule.stage import Schedule
@@ -107,7 +107,8 @@ class Fleet:
                 raise RunError(f"{node.name} has an agent that this machine does not reach: {error}") from None
         try:
             self._check_clocks()
-        except RunError:
+            self._check_store()
+        except LoadgenError:
             self.__exit__()
             raise
         return self
@@ -319,6 +320,25 @@ class Fleet:
                     f"{MOST_WALL_APART_NS / NS_PER_S:g} s: have NTP set it"
                 )
 
+    def _check_store(self) -> None:
+        """Every node may write into the store: better known now than when the load is over."""
+        if self.collect in (DRIVER, NODES):
+            return
+        for words in self._in_store("check_takes").values():
+            raise UsageError(
+                f"{words}; allowed is a store that every node can write to, with the credentials that it has"
+            )
+
+    def _in_store(self, method: str) -> dict[int, str]:
+        """Have all nodes do something with the store; the words of those that could not."""
+        there: dict[int, tuple[Any, ...]] = {node.number: (self.collect,) for node in self.nodes if not node.is_gone}
+        answers = self._engine.call(method, there)
+        words = {
+            number: str(answer) if isinstance(answer, EngineError) else answer.get("refused", "")
+            for number, answer in answers.items()
+        }
+        return {number: said for number, said in words.items() if said}
+
     def _cores_of(self, node: Node, spec: Spec) -> list[int | None]:
         """The cores of a node's workers. Nodes that are one machine (several raylets on it) share its cores."""
         told, machine = node.facts["host"], node.facts["machine"]
@@ -523,12 +543,9 @@ class Fleet:
             self._store()
 
     def _store(self) -> None:
-        there: dict[int, tuple[Any, ...]] = {node.number: (self.collect,) for node in self.nodes if not node.is_gone}
-        for number, answer in self._engine.call("upload", there).items():
-            words = str(answer) if isinstance(answer, EngineError) else answer.get("refused", "")
-            if words:
-                self.nodes[number].ungathered = words
-                self.say(words)
+        for number, words in self._in_store("upload").items():
+            self.nodes[number].ungathered = words
+            self.say(words)
 
     def _kept(self, node: Node) -> str:
         """Where a node's captures are, or will be."""

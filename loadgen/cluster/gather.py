@@ -4,12 +4,18 @@ A file of a capture only ever grows, so what is there is never sent twice: the d
 that it has. What an agent gives is what was whole when it was asked; a batch that was cut is completed the next time.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from loadgen.cluster.link import Link, LinkError
 from loadgen.errors import RunError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 PIECE_BYTES: Final = 1 << 20
 
@@ -88,30 +94,59 @@ def destination(run_dir: Path, node: int, path: PurePosixPath) -> Path:
 
 def upload(folder: Path, uri: str, node: int) -> None:
     """Copy a node's files into an object store, laid out as in a run directory. RunError where it does not take them."""
+    from pyarrow import fs
+
+    here = fs.LocalFileSystem()
+    with _told(uri, node):
+        store, root = fs.FileSystem.from_uri(uri)
+        for path, _ in files(folder):
+            target = _target(store, root, path, node)
+            fs.copy_files(str(folder / path), target, source_filesystem=here, destination_filesystem=store)
+
+
+def check_takes(uri: str, node: int) -> None:
+    """RunError where a store does not let this machine write a node's files; what is written to see that, is deleted."""
     import pyarrow as pa
     from pyarrow import fs
 
-    try:
+    with _told(uri, node):
         store, root = fs.FileSystem.from_uri(uri)
-        here = fs.LocalFileSystem()
-        for path, _ in files(folder):
-            target = f"{root.rstrip('/')}/{path.parts[0]}/node-{node}/{'/'.join(path.parts[1:])}"
-            if store.type_name == "local":  # others have no folders
-                store.create_dir(target.rpartition("/")[0], recursive=True)
-            fs.copy_files(str(folder / path), target, source_filesystem=here, destination_filesystem=store)
+        target = _target(store, root, PurePosixPath(FOLDERS[0], "writable"), node)
+        with store.open_output_stream(target) as stream:
+            stream.write(b"loadgen")
+        with contextlib.suppress(OSError, pa.ArrowException):  # who may write may not always delete
+            store.delete_file(target)
+
+
+def check_store(uri: str) -> None:
+    """RunError where pyarrow knows no such store. Whether it takes anything, the nodes see: they alone may reach it."""
+    from pyarrow import fs
+
+    try:
+        fs.FileSystem.from_uri(uri)
+    except OSError:  # it knows the store, and did not come through
+        return
+    except Exception as error:
+        raise RunError(" ".join(str(error).split())) from None
+
+
+@contextmanager
+def _told(uri: str, node: int) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         words = " ".join(str(error).split())
         raise RunError(f"--collect: {uri} does not take the captures of node {node}: {words}") from None
 
 
-def check_store(uri: str) -> None:
-    """RunError where pyarrow knows no such store; asks nobody."""
-    from pyarrow import fs
-
-    try:
-        fs.FileSystem.from_uri(uri)
-    except Exception as error:
-        raise RunError(" ".join(str(error).split())) from None
+def _target(store: "FileSystem", root: str, path: PurePosixPath, node: int) -> str:
+    """Where a node's file goes in a store; its folder is there then."""
+    target = f"{root.rstrip('/')}/{path.parts[0]}/node-{node}/{'/'.join(path.parts[1:])}"
+    if store.type_name == "local":  # others have no folders
+        store.create_dir(target.rpartition("/")[0], recursive=True)
+    return target
 
 
 def _private(path: str, flags: int) -> int:

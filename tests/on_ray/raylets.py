@@ -12,13 +12,15 @@ def main(nodes: int) -> None:
         os.mkdir(f"{folder}/ray")
         from ray.cluster_utils import Cluster
 
-        memory = {"object_store_memory": 80 * 1024 * 1024, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **memory})
+        memory = {"object_store_memory": 80 * 1024 * 1024}
+        dashboard = {"include_dashboard": True, "dashboard_port": 0}  # it takes jobs
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **memory, **dashboard})
         try:
-            others = [cluster.add_node(num_cpus=2, **memory) for _ in range(nodes - 1)]
+            others = [cluster.add_node(num_cpus=2, include_dashboard=False, **memory) for _ in range(nodes - 1)]
             processes = [_raylet(node) for node in (cluster.head_node, *others)]
             cluster.wait_for_nodes()
-            sys.stdout.write(json.dumps({"address": cluster.address, "raylets": processes}) + "\n")
+            told = {"address": cluster.address, "dashboard": cluster.head_node.webui_url, "raylets": processes}
+            sys.stdout.write(json.dumps(told) + "\n")
             sys.stdout.flush()
             sys.stdin.read()
         finally:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import asked
 import pyarrow.compute as pc
+import pyarrow.fs as fs
 import pytest
 from asked import environment, gone, installed, until
 
@@ -22,23 +24,24 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 SMALL = ("--model", "sim", "--input-tokens", "16", "--output-tokens", "3", "--no-html")
 
 
-class Raylets:
-    """The cluster's process, its address, and the process ids of its raylets: the first is the head's."""
+TOKEN = "5d9f0a3c71be42d8a6c4e80f17b25693"
+"""Of the cluster. Ray takes one from the user's home if it is not told, and makes one there if there is none."""
 
-    def __init__(self) -> None:
-        script = Path(__file__).with_name("raylets.py")
+
+class Beside:
+    """A script of this folder in a process of its own, until its input is closed; `told` is the line that it says first."""
+
+    def __init__(self, script: str, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(script), "3"],
+            [sys.executable, "-P", str(Path(__file__).with_name(script)), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
             text=True,
         )
         line = self.process.stdout.readline()
-        assert line, "the cluster did not start"
-        told = json.loads(line)
-        self.address, self.pids = told["address"], told["raylets"]
+        assert line, f"{script} did not start"
+        self.told = json.loads(line)
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -46,14 +49,39 @@ class Raylets:
         self.process.stdout.close()
 
 
+class Raylets(Beside):
+    """The cluster's process, its address, that of its jobs, and the process ids of its raylets: the first is the head's."""
+
+    def __init__(self) -> None:
+        super().__init__("raylets.py", "3")
+        self.address, self.jobs = self.told["address"], f"http://{self.told['dashboard']}"
+        self.pids = self.told["raylets"]
+
+    def job(self, *words: str) -> None:
+        """What a user types: ray job submit, stop, ..."""
+        ray = Path(sys.executable).with_name("ray")
+        verb, *rest = words
+        subprocess.run([ray, "job", verb, "--address", self.jobs, *rest], check=True, capture_output=True, timeout=100)
+
+
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(tmp_path_factory):
     pytest.importorskip("ray.util", reason="needs the extra `ray`")
-    raylets = Raylets()
-    try:
-        yield raylets
-    finally:
-        raylets.close()
+    token = tmp_path_factory.mktemp("secret") / "token"
+    token.write_text(TOKEN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        # What the nodes write to a store with.
+        patch.setenv("AWS_ACCESS_KEY_ID", "any")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        raylets = Raylets()
+        try:
+            yield raylets
+        finally:
+            raylets.close()
 
 
 @pytest.fixture
@@ -67,11 +95,11 @@ def patience(monkeypatch):
     monkeypatch.setattr(asked, "PATIENCE_S", 100.0)
 
 
-def typed(*arguments: object) -> "subprocess.CompletedProcess[str]":
+def typed(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run the installed command to its end."""
     return subprocess.run(
         [*installed(), *map(str, arguments)],
-        env=environment(),
+        env=environment(**variables),
         capture_output=True,
         text=True,
         timeout=200,
@@ -167,31 +195,97 @@ def test_a_search_works_on_the_cluster_with_captures_that_stay_on_the_nodes(clus
         subprocess.run(["rm", "-r", str(folder)], check=True)
 
 
+def test_captures_go_into_an_s3_store_with_the_credentials_of_the_nodes(cluster, quick, tmp_path):
+    pytest.importorskip("moto", reason="needs the packages of make test-ray")
+    store = Beside("store.py")
+    try:
+        where = f"endpoint_override=127.0.0.1:{store.told['port']}&scheme=http&region=us-east-1"
+        load = ("--concurrency", "3", "--requests", "60", "--warmup", "0", "--ray", cluster.address)
+        run = ("run", "--url", quick.url, *SMALL, *load)
+        refused = typed(*run, "--collect", f"s3://other/first?{where}", "--out", tmp_path / "refused")
+        assert refused.returncode == 2
+        assert "--collect: s3://other/first" in refused.stderr
+        assert "NO_SUCH_BUCKET" in refused.stderr
+        assert not (tmp_path / "refused").exists()
+        uri = f"s3://captures/first?{where}"
+        ended = typed(*run, "--collect", uri, "--out", tmp_path / "run")
+        assert ended.returncode == 0, ended
+        summary = json.loads((tmp_path / "run" / "summary.json").read_bytes())
+        assert not list(tmp_path.rglob("*.arrow"))
+        assert {node["captures"] for node in facts(tmp_path / "run")["nodes"]} == {uri}
+        fs.copy_files(uri, (tmp_path / "run").as_uri())
+        assert sorted(path.parent.name for path in tmp_path.rglob("*.arrow")) == ["node-0", "node-1", "node-2"]
+        assert len(asked.rows(tmp_path / "run")) == 60
+        again = typed("report", tmp_path / "run", "--json", "--no-html")
+        assert json.loads(again.stdout) == summary, "what the nodes counted is what is in their captures"
+    finally:
+        store.close()
+
+
+CANCELLED = ("--concurrency", "6", "--duration", "60s")
+
+
+def see_workers_end(cluster: Raylets, run_dir: Path, end: Callable[[], object]) -> None:
+    """Their captures grow; then they are brought to their end, in time."""
+    until(lambda: (run_dir / "run.json").exists() and len(asked.rows(run_dir)) > 20, "rows to come")
+    workers = workers_of(cluster)
+    assert len(workers) == 3
+    began_s = time.monotonic()
+    end()
+    until(lambda: all(gone(pid) for pid in workers), "the workers to be gone")
+    assert time.monotonic() - began_s < 25, "5 s, on a machine that may be five times as slow"
+    assert len(asked.rows(run_dir)) > 20
+    assert json.loads(typed("report", run_dir, "--json", "--no-html").stdout)["stages"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_are_gone_5_s_after_the_command_and_captures_stay_readable(cluster, quick, tmp_path, number):
-    """SIGKILL is what `ray job stop` comes to, and what a driver's own death is."""
-    more = ("--concurrency", "6", "--duration", "60s", "--ray", cluster.address, "--out", str(tmp_path / "run"))
+    """SIGKILL is what a driver's own death is."""
+    more = (*CANCELLED, "--ray", cluster.address, "--out", str(tmp_path / "run"))
     driver = subprocess.Popen(
         [sys.executable, "-m", "loadgen", "run", "--url", quick.url, *SMALL, *more],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(
-            lambda: (tmp_path / "run" / "run.json").exists() and len(asked.rows(tmp_path / "run")) > 20, "rows to come"
-        )
-        workers = workers_of(cluster)
-        assert len(workers) == 3
-        began_s = time.monotonic()
-        driver.send_signal(number)
-        until(lambda: all(gone(pid) for pid in workers), "the workers to be gone")
-        assert time.monotonic() - began_s < 25, "5 s, on a machine that may be five times as slow"
+        see_workers_end(cluster, tmp_path / "run", lambda: driver.send_signal(number))
         driver.wait(60)
     finally:
         driver.kill()
         driver.wait()
-    assert len(asked.rows(tmp_path / "run")) > 20
-    assert json.loads(typed("report", tmp_path / "run", "--json", "--no-html").stdout)["stages"]
+
+
+def test_workers_are_gone_5_s_after_their_ray_job_is_stopped_and_captures_stay_readable(cluster, quick, tmp_path):
+    more = (*CANCELLED, "--ray", "auto", "--out", str(tmp_path / "run"))
+    command = (*installed(), "run", "--url", quick.url, *SMALL, *more)
+    cluster.job("submit", "--no-wait", "--submission-id", "load", "--", *command)
+    see_workers_end(cluster, tmp_path / "run", lambda: cluster.job("stop", "--no-wait", "load"))
+
+
+def test_the_token_of_the_cluster_is_in_no_file_and_no_argument(cluster, quick, tmp_path):
+    load = ("--concurrency", "3", "--requests", "9", "--warmup", "0", "--ray", cluster.address)
+    ended = typed("run", "--url", quick.url, *SMALL[:-1], *load, "--out", tmp_path / "run")
+    assert ended.returncode == 0, ended
+    assert TOKEN not in ended.stdout + ended.stderr
+    written = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert len(written) > 4
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("given", ["another", "none"])
+def test_a_token_that_is_not_the_clusters_is_told_in_one_sentence_without_it(cluster, tmp_path, given):
+    other = "00aa" * 8
+    (tmp_path / "another").write_text(other)
+    load = ("--rate", "10", "--duration", "1s", "--no-check", "--ray", cluster.address, "--out", tmp_path / "run")
+    path = str(tmp_path / given)
+    ended = typed("run", "--url", "http://127.0.0.1:9", *SMALL, *load, RAY_AUTH_TOKEN_PATH=path)
+    assert ended.returncode == 2
+    (sentence,) = ended.stderr.splitlines()
+    assert sentence.startswith(f"loadgen: --ray: the cluster at {cluster.address} cannot be joined: ")
+    assert "with RAY_AUTH_MODE=token" in sentence
+    assert other not in sentence
+    assert TOKEN not in sentence
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Several agents with real workers against a real endpoint: one load, exactly counted, and what is left when one dies."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -179,9 +181,23 @@ def test_captures_go_into_a_store_laid_out_as_in_a_run_and_leave_nothing_behind(
     assert not left_behind(tmp_path)
 
 
-def test_a_store_that_takes_nothing_is_said_and_the_captures_are_kept(quick, drive, tmp_path):
-    (tmp_path / "store").write_text("a file")
-    driven = drive(spec(url=quick.url, concurrency=3), collect=(tmp_path / "store").as_uri())
+def test_a_store_that_takes_nothing_is_refused_before_the_start(quick, drive, tmp_path):
+    store = tmp_path / "store"
+    store.write_text("a file")
+    with pytest.raises(UsageError, match=r"does not take the captures of node 0.*; allowed is a store that every node"):
+        drive(spec(url=quick.url, concurrency=3), collect=store.as_uri())
+    quick.stop()
+    assert not len(quick.truth())
+
+
+def test_a_store_that_takes_nothing_any_more_is_said_and_the_captures_are_kept(quick, drive, tmp_path):
+    store = tmp_path / "store"
+
+    def lose(*_):
+        shutil.rmtree(store)
+        store.write_text("a file")
+
+    driven = drive(spec(url=quick.url, concurrency=3), collect=store.as_uri(), meanwhile=lose)
     assert "does not take the captures of node 0" in driven.said
     for node in driven.facts["nodes"]:
         _, _, folder = node["captures"].partition(":")
@@ -249,6 +265,29 @@ def kill_in_mid_run(number: int, after: int = 40):
         threading.Thread(target=watch, daemon=True).start()
 
     return meanwhile
+
+
+@pytest.mark.alone
+def test_a_node_whose_workers_are_held_up_again_and_again_is_named_slow(quick, drive, tmp_path):
+    def hold_up(engine, fleet, _job):
+        def pulse():
+            until(lambda: all(n.latest and n.latest.completed for n in fleet.nodes), "the load to flow")
+            (worker,) = children(engine.processes[1].pid)
+            with contextlib.suppress(ProcessLookupError):
+                while True:
+                    for number in (signal.SIGSTOP, signal.SIGCONT):
+                        os.kill(worker, number)
+                        time.sleep(0.4)
+
+        threading.Thread(target=pulse, daemon=True).start()
+
+    for attempt in range(3):  # a machine that stands still makes the others late, too, and that can only hide it
+        wanted = spec(url=quick.url, rate=90, duration_s=4.0, output_tokens=3)
+        driven = drive(wanted, meanwhile=hold_up, out=tmp_path / f"run-{attempt}", analysed=True)
+        reasons = {reason["code"]: reason for reason in driven.analysis.summary["verdict"]["reasons"]}
+        if "slow-node" in reasons:
+            break
+    assert "node 1 " in reasons["slow-node"]["words"]
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
