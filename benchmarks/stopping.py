@@ -3,16 +3,18 @@
 Truth: the process table. From the moment at which the end is asked for (the stop of the Ray job, or a signal to the driver)
 until no worker below any raylet of this machine is left, looked at every 5 ms.
 
-Method: `--streams` streams with responses of up to 80 s on all nodes of a cluster, ended 3 s after the first rows are
-written; each way `--runs` times. Every capture is read afterwards: `rows` is the least that any run left, `nodes` the least
-number of nodes whose captures could be read.
+Method: `--streams` streams with responses of up to 80 s on all nodes of a cluster, ended when the first rows have come to
+the driver; each way `--runs` times. Then every capture is read: `rows` is the least that a run left with the driver, and
+`rows_on_nodes` the least on the nodes, which keep theirs when the driver can take them no more.
 
     RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=... python benchmarks/stopping.py --ray ADDRESS --jobs http://HOST:PORT
 """
 
 import argparse
+import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,11 +27,10 @@ from typing import Any, Final
 from bench import CLIENT_CORE, save, simulator
 from processes import workers_below
 
-from analysis.captures import open_run
+from analysis.captures import open_captures
 
 LONGEST_S: Final = 60.0
 LOOK_S: Final = 0.005
-UNDER_WAY_S: Final = 3.0
 
 Load = tuple[list[str], Path]
 """The command that makes it, and the directory of its run."""
@@ -57,7 +58,6 @@ def workers() -> list[int]:
 def ended_s(is_under_way: Callable[[], bool], end: Callable[[], object]) -> float:
     """Seconds from `end` until no worker is left."""
     until(is_under_way)
-    time.sleep(UNDER_WAY_S)
     assert workers(), "there is something to end"
     began_s = time.monotonic()
     end()
@@ -81,7 +81,7 @@ def signalled(number: signal.Signals) -> Callable[[Load], float]:
         command, run_dir = load
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            return ended_s(lambda: len(captures(run_dir)) > 0, lambda: driver.send_signal(number))
+            return ended_s(lambda: rows(run_dir) > 0, lambda: driver.send_signal(number))
         finally:
             driver.kill()
             driver.wait()
@@ -98,22 +98,26 @@ def job_stopped(jobs: str) -> Callable[[Load], float]:
     def stop(load: Load) -> float:
         command, run_dir = load
         job = client.submit_job(entrypoint=shlex.join(command))
-        took_s = ended_s(lambda: len(captures(run_dir)) > 0, lambda: client.stop_job(job))
+        took_s = ended_s(lambda: rows(run_dir) > 0, lambda: client.stop_job(job))
         until(lambda: client.get_job_status(job).is_terminal())
         return took_s
 
     return stop
 
 
-def captures(run_dir: Path) -> list[Path]:
-    """What is there of them."""
-    return [path for path in run_dir.rglob("worker-*.arrow") if path.stat().st_size]
+def rows(folder: Path) -> int:
+    """How many a run's captures hold, as far as they are written."""
+    return sum(capture.rows for capture in open_captures(folder)[0])
 
 
-def left(run_dir: Path) -> tuple[int, int]:
-    """(nodes, rows) of a run's captures."""
-    found = open_run(run_dir).captures
-    return len({capture.node for capture in found if capture.rows}), sum(capture.rows for capture in found)
+def on_nodes(run_dir: Path) -> int:
+    """How many are left on the nodes, which are this machine; removes them."""
+    run_id = json.loads((run_dir / "run.json").read_bytes())["run_id"]
+    folder = Path(tempfile.gettempdir()) / f"loadgen-{run_id}"
+    try:
+        return sum(rows(node) for node in folder.glob("node-*"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> None:
@@ -138,14 +142,14 @@ def main() -> None:
                 with tempfile.TemporaryDirectory(prefix="loadgen-bench-") as folder:
                     run_dir = Path(folder) / "run"
                     took.append(stop((command(served.url, chosen, run_dir), run_dir)))
-                    kept.append(left(run_dir))
+                    kept.append((rows(run_dir), on_nodes(run_dir)))
             row: dict[str, Any] = {
                 "case": "stopping",
                 "way": way,
                 "streams": chosen.streams,
                 "took_s": [round(one, 3) for one in took],
-                "nodes": min(nodes for nodes, _ in kept),
-                "rows": min(rows for _, rows in kept),
+                "rows": min(with_driver for with_driver, _ in kept),
+                "rows_on_nodes": min(there for _, there in kept),
             }
             save("cluster", row)
 
