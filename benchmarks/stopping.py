@@ -1,7 +1,7 @@
 """A run on a Ray cluster is ended in mid-flight: how long until the last worker of the last node is gone?
 
 Truth: the process table. From the moment at which the end is asked for (the stop of the Ray job, or a signal to the driver)
-until no worker below any raylet of this machine is left, looked at every 5 ms.
+until none of the workers that there were below the raylets of this machine is left, looked at every 5 ms.
 
 Method: `--streams` streams with responses of up to 80 s on all nodes of a cluster, ended when the first rows have come to
 the driver; each way `--runs` times. Then every capture is read: `rows` is the least that a run left with the driver, and
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import CLIENT_CORE, save, simulator
-from processes import workers_below
+from processes import look_at, workers_below
 
 from analysis.captures import open_captures
 
@@ -58,10 +58,11 @@ def workers() -> list[int]:
 def ended_s(is_under_way: Callable[[], bool], end: Callable[[], object]) -> float:
     """Seconds from `end` until no worker is left."""
     until(is_under_way)
-    assert workers(), "there is something to end"
+    there = workers()  # some lose the parent that they would be found by
+    assert there, "there is something to end"
     began_s = time.monotonic()
     end()
-    until(lambda: not workers())
+    until(lambda: not any(look_at(pid) for pid in there))
     return time.monotonic() - began_s
 
 
@@ -81,7 +82,9 @@ def signalled(number: signal.Signals) -> Callable[[Load], float]:
         command, run_dir = load
         driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            return ended_s(lambda: rows(run_dir) > 0, lambda: driver.send_signal(number))
+            took_s = ended_s(lambda: rows(run_dir) > 0, lambda: driver.send_signal(number))
+            driver.wait(LONGEST_S)
+            return took_s
         finally:
             driver.kill()
             driver.wait()
