@@ -49,6 +49,7 @@ WORKER_GROUP: Final = fields(
 
 CLUSTER: Final = fields(
     ("headGroupSpec",),
+    authOptions=fields(mode={"enum": ["disabled", "token"]}, secretName={"type": "string"}),
     autoscalerOptions={"type": "object"},
     enableInTreeAutoscaling={"type": "boolean"},
     gcsFaultToleranceOptions={"type": "object"},

@@ -132,6 +132,10 @@ def test_rays_version_is_that_of_the_image_and_the_image_that_of_this_program(jo
     assert {image.rpartition(":")[2] for image in images} == {__version__}
 
 
+def test_the_cluster_takes_work_from_those_alone_who_have_its_token(job):
+    assert job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
 def test_no_pod_is_root_and_no_key_stands_in_the_file(job):
     for group in groups(job):
         pod = group["template"]["spec"]
