@@ -178,6 +178,11 @@ class Coordinator:
         """Whether no more is to be sent."""
         return self._interrupts > 0
 
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers."""
+        return [worker.pid for worker in self._workers]
+
     def interrupt(self) -> int:
         """Stop: the first time send no more and drain, the second time cancel what is in flight. Returns the count."""
         self._interrupts += 1

@@ -107,6 +107,11 @@ class Crew:
         assert self._coordinator is not None
         return self._coordinator.start(number, start_ns, watch, judge)
 
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers; none where there are none any more."""
+        return [] if self._coordinator is None else self._coordinator.pids
+
     def interrupt(self) -> None:
         """As Coordinator.interrupt; before the start, too."""
         self._interrupts += 1

@@ -160,6 +160,18 @@ def step_back() -> None:
         os.nice(19)
 
 
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process any more. One that nobody has waited for yet has ended, where the system tells."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    state = _line(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return state[:1] == ["Z"]
+
+
 def _line(path: Path) -> str:
     try:
         return path.read_text().strip()

@@ -98,7 +98,7 @@ class Agent:
         threading.Thread(target=self._accept, name="links", daemon=True).start()
 
     def prepare(self, order: Order, credentials: Sequence[Credentials]) -> dict[str, Any]:
-        """Start the workers; {"folder", "digest"}, or {"refused", "status"} where that cannot be done here."""
+        """Start the workers; {"folder", "digest", "niceness", "pids"}, or {"refused", "status"} where that cannot be."""
         try:
             folder = Path(tempfile.gettempdir()) / f"loadgen-{order.run_id}" / f"node-{self.node}"
             if order.part > 1:  # an earlier part may have left its captures there
@@ -118,7 +118,7 @@ class Agent:
         except OSError as error:
             self.remove()
             return {"refused": f"{error.filename or 'the system'}: {error.strerror}", "status": 1}
-        return {"folder": str(folder), "digest": digest, "niceness": niceness}
+        return {"folder": str(folder), "digest": digest, "niceness": niceness, "pids": self._crew.pids}
 
     def close(self) -> None:
         """End the workers and all links."""

@@ -49,10 +49,7 @@ SILENT_S: Final = 30.0
 """A node that reports nothing of a stage for so long is lost. A worker that is silent its own coordinator reports first."""
 
 LEAVE_S: Final = 30.0
-"""For the workers of a node to write what they have and go."""
-
-LOST_WORKERS_LEAVE_S: Final = 3.0
-"""For those of a node on this machine whose agent is dead: they learn of it when its pipe closes."""
+"""For the workers of a node to write what they have and go, be their agent alive or dead."""
 
 MOST_UNCERTAINTY_NS: Final = 50 * NS_PER_MS
 MOST_WALL_APART_NS: Final = NS_PER_S
@@ -370,7 +367,7 @@ class Fleet:
         for node in self.nodes:
             answer = told[node.number]
             if not isinstance(answer, EngineError) and "folder" in answer:
-                node.folder = Path(answer["folder"])
+                node.folder, node.pids = Path(answer["folder"]), answer["pids"]
         digests: Counter[str] = Counter()
         for node in self.nodes:
             answer = told[node.number]
@@ -535,8 +532,10 @@ class Fleet:
                 self._throttled_ns += node.finished["throttled_ns"]
                 self.skipped_lines = max(self.skipped_lines, node.finished["skipped_lines"])
             self._estimate(node)
-        if any(node.is_gone for node in self.nodes):
-            time.sleep(LOST_WORKERS_LEAVE_S)
+        # Of a dead agent the workers leave, too, as soon as they see its pipe closed: what they write is to be gathered.
+        here = [pid for node in self.nodes if node.is_gone and self._is_here(node) for pid in node.pids]
+        while not all(map(host.has_ended, here)) and time.monotonic() < deadline_s:
+            time.sleep(LOOK_S)
         if self.collect == DRIVER:
             self._bring()
         elif self.collect != NODES:

@@ -36,6 +36,8 @@ class Node:
         self.share = Share(0, 0, 0)
         self.cores: tuple[int | None, ...] = ()
         self.folder = Path()
+        self.pids: list[int] = []
+        """Of its workers, on its machine."""
         self.bounds: list[clock.Bound] = []
         self.latest: StageNow | None = None
         self.ready = -1

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from asked import until
 
 from loadgen import host
 
@@ -131,6 +132,15 @@ def test_a_process_that_holds_a_key_leaves_no_core():
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
     assert said.stdout.strip() == "0 0"
+
+
+def test_a_process_has_ended_when_it_is_killed_whether_or_not_anybody_waits_for_it():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert not host.has_ended(process.pid)
+        process.kill()
+        until(lambda: host.has_ended(process.pid), "the end")
+        process.wait()
+        assert host.has_ended(process.pid)
 
 
 def test_the_memory_that_is_held_is_known():
