@@ -1,5 +1,6 @@
 """What is shown of a summary: the table, the picture, the verdict, where the files are; and how a command ends."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 SUSPECT_STATUS = 3
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of the table.")
 no_html_option = click.option("--no-html", is_flag=True, help="Write no report.html.")
 strict_option = click.option(
     "--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect."
@@ -23,8 +25,18 @@ MOST_PLACES = 8
 """Nodes whose captures stayed elsewhere, and where that is shown."""
 
 
-def concluded(job: Job, *, strict: bool, page: bool) -> None:
-    """Analyse what was captured, write its page, show it, and end as it says: RunError for a failed run, SUSPECT_STATUS."""
+def told_on() -> "Console":
+    """Where a command that makes load says what it does: standard output is for what comes out of it."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def concluded(job: Job, *, strict: bool, page: bool, as_json: bool) -> None:
+    """Analyse what was captured, write its page, show it, and end as it says.
+
+    RunError for a failed run; 128 and the signal's number for one that was interrupted; SUSPECT_STATUS.
+    """
     analysis = analysed(job)
     for words in job.complaints:
         click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in words), err=True)
@@ -32,12 +44,29 @@ def concluded(job: Job, *, strict: bool, page: bool) -> None:
         from loadgen.cli import pictures
 
         run_dir = job.run.run_dir
-        show(analysis.summary, run_dir, job.console, pictures.beside(run_dir, analysis) if page else "")
+        beside = pictures.beside(run_dir, analysis) if page else ""
+        if as_json:
+            show_places(analysis.summary, run_dir, job.console, beside)
+            print_json(analysis.summary)
+        else:
+            from rich.console import Console
+
+            show(analysis.summary, run_dir, Console(), beside)
     if job.words:
         raise RunError(job.words)
+    if job.interrupted:
+        sys.stdout.flush()
+        raise SystemExit(128 + (job.signal_number or signal.SIGINT))
     if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:
         sys.stdout.flush()
         raise SystemExit(SUSPECT_STATUS)
+
+
+def print_json(summary: dict[str, Any]) -> None:
+    """What summary.json holds, byte for byte."""
+    from analysis.summary import as_text
+
+    sys.stdout.write(as_text(summary))
 
 
 def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: str = "") -> None:
@@ -102,7 +131,19 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
     if (floor := tables.floor_line(summary)) is not None:
         say(floor)
     say("")
-    written = [name for name in ("summary.json", "histograms.hlog") if (run_dir / name).is_file()]
+    show_places(summary, run_dir, console, pictures)
+
+
+def show_places(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: str) -> None:
+    """Prints where the files are; the arguments are those of `show`."""
+    from rich.text import Text
+
+    from analysis import tables
+
+    def say(text: Text) -> None:
+        console.print(text, highlight=False)
+
+    written = [name for name in ("summary.json", "saturation.json", "histograms.hlog") if (run_dir / name).is_file()]
     say(Text(tables.plain(f"{run_dir}: {', '.join([*written, 'capture/'])}{pictures}"), overflow="fold"))
     kept = [node for node in summary.get("nodes") or () if node["captures"] not in (None, "driver")]
     for node in kept[:MOST_PLACES]:

@@ -11,7 +11,7 @@ from loadgen.cli.consent import agreement, of_search, safety_options
 from loadgen.cli.durations import DurationType
 from loadgen.cli.expectation import Prices
 from loadgen.cli.options import load_options, out_option, spec_of
-from loadgen.cli.results import SUSPECT_STATUS, concluded, no_html_option
+from loadgen.cli.results import SUSPECT_STATUS, concluded, json_option, no_html_option, told_on
 from loadgen.cli.watching import watch_options, watching_of
 from loadgen.job import prepared
 from loadgen.job.saturate import CHOSEN_HERE, saturate, searched
@@ -46,6 +46,7 @@ NS_PER_S: Final = 1_000_000_000
 @cluster_options
 @out_option
 @no_html_option
+@json_option
 @click.option(
     "--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the endpoint's limit was not found."
 )
@@ -56,6 +57,7 @@ def command(
     most: float | None,
     out: Path | None,
     no_html: bool,
+    as_json: bool,
     strict: bool,
     yes: bool,
     price_input: float | None,
@@ -70,12 +72,10 @@ def command(
     Either comes with a 95 % interval, and says whether the endpoint, this load generator or the budget was the limit. A rate
     that is not kept up with is cut as soon as that is plain. The answer is in RUN/saturation.json.
     """
-    from rich.console import Console
-
     # A load among the flags puts the stages of a spec file out of force.
     watching = watching_of(flags)
     spec = searched(spec_of(flags | {mode: "1"}))
-    console, prices = Console(), Prices(price_input, price_output)
+    console, prices = told_on(), Prices(price_input, price_output)
     agree = agreement(console, prices, yes=yes, state=of_search(mode, budget / NS_PER_S, most))
     empty = replace(spec, stages=())
     with placed(flags) as place:
@@ -83,6 +83,6 @@ def command(
             empty, out, console, no_check=False, wants_baseline=True, agree=agree, watching=watching, place=place
         )
         told = saturate(job, spec.stages[0], mode, budget / NS_PER_S, start, most)
-        concluded(job, strict=False, page=not no_html)
+        concluded(job, strict=False, page=not no_html, as_json=as_json)
     if strict and (told is None or told["limited_by"] != "server"):
         raise SystemExit(SUSPECT_STATUS)
