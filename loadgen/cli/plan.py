@@ -9,8 +9,7 @@ from loadgen.cli.expectation import Prices, expectation, price_options
 from loadgen.cli.options import load_options, spec_of
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from analysis.columns import Columns
     from loadgen.forecast import Forecast
     from loadgen.machines import Machine
     from loadgen.spec import Spec
@@ -88,7 +87,7 @@ def command(
     console.print(_table(stages, told), highlight=False)
     for stage, first in zip(stages, first_s, strict=True):
         if first:
-            times = ", ".join(f"{due_s:.4f}" for due_s in first)
+            times = ", ".join(f"{due_s:.6f}" for due_s in first)
             console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
     if spec.targets:
         console.print(_targets(spec), highlight=False, markup=False)
@@ -104,11 +103,10 @@ def command(
         console.print(f"cost: {about}{cost:,.2f} at these prices", highlight=False, markup=False)
 
 
-def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Table":
-    from rich import box
-    from rich.table import Table
+def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Columns":
+    from analysis.columns import Columns
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table = Columns()
     table.add_column("load", overflow="fold", max_width=24)
     for title in ("sends for", "arrivals", "requests", "input\ntokens", "output\ntokens", "connec-\ntions"):
         table.add_column(title, justify="right", no_wrap=True)

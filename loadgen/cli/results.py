@@ -73,7 +73,7 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
     """Prints a summary, and a word on its pictures; without colour or control sequences where the console is no terminal."""
     from rich.text import Text
 
-    from analysis import charts, saturation, tables
+    from analysis import charts, notes, saturation, tables
 
     def say(words: object) -> None:
         console.print(words, highlight=False, soft_wrap=False)
@@ -85,11 +85,11 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
     width = min(console.width, 80)
     if found:
         say(tables.points_table(found))
-        for line in tables.answer_lines(found):
+        for line in notes.answer_lines(found):
             say(line)
     elif stages and summary["command"] == "sweep":
         say(tables.curve_table(summary["curve"]))
-        for note in (*tables.curve_notes(summary), *tables.footnotes(stages)):
+        for note in (*notes.curve_notes(summary), *notes.footnotes(stages)):
             say(note)
         users = charts.throughput_per_user(summary["curve"], width=width, ascii_only=not can_draw)
         if users:
@@ -109,13 +109,13 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
                 say("")
                 say(Text(caption, style="dim"))
                 say(table)
-        for note in tables.footnotes(stages):
+        for note in notes.footnotes(stages):
             say(note)
     if (table := tables.server_table(stages)) is not None:
         say("")
         say(Text("the server's own metrics, ms; client +: by how much our mean is longer", style="dim"))
         say(table)
-    for note in tables.server_notes(summary):
+    for note in notes.server_notes(summary):
         say(note)
     if (table := tables.node_table(summary)) is not None:
         say("")
@@ -126,9 +126,9 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
         say("")
         say(Text(picture, no_wrap=True))
     say("")
-    for line in tables.verdict_lines(summary):
+    for line in notes.verdict_lines(summary):
         say(line)
-    if (floor := tables.floor_line(summary)) is not None:
+    if (floor := notes.floor_line(summary)) is not None:
         say(floor)
     say("")
     show_places(summary, run_dir, console, pictures)
@@ -138,25 +138,25 @@ def show_places(summary: dict[str, Any], run_dir: Path, console: "Console", pict
     """Prints where the files are; the arguments are those of `show`."""
     from rich.text import Text
 
-    from analysis import tables
+    from analysis.spelling import plain
 
     def say(text: Text) -> None:
         console.print(text, highlight=False)
 
     written = [name for name in ("summary.json", "saturation.json", "histograms.hlog") if (run_dir / name).is_file()]
-    say(Text(tables.plain(f"{run_dir}: {', '.join([*written, 'capture/'])}{pictures}"), overflow="fold"))
+    say(Text(plain(f"{run_dir}: {', '.join([*written, 'capture/'])}{pictures}"), overflow="fold"))
     kept = [node for node in summary.get("nodes") or () if node["captures"] not in (None, "driver")]
     for node in kept[:MOST_PLACES]:
-        say(Text(tables.plain(f"captures of node {node['node']}: {node['captures']}"), overflow="fold"))
+        say(Text(plain(f"captures of node {node['node']}: {node['captures']}"), overflow="fold"))
     if len(kept) > MOST_PLACES:
         say(Text(f"and of {len(kept) - MOST_PLACES} more: nodes[].captures in run.json"))
     if (run_dir / "bodies").is_dir():
         words = f"{run_dir / 'bodies'}/: every request and response in full, readable by you alone (mode 0600)"
-        say(Text(tables.plain(words), overflow="fold"))
+        say(Text(plain(words), overflow="fold"))
 
 
 def _head(summary: dict[str, Any]) -> str:
-    from analysis.tables import plain
+    from analysis.spelling import plain
     from analysis.targets import endpoint_words
 
     words = endpoint_words(summary["spec"])

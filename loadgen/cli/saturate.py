@@ -10,13 +10,17 @@ from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_search, safety_options
 from loadgen.cli.durations import DurationType
 from loadgen.cli.expectation import Prices
+from loadgen.cli.numbers import NumberType
 from loadgen.cli.options import load_options, out_option, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded, json_option, no_html_option, told_on
 from loadgen.cli.watching import watch_options, watching_of
 from loadgen.job import prepared
 from loadgen.job.saturate import CHOSEN_HERE, saturate, searched
+from loadgen.schedule.profile import MOST_VALUE
 
 NS_PER_S: Final = 1_000_000_000
+
+LOAD: Final = NumberType(MOST_VALUE, above_0=True)
 
 
 @click.command(short_help="Find the knee, or the most load within the objectives, and say who was the limit.")
@@ -38,10 +42,10 @@ NS_PER_S: Final = 1_000_000_000
 )
 @click.option(
     "--start",
-    type=click.FloatRange(min=0, min_open=True),
+    type=LOAD,
     help="The first load  [default: 1 in flight, or the rate of one request at a time].",
 )
-@click.option("--most", type=click.FloatRange(min=0, min_open=True), help="The highest load to try.")
+@click.option("--most", type=LOAD, help="The highest load to try.")
 @watch_options
 @cluster_options
 @out_option
