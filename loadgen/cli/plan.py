@@ -6,7 +6,7 @@ import click
 
 from loadgen.cli.durations import DurationType
 from loadgen.cli.expectation import Prices, expectation, price_options
-from loadgen.cli.options import load_options, spec_of
+from loadgen.cli.options import LoadCommand, load_options, spec_of
 
 if TYPE_CHECKING:
     from analysis.columns import Columns
@@ -18,7 +18,9 @@ NS_PER_S = 1_000_000_000
 FIRST_ARRIVALS = 5
 
 
-@click.command(short_help="Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.")
+@click.command(
+    cls=LoadCommand, short_help="Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing."
+)
 @load_options()
 @price_options
 @click.option("--expect-ttft", type=DurationType(0), default="500ms", show_default=True, help="TTFT to reckon with.")

@@ -8,13 +8,15 @@ import click
 from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
-from loadgen.cli.options import load_options, no_check_option, out_option, spec_of
+from loadgen.cli.options import LoadCommand, load_options, no_check_option, out_option, spec_of
 from loadgen.cli.results import concluded, json_option, no_html_option, strict_option, told_on
 from loadgen.cli.watching import watch_options, watching_of
 from loadgen.job import every_stage, make_load, prepared
 
 
-@click.command(short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load.")
+@click.command(
+    cls=LoadCommand, short_help="Load an endpoint and report TTFT, TPOT and throughput at each level of load."
+)
 @load_options()
 @safety_options
 @watch_options

@@ -11,7 +11,7 @@ from loadgen.cli.consent import agreement, of_search, safety_options
 from loadgen.cli.durations import DurationType
 from loadgen.cli.expectation import Prices
 from loadgen.cli.numbers import NumberType
-from loadgen.cli.options import load_options, out_option, spec_of
+from loadgen.cli.options import LoadCommand, load_options, out_option, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded, json_option, no_html_option, told_on
 from loadgen.cli.watching import watch_options, watching_of
 from loadgen.job import prepared
@@ -23,7 +23,9 @@ NS_PER_S: Final = 1_000_000_000
 LOAD: Final = NumberType(MOST_VALUE, above_0=True)
 
 
-@click.command(short_help="Find the knee, or the most load within the objectives, and say who was the limit.")
+@click.command(
+    cls=LoadCommand, short_help="Find the knee, or the most load within the objectives, and say who was the limit."
+)
 @load_options(without=CHOSEN_HERE)
 @safety_options
 @click.option(

@@ -8,7 +8,7 @@ import click
 from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
-from loadgen.cli.options import load_options, no_check_option, out_option, spec_of
+from loadgen.cli.options import LoadCommand, load_options, no_check_option, out_option, spec_of
 from loadgen.cli.results import concluded, json_option, no_html_option, strict_option, told_on
 from loadgen.cli.watching import watch_options, watching_of
 from loadgen.errors import UsageError
@@ -16,7 +16,7 @@ from loadgen.job import prepared
 from loadgen.job.sweep import CHECK_REQUESTS, DEFAULTS, MOST_CHECK_REQUESTS, resumed, sweep, with_warm_up
 
 
-@click.command(short_help="Measure a curve: latency and throughput over many levels of load.")
+@click.command(cls=LoadCommand, short_help="Measure a curve: latency and throughput over many levels of load.")
 @load_options()
 @safety_options
 @click.option("--parallel", metavar="N[,...]", help="The same as --concurrency.")
