@@ -36,7 +36,7 @@ def fast(tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs") / "fast", "8ms", "--rate", "60,100", "--duration", "4s")
 
 
-def test_a_real_run_takes_three_bytes_a_token_and_duckdb_finds_its_percentiles(fast):
+def test_duckdb_finds_the_percentiles_of_a_real_run_in_its_exports(fast):
     ended = typed("export", fast, "--format", "parquet", "--format", "json-vllm")
     assert ended.returncode == 0, ended
     out = fast / "export"
@@ -45,16 +45,19 @@ def test_a_real_run_takes_three_bytes_a_token_and_duckdb_finds_its_percentiles(f
     tokens = pq.read_metadata(out / "tokens.parquet").num_rows
     assert tokens == sum(len(row["event_ns"]) for row in captured) > 15_000
     assert pq.read_metadata(out / "requests.parquet").num_rows == len(captured)
-    # An engine in lock step whose steps wander by a tenth; 2 KB of the file are its own tables.
-    assert (out / "tokens.parquet").stat().st_size - 2_000 <= 3 * tokens
     for stage in json.loads((fast / "summary.json").read_bytes())["stages"]:
-        query = f"select quantile_disc(gap_ns, 0.99) / 1e6 from '{out / 'tokens.parquet'}' where measured and stage = "
-        assert duckdb.sql(query + str(stage["stage"])).fetchall()[0][0] == pytest.approx(
-            stage["itl_ms"]["p99"], rel=0.001
-        )
+
+        def found_ms(table, figure, number=stage["stage"]):
+            path = out / f"{table}.parquet"
+            (row,) = duckdb.sql(f"select {figure} / 1e6 from '{path}' where measured and stage = {number}").fetchall()
+            return row[0]
+
+        assert found_ms("tokens", "quantile_disc(gap_ns, 0.99)") == pytest.approx(stage["itl_ms"]["p99"], rel=0.001)
+        assert found_ms("requests", "quantile_disc(ttft_ns, 0.99)") == pytest.approx(stage["ttft_ms"]["p99"])
         told = json.loads((out / f"stage-{stage['stage']}.vllm.json").read_bytes())
         assert told["completed"] == stage["requests"]["completed"]
-        assert told["p99_ttft_ms"] == pytest.approx(stage["ttft_ms"]["p99"], rel=0.3)  # linear, not nearest rank
+        # vLLM's percentiles are linear, the summary's of nearest rank: one outlier is enough to set them far apart.
+        assert told["p99_ttft_ms"] == pytest.approx(found_ms("requests", "quantile_cont(ttft_ns, 0.99)"))
 
 
 @pytest.mark.alone

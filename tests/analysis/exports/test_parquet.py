@@ -109,6 +109,12 @@ def in_lock_step(rng, requests, tokens):
     return 60 * MS + 20 * MS * np.arange(tokens) + rng.integers(0, 200_000, (requests, tokens))
 
 
+def with_steps_that_wander(rng, requests, tokens):
+    """An engine in lock step again, whose steps of 8 ms are each a tenth off, with up to 200 us of noise on each event."""
+    ticks = rng.normal(8 * MS, 0.8 * MS, tokens).cumsum()
+    return 60 * MS + ticks + rng.integers(0, 200_000, (requests, tokens))
+
+
 def wandering(rng, requests, tokens):
     """Streams that share nothing: each gap is 30 % off its 30 ms, and one in a hundred is a stall of some 200 ms."""
     gaps = rng.lognormal(np.log(30 * MS), 0.3, (requests, tokens))
@@ -121,7 +127,7 @@ def without_memory(rng, requests, tokens):
     return rng.exponential(30 * MS, (requests, tokens)).cumsum(axis=1)
 
 
-@pytest.fixture(scope="module", params=[in_lock_step, wandering, without_memory])
+@pytest.fixture(scope="module", params=[in_lock_step, with_steps_that_wander, wandering, without_memory])
 def large(request, tmp_path_factory):
     """262,144 tokens, 256 streams of 128 tokens at a time."""
     run_dir = tmp_path_factory.mktemp("large") / "run"
