@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from analysis.tables import number
+from analysis.spelling import number
 
 LOG_FROM_RATIO: Final = 20
 """A latency axis that spans more than this is logarithmic: the knee is at its low end."""

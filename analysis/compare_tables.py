@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
-from rich.table import Table
 from rich.text import Text
 
+from analysis.columns import Columns
 from analysis.compare import ERRORS, NO_EVIDENCE, THE_SAME, TOO_FEW, TOO_SHORT, Change
 from analysis.gates import DOUBTFUL, FAILED, PASSED, UNKNOWN, Judged, percent
-from analysis.tables import number, plain, plain_table
+from analysis.spelling import number, plain
 
 SHOWN: Final = ("mean", "p50", "p90", "p99", None)
 """The statistics that have a row; --json has all."""
@@ -37,9 +37,9 @@ COLOURS: Final = {
 OUTCOMES: Final = {PASSED: "green", FAILED: "bold red", DOUBTFUL: "yellow", UNKNOWN: "yellow"}
 
 
-def change_table(changes: Sequence[Change], before: str, after: str) -> Table:
+def change_table(changes: Sequence[Change], before: str, after: str) -> Columns:
     """A row a figure: both values, the change with its interval, and the statement."""
-    table = plain_table(padding=0)
+    table = Columns(padding=0)
     table.add_column("", no_wrap=True)
     for title in (before, after):
         table.add_column(plain(title), justify="right", max_width=10, overflow="fold")

@@ -13,7 +13,7 @@ import pyarrow.ipc as ipc
 
 from analysis.captures import Capture, open_run, part_of
 from analysis.curves import LATENCIES, PERCENTILES, RATES
-from analysis.tables import load_words
+from analysis.spelling import load_words
 from loadgen.schema import CAPTURE_SCHEMA, CaptureError
 
 Facts = Mapping[str, Any]

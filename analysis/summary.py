@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 
 import pyarrow as pa
 
-from analysis import partials
+from analysis import partials, saturation
 from analysis.captures import Capture, Run, open_run, part_of
 from analysis.curves import curve
 from analysis.histogram import LogLine, write_log
@@ -111,6 +111,7 @@ def _analysis(run: Run, tallies: dict[int, StageTally]) -> Analysis:
         "spec": run.facts["spec"],
         "command": run.facts.get("command"),
         "question": run.facts.get("question"),
+        "saturation": saturation.read(run.run_dir) if run.facts.get("question") else None,
         "warm_up": _warm_up([tally for stage, tally in tallies.items() if plans[stage].get("warms_up")], run),
         "stages": [stage_entry(plans[stage], tally, run) for stage, tally in shown.items()],
         "skipped": [_skipped(plan) for plan in plans.values() if _outcome(plan) == "skipped"],

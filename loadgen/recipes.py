@@ -54,14 +54,10 @@ def file_of(spec: Spec) -> Reading | None:
     columns = spec.columns or {}
     if unknown := columns.keys() - formats.FIELDS.keys():
         raise UsageError(f"--columns: {min(unknown)!r} is no field; allowed are {', '.join(formats.FIELDS)}")
-    path, colon, format_ = written.rpartition(":")
-    if not colon or format_ not in formats.FORMATS or spec.replay is not None:
-        path, format_ = written, ""
     field = "--replay" if spec.replay is not None else "--trace" if spec.trace is not None else "--dataset"
     try:
-        how = formats.reading(
-            path, "capture" if spec.replay is not None else format_ or None, columns, spec.conversations
-        )
+        path, format_ = (written, "capture") if spec.replay is not None else formats.named(written)
+        how = formats.reading(path, format_, columns, spec.conversations)
     except UsageError as error:
         raise UsageError(f"{field}: {error}") from None
     if spec.trace is not None and not how.has_times:

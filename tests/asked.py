@@ -156,6 +156,11 @@ def typed(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[
     )
 
 
+def complaints(stderr: str) -> list[str]:
+    """What a command that makes load complains of on standard error, where it also tells its course."""
+    return [line for line in stderr.splitlines() if line.startswith("loadgen: ")]
+
+
 def rows(folder: Path) -> list[dict[str, Any]]:
     """The rows of all whole batches of the captures below a folder, by pyarrow alone."""
     found: list[dict[str, Any]] = []

@@ -23,7 +23,7 @@ from analysis.page.charts import charts
 from analysis.page.headline import headline
 from analysis.page.listings import run_facts
 from analysis.page.shown import Glossary, Shown
-from analysis.tables import plain
+from analysis.spelling import plain
 
 __all__ = ["Glossary", "Shown", "html"]
 

@@ -16,7 +16,7 @@ from analysis.figures.panels import server_panels
 from analysis.figures.requests import SHOWN
 from analysis.figures.static import description
 from analysis.page.shown import Shown
-from analysis.tables import number, plain
+from analysis.spelling import number, plain
 
 MOST_WORDS: Final = 12
 """Loads that the words beside a chart name one by one."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from analysis.confidence import sample_floor
 from analysis.figures.facts import Point, has_limit, name_of, points_of
-from analysis.tables import number, plain
+from analysis.spelling import number, plain
 
 Facts = Mapping[str, Any]
 

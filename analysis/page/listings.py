@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from analysis.closeups import CloseUp
 from analysis.figures.facts import is_open_loop, name_of
+from analysis.notes import floor_words, server_notes
+from analysis.spelling import number, plain
 from analysis.stages import Details
-from analysis.tables import floor_words, number, plain, server_notes
 from analysis.targets import targets_of, urls_of
 
 Facts = Mapping[str, Any]

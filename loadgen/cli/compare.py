@@ -142,7 +142,7 @@ def _show(
 
     from analysis import charts
     from analysis.compare_tables import change_table, gate_lines
-    from analysis.tables import plain
+    from analysis.spelling import plain
 
     def say(words: object) -> None:
         console.print(words, highlight=False, soft_wrap=False)

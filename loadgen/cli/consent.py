@@ -35,7 +35,7 @@ def agreement(console: "Console", prices: Prices, *, yes: bool, state: Statement
             return
         told = state(run, prices)
         name, are = ", ".join(map(_printable, names)), "is" if len(names) == 1 else "are"
-        if not yes and not sys.stdin.isatty():
+        if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UsageError(
                 f"--yes: {name} {are} not this machine, and there is no terminal to ask on whether this load is meant: "
                 f"{told[0]}; give --yes if it is"
@@ -44,8 +44,8 @@ def agreement(console: "Console", prices: Prices, *, yes: bool, state: Statement
         for line in told:
             console.print(f"  {line}", markup=False, highlight=False)
         if not yes:
-            sys.stdout.flush()
-            if not click.confirm("Make it?", default=False):
+            console.print("Make it? [y/N]: ", end="", markup=False, highlight=False)
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
                 raise RunError("not confirmed: nothing was sent")
 
     return agree

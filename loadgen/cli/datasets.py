@@ -15,8 +15,13 @@ BAR_WIDTH = 40
 
 
 @click.command(short_help="Say what a data set or a trace holds: lengths, sessions, rate, shared prefixes, bad lines.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option("--format", "format_", metavar="FORMAT", help="The format; default: recognised by its content.")
+@click.argument("files", metavar="FILE[:FORMAT]...", nargs=-1, required=True)
+@click.option(
+    "--format",
+    "format_",
+    metavar="FORMAT",
+    help="The format of all that name none; default: recognised by the content.",
+)
 @click.option("--columns", metavar="FIELD=COLUMN[,...]", help="Where the file has what, as in prompt=question.")
 @click.option("--tokenizer", metavar="PATH|NAME", help="Count tokens with it; default: four characters a token.")
 @click.option("--skip-bad-lines", is_flag=True, help="Count lines that cannot be used, and go on.")
@@ -50,8 +55,9 @@ def command(
         raise UsageError(f"--columns: {min(unknown)!r} is no field; allowed are {', '.join(formats.FIELDS)}")
     counting = None if tokenizer is None else tokens.load(tokenizer)
     told = []
-    for path in files:
-        how = formats.reading(path, format_, named)
+    for written in files:
+        path, own = formats.named(written)
+        how = formats.reading(path, own or format_, named)
         told.append(survey(how, tokenizer=counting, on_bad=None if skip_bad_lines else raise_it))
     if as_json:
         import orjson

@@ -96,11 +96,12 @@ def _console() -> "Console":
 def _show(console: "Console", caption: str, found: "list[Finding]") -> None:
     from rich.text import Text
 
-    from analysis.tables import plain, plain_table
+    from analysis.columns import Columns
+    from analysis.spelling import plain
     from loadgen.doctor import BAD, OK, WARN
 
     styles = {OK: "green", WARN: "yellow", BAD: "bold red"}
-    table = plain_table()
+    table = Columns(keys=2)
     table.add_column("", no_wrap=True)
     table.add_column(caption, no_wrap=True)
     table.add_column("", overflow="fold")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from loadgen.cli.numbers import NumberType
+
 if TYPE_CHECKING:
     from loadgen.forecast import Forecast
     from loadgen.schedule.stage import Schedule
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 TTFT_S: Final = 0.5
 TPOT_S: Final = 0.02
 """To reckon with where nothing else is known."""
+
+MOST_PRICE: Final = 1e9
 
 
 class Prices(NamedTuple):
@@ -73,7 +77,7 @@ def price_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for side in ("output", "input"):
         command = click.option(
             f"--price-{side}",
-            type=click.FloatRange(min=0),
+            type=NumberType(MOST_PRICE),
             metavar="PRICE",
             help=f"What a million {side} tokens cost, for an estimate of the whole.",
         )(command)

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from analysis.columns import Columns
     from loadgen.forecast import Forecast
     from loadgen.machines import Carried, Machine, Need, Needs
 
@@ -44,12 +43,11 @@ def carried_by_a_core() -> "Carried":
     return machines.Carried(machines.TOKENS_PER_S_A_CORE, source)
 
 
-def needs_table(needed: "Needs") -> "Table":
+def needs_table(needed: "Needs") -> "Columns":
     """A row a resource; the one that runs out first is marked."""
-    from rich import box
-    from rich.table import Table
+    from analysis.columns import Columns
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table = Columns()
     table.add_column("takes")
     for title in ("in all", "a machine has", "machines"):
         table.add_column(title, justify="right", no_wrap=True)

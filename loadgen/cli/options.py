@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -11,10 +11,28 @@ from loadgen.job import environment
 from loadgen.spec import Spec
 from loadgen.spec.layers import Given, Layer, put
 from loadgen.spec.refusals import flag
-from loadgen.spec.settings import SETTINGS, Setting
+from loadgen.spec.settings import SETTINGS, SUBJECTS, Setting
 
 out_option = click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: runs/DATE-TIME.")
+OWN: Final = "The command"
+"""What --help calls the flags that are no settings of a load."""
+
 no_check_option = click.option("--no-check", is_flag=True, help="Do not try the endpoint with one request first.")
+
+
+class LoadCommand(click.Command):
+    """A command with the flags of load_options: its --help tells of them by subject, and of its own ones last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        subject_of = {setting.name: subject for subject, settings in SUBJECTS.items() for setting in settings}
+        subject_of |= dict.fromkeys(("spec", "databricks_endpoint"), next(iter(SUBJECTS)))
+        records: dict[str, list[tuple[str, str]]] = {subject: [] for subject in (*SUBJECTS, OWN)}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                records[subject_of.get(param.name or "", OWN)].append(record)
+        for subject, told in records.items():
+            with formatter.section(subject):
+                formatter.write_dl(told)
 
 
 def load_options(without: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

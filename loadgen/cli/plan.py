@@ -6,11 +6,10 @@ import click
 
 from loadgen.cli.durations import DurationType
 from loadgen.cli.expectation import Prices, expectation, price_options
-from loadgen.cli.options import load_options, spec_of
+from loadgen.cli.options import LoadCommand, load_options, spec_of
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from analysis.columns import Columns
     from loadgen.forecast import Forecast
     from loadgen.machines import Machine
     from loadgen.spec import Spec
@@ -19,7 +18,9 @@ NS_PER_S = 1_000_000_000
 FIRST_ARRIVALS = 5
 
 
-@click.command(short_help="Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing.")
+@click.command(
+    cls=LoadCommand, short_help="Say what a run would do: arrivals, tokens, connections, memory, disk. Calls nothing."
+)
 @load_options()
 @price_options
 @click.option("--expect-ttft", type=DurationType(0), default="500ms", show_default=True, help="TTFT to reckon with.")
@@ -88,7 +89,7 @@ def command(
     console.print(_table(stages, told), highlight=False)
     for stage, first in zip(stages, first_s, strict=True):
         if first:
-            times = ", ".join(f"{due_s:.4f}" for due_s in first)
+            times = ", ".join(f"{due_s:.6f}" for due_s in first)
             console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
     if spec.targets:
         console.print(_targets(spec), highlight=False, markup=False)
@@ -104,11 +105,10 @@ def command(
         console.print(f"cost: {about}{cost:,.2f} at these prices", highlight=False, markup=False)
 
 
-def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Table":
-    from rich import box
-    from rich.table import Table
+def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Columns":
+    from analysis.columns import Columns
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table = Columns()
     table.add_column("load", overflow="fold", max_width=24)
     for title in ("sends for", "arrivals", "requests", "input\ntokens", "output\ntokens", "connec-\ntions"):
         table.add_column(title, justify="right", no_wrap=True)

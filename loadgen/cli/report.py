@@ -1,12 +1,11 @@
 """`loadgen report RUN...`: the results of runs, computed anew from their captures, on the terminal and as pictures."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.results import SUSPECT_STATUS, no_html_option
+from loadgen.cli.results import SUSPECT_STATUS, json_option, no_html_option, print_json, show
 from loadgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Recompute and show the results of a run from its capture.")
 @click.argument("run_dirs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of the table.")
+@json_option
 @click.option("--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when a verdict is suspect.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that share the work.")
 @click.option(
@@ -107,13 +106,9 @@ def _analysed(run_dir: Path, jobs: int) -> "Analysis":
 
 def _show(run_dirs: tuple[Path, ...], summaries: list[dict[str, Any]], beside: list[str], *, as_json: bool) -> None:
     if as_json:
-        from analysis.summary import as_text
-
-        sys.stdout.write(as_text(summaries[0]))
+        print_json(summaries[0])
         return
     from rich.console import Console
-
-    from loadgen.cli.results import show
 
     console = Console()
     for place, (run_dir, summary, words) in enumerate(zip(run_dirs, summaries, beside, strict=True)):

@@ -1,5 +1,6 @@
 """What is shown of a summary: the table, the picture, the verdict, where the files are; and how a command ends."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 SUSPECT_STATUS = 3
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of the table.")
 no_html_option = click.option("--no-html", is_flag=True, help="Write no report.html.")
 strict_option = click.option(
     "--strict", is_flag=True, help=f"Exit with status {SUSPECT_STATUS} when the verdict is suspect."
@@ -23,8 +25,18 @@ MOST_PLACES = 8
 """Nodes whose captures stayed elsewhere, and where that is shown."""
 
 
-def concluded(job: Job, *, strict: bool, page: bool) -> None:
-    """Analyse what was captured, write its page, show it, and end as it says: RunError for a failed run, SUSPECT_STATUS."""
+def told_on() -> "Console":
+    """Where a command that makes load says what it does: standard output is for what comes out of it."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def concluded(job: Job, *, strict: bool, page: bool, as_json: bool) -> None:
+    """Analyse what was captured, write its page, show it, and end as it says.
+
+    RunError for a failed run; 128 and the signal's number for one that was interrupted; SUSPECT_STATUS.
+    """
     analysis = analysed(job)
     for words in job.complaints:
         click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in words), err=True)
@@ -32,19 +44,36 @@ def concluded(job: Job, *, strict: bool, page: bool) -> None:
         from loadgen.cli import pictures
 
         run_dir = job.run.run_dir
-        show(analysis.summary, run_dir, job.console, pictures.beside(run_dir, analysis) if page else "")
+        beside = pictures.beside(run_dir, analysis) if page else ""
+        if as_json:
+            show_places(analysis.summary, run_dir, job.console, beside)
+            print_json(analysis.summary)
+        else:
+            from rich.console import Console
+
+            show(analysis.summary, run_dir, Console(), beside)
     if job.words:
         raise RunError(job.words)
+    if job.interrupted:
+        sys.stdout.flush()
+        raise SystemExit(128 + (job.signal_number or signal.SIGINT))
     if strict and analysis is not None and not analysis.summary["verdict"]["ok"]:
         sys.stdout.flush()
         raise SystemExit(SUSPECT_STATUS)
+
+
+def print_json(summary: dict[str, Any]) -> None:
+    """What summary.json holds, byte for byte."""
+    from analysis.summary import as_text
+
+    sys.stdout.write(as_text(summary))
 
 
 def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: str = "") -> None:
     """Prints a summary, and a word on its pictures; without colour or control sequences where the console is no terminal."""
     from rich.text import Text
 
-    from analysis import charts, saturation, tables
+    from analysis import charts, notes, saturation, tables
 
     def say(words: object) -> None:
         console.print(words, highlight=False, soft_wrap=False)
@@ -56,11 +85,11 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
     width = min(console.width, 80)
     if found:
         say(tables.points_table(found))
-        for line in tables.answer_lines(found):
+        for line in notes.answer_lines(found):
             say(line)
     elif stages and summary["command"] == "sweep":
         say(tables.curve_table(summary["curve"]))
-        for note in (*tables.curve_notes(summary), *tables.footnotes(stages)):
+        for note in (*notes.curve_notes(summary), *notes.footnotes(stages)):
             say(note)
         users = charts.throughput_per_user(summary["curve"], width=width, ascii_only=not can_draw)
         if users:
@@ -80,13 +109,13 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
                 say("")
                 say(Text(caption, style="dim"))
                 say(table)
-        for note in tables.footnotes(stages):
+        for note in notes.footnotes(stages):
             say(note)
     if (table := tables.server_table(stages)) is not None:
         say("")
         say(Text("the server's own metrics, ms; client +: by how much our mean is longer", style="dim"))
         say(table)
-    for note in tables.server_notes(summary):
+    for note in notes.server_notes(summary):
         say(note)
     if (table := tables.node_table(summary)) is not None:
         say("")
@@ -97,25 +126,37 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
         say("")
         say(Text(picture, no_wrap=True))
     say("")
-    for line in tables.verdict_lines(summary):
+    for line in notes.verdict_lines(summary):
         say(line)
-    if (floor := tables.floor_line(summary)) is not None:
+    if (floor := notes.floor_line(summary)) is not None:
         say(floor)
     say("")
-    written = [name for name in ("summary.json", "histograms.hlog") if (run_dir / name).is_file()]
-    say(Text(tables.plain(f"{run_dir}: {', '.join([*written, 'capture/'])}{pictures}"), overflow="fold"))
+    show_places(summary, run_dir, console, pictures)
+
+
+def show_places(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: str) -> None:
+    """Prints where the files are; the arguments are those of `show`."""
+    from rich.text import Text
+
+    from analysis.spelling import plain
+
+    def say(text: Text) -> None:
+        console.print(text, highlight=False)
+
+    written = [name for name in ("summary.json", "saturation.json", "histograms.hlog") if (run_dir / name).is_file()]
+    say(Text(plain(f"{run_dir}: {', '.join([*written, 'capture/'])}{pictures}"), overflow="fold"))
     kept = [node for node in summary.get("nodes") or () if node["captures"] not in (None, "driver")]
     for node in kept[:MOST_PLACES]:
-        say(Text(tables.plain(f"captures of node {node['node']}: {node['captures']}"), overflow="fold"))
+        say(Text(plain(f"captures of node {node['node']}: {node['captures']}"), overflow="fold"))
     if len(kept) > MOST_PLACES:
         say(Text(f"and of {len(kept) - MOST_PLACES} more: nodes[].captures in run.json"))
     if (run_dir / "bodies").is_dir():
         words = f"{run_dir / 'bodies'}/: every request and response in full, readable by you alone (mode 0600)"
-        say(Text(tables.plain(words), overflow="fold"))
+        say(Text(plain(words), overflow="fold"))
 
 
 def _head(summary: dict[str, Any]) -> str:
-    from analysis.tables import plain
+    from analysis.spelling import plain
     from analysis.targets import endpoint_words
 
     words = endpoint_words(summary["spec"])

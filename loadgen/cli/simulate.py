@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.cli.durations import DurationType
+from loadgen.cli.numbers import NumberType
 from loadgen.clock import NS_PER_S
 from loadgen.errors import UsageError
 from loadgen.simulator.engine import JITTERS, LEAST_STEP_NS, EngineParameters, Jitter, capacity, jitter
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 else:
     JitterParamType = LoadParamType = click.ParamType  # before click 8.3 it takes no argument
 
-SHARE = click.FloatRange(0, 1)
+SHARE = NumberType(1)
 COUNT = click.IntRange(min=1)
 
 

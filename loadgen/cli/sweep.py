@@ -8,15 +8,15 @@ import click
 from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
-from loadgen.cli.options import load_options, no_check_option, out_option, spec_of
-from loadgen.cli.results import concluded, no_html_option, strict_option
+from loadgen.cli.options import LoadCommand, load_options, no_check_option, out_option, spec_of
+from loadgen.cli.results import concluded, json_option, no_html_option, strict_option, told_on
 from loadgen.cli.watching import watch_options, watching_of
 from loadgen.errors import UsageError
 from loadgen.job import prepared
 from loadgen.job.sweep import CHECK_REQUESTS, DEFAULTS, MOST_CHECK_REQUESTS, resumed, sweep, with_warm_up
 
 
-@click.command(short_help="Measure a curve: latency and throughput over many levels of load.")
+@click.command(cls=LoadCommand, short_help="Measure a curve: latency and throughput over many levels of load.")
 @load_options()
 @safety_options
 @click.option("--parallel", metavar="N[,...]", help="The same as --concurrency.")
@@ -39,6 +39,7 @@ from loadgen.job.sweep import CHECK_REQUESTS, DEFAULTS, MOST_CHECK_REQUESTS, res
 )
 @no_check_option
 @no_html_option
+@json_option
 @strict_option
 def command(
     parallel: str | None,
@@ -47,6 +48,7 @@ def command(
     resume: Path | None,
     no_check: bool,
     no_html: bool,
+    as_json: bool,
     strict: bool,
     yes: bool,
     price_input: float | None,
@@ -61,9 +63,7 @@ def command(
 
     Ctrl-C ends the level, reports what there is, and leaves a run directory that --resume goes on with.
     """
-    from rich.console import Console
-
-    console, watching = Console(), watching_of(flags)
+    console, watching = told_on(), watching_of(flags)
     agree = agreement(console, Prices(price_input, price_output), yes=yes, state=of_stages)
     with placed(flags) as place:
         if resume is not None:
@@ -85,4 +85,4 @@ def command(
                 spec, out, console, no_check=no_check, wants_baseline=True, agree=agree, watching=watching, place=place
             )
         sweep(job)
-        concluded(job, strict=strict, page=not no_html)
+        concluded(job, strict=strict, page=not no_html, as_json=as_json)

@@ -50,9 +50,12 @@ class Job:
 
     run: "Run"
     console: "Console"
+    """For what is told while it goes on; the results are not."""
     baseline_s: float | None = None
     resumed: bool = False
     interrupted: bool = False
+    signal_number: int | None = None
+    """Of the first signal that told it to end."""
     words: str = ""
     """What went wrong, if something did."""
     outcomes: list["Outcome"] = field(default_factory=list)
@@ -197,6 +200,7 @@ class Job:
 
         judges = [breaker(self.run.stages[number], self.run.spec.abort_on), judge]
         outcome = self.run.stage(number, watch, first_of(judges))
+        progress.stage_ended()
         self.watching.stage_ended()
         self.outcomes.append(outcome)
         self.interrupted = outcome.reason == "interrupted"
@@ -300,7 +304,7 @@ def make_load(
             Progress(job.run.stages, job.console) as progress,
             job.run.started(progress.say, **facts),
             job.watching.of_run(job.run, progress.say),
-            interruptible(job.run.interrupt, progress),
+            interruptible(job, progress),
         ):
             if sys.platform == "linux" or has_own_process():
                 host.step_back()  # the workers have been started: this thread only watches from here on
@@ -423,7 +427,7 @@ def backlog_judge(stage: dict[str, Any], least_s: float = 3.0) -> "Judge | None"
 
 
 @contextmanager
-def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterator[None]:
+def interruptible(job: Job, progress: "Progress") -> Iterator[None]:
     """SIGINT and SIGTERM stop the run meanwhile; in a thread, where signals do not come, nothing does.
 
     SIGTERM comes from a supervisor that soon kills (Ray after 3 s, Kubernetes after 30): nothing in flight is waited for.
@@ -433,11 +437,12 @@ def interruptible(interrupt: Callable[[], int], progress: "Progress") -> Iterato
         return
 
     def on_interrupt(number: int, _frame: FrameType | None) -> None:
+        job.signal_number = job.signal_number or number
         if number == signal.SIGTERM:
-            if interrupt() == 1:
+            if job.run.interrupt() == 1:
                 progress.say("Told to end: what is in flight is cancelled.")
-            interrupt()
-        elif interrupt() == 1:
+            job.run.interrupt()
+        elif job.run.interrupt() == 1:
             progress.say("Interrupted: sending no more, waiting for what is in flight (again: stop at once).")
 
     before = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}

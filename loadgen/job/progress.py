@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: numbers with their recent course in a terminal, a plain line now and then elsewhere.
+"""What a run shows while it goes on: numbers with their recent course in a terminal, a plain line a stage elsewhere.
 
 All of it is read off the board by the coordinator, which is nice: the workers pay nothing.
 """
@@ -16,7 +16,8 @@ from loadgen.board import percentile_ns
 from loadgen.coordinator import StageNow
 from loadgen.job.sparkline import ASCII, BLOCKS, sparkline
 
-PLAIN_EVERY_S: Final = 5.0
+PLAIN_EVERY_S: Final = 60.0
+"""Between two lines of a stage that goes on, where no terminal shows it."""
 
 # Rates and percentiles shown are those of the last seconds: long enough to be steady over responses that end all at once.
 RATE_S: Final = 3.0
@@ -78,7 +79,7 @@ class Progress:
         if now.stage != self._stage:
             self._stage = now.stage
             self._seen.clear()
-            self._plain_due_s = 0.0
+            self._plain_due_s = time.monotonic() + PLAIN_EVERY_S
         at_s = time.monotonic()
         self._seen.append(_Look(at_s, now.reads, sum(now.cpu_ns), now.ttft_counts))
         while at_s - self._seen[0].at_s > RATE_S:
@@ -89,6 +90,15 @@ class Progress:
         elif at_s >= self._plain_due_s and now.sent:
             self._plain_due_s = at_s + PLAIN_EVERY_S
             self.say("  ".join(f"{name} {value}" for name, value in self._cells(now)))
+
+    def stage_ended(self) -> None:
+        """Where no terminal has shown the stage, a line says what became of it."""
+        now = self.latest
+        if self._live is not None or now is None:
+            return
+        cells = dict(self._cells(now)) | {"elapsed": f"{max(now.elapsed_s, 0):.1f} s"}
+        told = (name for name in cells if name not in ("left", "in flight", "tokens/s", "CPU"))
+        self.say("  ".join(f"{name} {cells[name]}" for name in told))
 
     def _keep(self, now: StageNow) -> None:
         """The courses go on through all stages, so that the steps between them show."""

@@ -1,5 +1,6 @@
 """Settings as Python has them -> Spec, and a refusal in the words of whoever wrote Python and no flags."""
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -42,7 +43,7 @@ def seconds(name: str, value: object) -> float:
             return duration_ns(value) / NS_PER_S
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
         raise UsageError(f"{name}: {value!r} is no duration; allowed is a number of seconds, or text as in '2m'")
     return float(value)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from analysis import tables
+from analysis import notes, spelling
 from analysis.targets import endpoint_words
 
 Facts = Mapping[str, Any]
@@ -32,7 +32,7 @@ def html(summary: Facts, saturation: Facts | None, run_dir: Path) -> str:
         f"<div><b>loadgen {_text(summary['command'] or 'run')}</b> {_text(head)}{over}</div>",
         *(_answer(saturation) if saturation else ()),
         _table(summary["curve"]),
-        *(_dim(note.plain) for note in tables.curve_notes(dict(summary))),
+        *(_dim(note.plain) for note in notes.curve_notes(dict(summary))),
         *_verdict(summary["verdict"]),
         _dim(str(run_dir)),
     ]
@@ -40,7 +40,7 @@ def html(summary: Facts, saturation: Facts | None, run_dir: Path) -> str:
 
 
 def _answer(saturation: Facts) -> Iterable[str]:
-    first, *others = tables.answer_lines(dict(saturation))
+    first, *others = notes.answer_lines(dict(saturation))
     yield f"<div><b>{_text(first.plain)}</b></div>"
     yield from (_dim(line.plain.strip()) for line in others)
 
@@ -53,8 +53,8 @@ def _table(curve: list[Facts]) -> str:
         ("req/s", lambda point: _of(point["requests_per_s"])),
         ("in tok/s", lambda point: _of(point["input_tokens_per_s"])),
         ("out tok/s", lambda point: _of(point["output_tokens_per_s"])),
-        ("+-", lambda point: tables.half_width(point["output_tokens_per_s"])),
-        ("tok/s a user", lambda point: tables.short(point["tokens_per_s_per_user"])),
+        ("+-", lambda point: spelling.half_width(point["output_tokens_per_s"])),
+        ("tok/s a user", lambda point: spelling.short(point["tokens_per_s_per_user"])),
         ("TTFT p50, ms", lambda point: _latency(point, f"ttft{due}", "p50")),
         ("TTFT p99, ms", lambda point: _latency(point, f"ttft{due}", "p99")),
         ("TPOT p50, ms", lambda point: _latency(point, "tpot", "p50")),
@@ -66,7 +66,7 @@ def _table(curve: list[Facts]) -> str:
     for point in curve:
         share = _number(point["output_tokens_per_s"]) / most if most else 0.0
         failed = point["failed_share"]
-        cells = [f"<th>{_text(tables.load_words(point['load']))}</th>"]
+        cells = [f"<th>{_text(spelling.load_words(point['load']))}</th>"]
         cells += [f"<td>{_text(words(point))}</td>" for _, words in columns]
         cells.append(f'<td class="bad">{failed:.1%}</td>' if failed else "<td>0</td>")
         cells.append(f'<td class="bar"><i style="width:{share:.1%}"></i></td>')
@@ -82,7 +82,7 @@ def _verdict(verdict: Facts) -> Iterable[str]:
         yield '<div><b class="ok">valid</b></div>'
         return
     reasons = [
-        f"<li>{_text(tables.plain(reason['stage']) + ': ' if reason['stage'] is not None else '')}"
+        f"<li>{_text(spelling.plain(reason['stage']) + ': ' if reason['stage'] is not None else '')}"
         f'{_text(reason["words"])} <span class="dim">try: {_text(reason["try"])}</span></li>'
         for reason in verdict["reasons"]
     ]
@@ -95,7 +95,7 @@ def _dim(words: str) -> str:
 
 def _text(words: object) -> str:
     """Words from anywhere, made harmless."""
-    return markup.escape(tables.plain(words))
+    return markup.escape(spelling.plain(words))
 
 
 def _number(one: Facts | None) -> float:
@@ -103,7 +103,7 @@ def _number(one: Facts | None) -> float:
 
 
 def _of(one: Facts | None) -> str:
-    return tables.short((one or {}).get("value"))
+    return spelling.short((one or {}).get("value"))
 
 
 def _latency(point: Facts, name: str, percentile: str) -> str:

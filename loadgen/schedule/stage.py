@@ -1,6 +1,6 @@
 """A stage over time, before it is dealt out: how many in flight from when on, or the due time of every arrival."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from loadgen.clock import NS_PER_S, in_ns
@@ -18,6 +18,9 @@ ALL: Final = 1 << 32
 # 16 bytes each while they are dealt out, and far more than one machine sends in a day.
 MOST_ARRIVALS: Final = 200_000_000
 
+BLOCK: Final = 1 << 16
+"""Arrivals that are looked at in one go: as many as the cache of a core holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -33,6 +36,7 @@ class Schedule:
     """(from when on, how many), ascending, the first at 0."""
     due_ns: "npt.NDArray[np.int64] | None" = None
     """Every arrival, ascending."""
+    _most_within: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def most_in_flight(self) -> int:
@@ -49,11 +53,29 @@ class Schedule:
         return int(after - first)
 
     def most_within(self, span_ns: int) -> int:
-        """The most arrivals within any span of this length."""
+        """The most arrivals within any span of this length, its end left out."""
         if self.due_ns is None or not len(self.due_ns):
             return 0
-        after: Any = self.due_ns.searchsorted(self.due_ns + span_ns)
-        return int((after - range(len(after))).max())
+        if span_ns not in self._most_within:
+            fewest, step = 1, 1
+            while fewest + step <= len(self.due_ns) and _come_within(self.due_ns, span_ns, fewest + step):
+                fewest, step = fewest + step, step * 2
+            while step := step // 2:
+                if fewest + step <= len(self.due_ns) and _come_within(self.due_ns, span_ns, fewest + step):
+                    fewest += step
+            self._most_within[span_ns] = fewest
+        return self._most_within[span_ns]
+
+
+def _come_within(due_ns: "npt.NDArray[np.int64]", span_ns: int, count: int) -> bool:
+    """Whether so many arrivals come within one span: whether the last of some `count` comes so soon after the first."""
+    firsts = len(due_ns) - count + 1
+    for at in range(0, firsts, BLOCK):
+        first = due_ns[at : min(at + BLOCK, firsts)]
+        last = due_ns[at + count - 1 : at + count - 1 + len(first)]
+        if (last - first < span_ns).any():
+            return True
+    return False
 
 
 def schedule(stage: StageSpec, number: int, seed: int) -> Schedule:

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from rich.console import Console
 from synthetic import START_NS, S, frozen_server, mark, open_plan, stage_plan, steady_rows, write_run
 
+from analysis.spelling import number
 from analysis.summary import summarize
-from analysis.tables import number
 from loadgen.cli import pictures, results
 from loadgen.cli.report import command
 from loadgen.errors import UsageError

@@ -4,11 +4,12 @@ import pytest
 from scraped import labels, write_scrapes
 from synthetic import MS, START_NS, S, stage_plan, steady_rows, write_run
 
+from analysis.notes import server_notes
 from analysis.scrapes import read_scrapes
 from analysis.server import bucket_of
 from analysis.signals import ALL_NAMES
 from analysis.summary import summarize
-from analysis.tables import server_notes, server_table
+from analysis.tables import server_table
 from loadgen.scrape.presets import PRESETS, WANTED
 
 ENGINE = labels(engine="0", model_name="m")

@@ -362,6 +362,16 @@ def test_what_did_not_become_of_the_planned_arrivals_is_told_apart(summary):
     assert verdict.load_below_plan(told).try_.startswith("a lower --rate")
 
 
+@pytest.mark.parametrize(
+    ("late_us", "words"), [(501, "501 us"), (9_999.4, "9,999 us"), (10_000, "10.0 ms"), (1_234_567, "1,234.6 ms")]
+)
+def test_a_lateness_is_told_in_us_and_a_long_one_in_ms(summary, late_us, words):
+    late = open_loop(1_000) | {"stages.0.client.lateness_us": block(p99=late_us)}
+    doubt = verdict.late_sends(change(summary, late)["stages"][0])
+    assert doubt.words.startswith(f"p99 of the sends was {words} late, ")
+    assert doubt.words.endswith(f"{late_us / 50_000:.1%} of TTFT p50 (50.000 ms)")
+
+
 def test_lateness_that_is_the_plan_is_worded_so(summary):
     late = {"stages.0.client.lateness_us": block(p99=50_000)}
     own = verdict.late_sends(change(summary, open_loop(1_000) | late)["stages"][0])

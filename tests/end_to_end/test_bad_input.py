@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import typed
+from asked import complaints, typed
 from canned import canned, refused_port, response, unreachable
 
 from loadgen.cli import main
@@ -262,7 +262,7 @@ def test_without_the_check_an_endpoint_that_fails_ends_the_run_with_its_words(tm
         )
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert ended.stderr.startswith("loadgen: http-500: ")
+    assert complaints(ended.stderr)[0].startswith("loadgen: http-500: ")
     assert "run-failed" in (tmp_path / "run" / "summary.json").read_text()
     assert "http-500" in ended.stdout
 

@@ -24,13 +24,13 @@ def served() -> Iterator[Served]:
 
 
 def run(url: str, run_dir: Path, *arguments: object) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
-    """(rows of the capture, summary, stdout) of a small run."""
+    """(rows of the capture, summary, what was said) of a small run."""
     ended = typed(
         *("run", "--url", url, "--out", run_dir, "--workers", 1, "--concurrency", 2, "--input-tokens", 20),
         *("--output-tokens", TOKENS, *arguments),
     )
     assert ended.returncode == 0, ended.stderr + ended.stdout
-    return rows(run_dir), json.loads((run_dir / "summary.json").read_bytes()), ended.stdout
+    return rows(run_dir), json.loads((run_dir / "summary.json").read_bytes()), ended.stdout + ended.stderr
 
 
 CONTENT, REASONING = 0, 1

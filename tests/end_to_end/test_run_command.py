@@ -2,16 +2,19 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import children, environment, gone, installed, rows, typed, until
+from asked import children, complaints, environment, gone, installed, rows, typed, until
+from canned import canned
 
 from analysis.captures import open_capture
 from loadgen import host
@@ -171,6 +174,83 @@ def test_the_terminal_shows_a_row_a_stage_the_verdict_and_where_the_files_are(do
     assert "\x1b" not in said
 
 
+def test_the_results_stand_alone_on_standard_output(done):
+    said = done[1]
+    assert said.startswith("sim at http://127.0.0.1:")
+    assert "stage 1/3" not in said
+
+
+@pytest.mark.parametrize(
+    ("command", "load"),
+    [
+        ("run", ("--concurrency", "1,2", "--requests", 12)),
+        ("sweep", ("--concurrency", "1,2", "--requests", 12, "--check-requests", 2, "--cooldown", "1ms")),
+        ("saturate", ("--budget", "12s", "--most", 1)),
+    ],
+)
+def test_as_json_standard_output_is_the_summary_byte_for_byte(quick, command, load, tmp_path):
+    small = ("--workers", 1, "--input-tokens", 20, "--output-tokens", 5)
+    ended = typed(command, "--url", quick.url, "--out", tmp_path / "run", "--json", *small, *load)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.encode() == (tmp_path / "run" / "summary.json").read_bytes()
+    told = json.loads(ended.stdout)
+    assert told["command"] == command
+    answer = tmp_path / "run" / "saturation.json"
+    assert told["saturation"] == (json.loads(answer.read_bytes()) if command == "saturate" else None)
+    course = ended.stderr.splitlines()
+    assert sum(line.startswith("stage ") for line in course) == (
+        1 if command == "saturate" else len(told["stages"]) + (command == "sweep")
+    )
+    assert str(tmp_path / "run") in "".join(course[-3:])
+
+
+def test_as_json_a_run_of_which_nothing_is_left_says_why_and_prints_nothing(tmp_path):
+    with serve("--step", "2ms", "--fault", "error-500", "--fault-share", "1") as broken:
+        ended = run(broken.url, tmp_path / "run", "--json", "--model", "sim", status=1)
+    assert ended.stdout == ""
+    assert complaints(ended.stderr)
+
+
+def test_the_course_is_drawn_on_the_terminal_that_standard_error_is(quick, tmp_path):
+    ours, theirs = pty.openpty()
+    command = [
+        "run",
+        "--url",
+        quick.url,
+        "--out",
+        tmp_path / "run",
+        "--requests",
+        12,
+        "--output-tokens",
+        5,
+        "--workers",
+        1,
+    ]
+    process = subprocess.Popen(
+        [*installed(), *map(str, command)],
+        env=environment(TERM="xterm"),
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    )
+    os.close(theirs)
+    drawn = b""
+    try:
+        with suppress(OSError):  # the other end is closed
+            while more := os.read(ours, 4096):
+                drawn += more
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+    assert process.returncode == 0, drawn
+    assert b"\x1b[" in drawn
+    assert b"in flight" in drawn
+    assert said.startswith("sim at ")
+    assert "\x1b" not in said
+
+
 def test_report_gives_the_same_bytes_from_the_capture_alone(done):
     run_dir, _, _ = done
     written = (run_dir / "summary.json").read_bytes()
@@ -304,9 +384,10 @@ def test_one_ctrl_c_ends_the_stage_drains_and_reports(quick, tmp_path):
         until(lambda: len(rows(tmp_path / "run")) > 8, "some requests")
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert complained == ""
-    assert "Interrupted: sending no more, waiting for what is in flight (again: stop at once)." in said
+    assert process.returncode == 130
+    assert complaints(complained) == []
+    assert "Interrupted: sending no more, waiting for what is in flight (again: stop at once)." in complained
+    assert "suspect" in said
     told = rows(tmp_path / "run")
     assert {row["error"] for row in told} == {None}
     assert sent(tmp_path / "run") == len(told)
@@ -328,11 +409,11 @@ def test_ctrl_c_twice_stops_at_once_and_the_captures_still_read(slow, tmp_path):
     with running(slow.url, tmp_path / "run", *arguments) as process:
         until(lambda: (tmp_path / "run" / "capture").exists() and sent(tmp_path / "run") == 25, "all slots in flight")
         process.send_signal(signal.SIGINT)
-        assert process.stdout is not None
-        until(lambda: "Interrupted" in process.stdout.readline(), "the first one's line")
+        assert process.stderr is not None
+        until(lambda: "Interrupted" in process.stderr.readline(), "the first one's line")
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert [row["error"] for row in rows(tmp_path / "run")] == ["unfinished"] * 25
     told = summary(tmp_path / "run")
     assert told["stages"][0]["requests"]["errors"] == {"unfinished": 25}
@@ -346,11 +427,30 @@ def test_a_supervisors_sigterm_stops_at_once_and_reports(slow, tmp_path):
         until(lambda: (tmp_path / "run" / "capture").exists() and sent(tmp_path / "run") == 5, "all slots in flight")
         process.send_signal(signal.SIGTERM)
         said, complained = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert complained == ""
-    assert "Told to end: what is in flight is cancelled." in said
+    assert process.returncode == 143
+    assert complaints(complained) == []
+    assert "Told to end: what is in flight is cancelled." in complained
+    assert "suspect" in said
     assert [row["error"] for row in rows(tmp_path / "run")] == ["unfinished"] * 5
     assert json.loads((tmp_path / "run" / "run.json").read_bytes())["ended"]["reason"] == "interrupted"
+
+
+def test_ctrl_c_before_there_is_a_run_leaves_none(tmp_path):
+    asked, released = threading.Event(), threading.Event()
+
+    def hang(_request: bytes) -> bytes:
+        asked.set()
+        released.wait(60)
+        return b""
+
+    with canned(hang) as server:
+        with running(server.url, tmp_path / "run") as process:
+            until(asked.is_set, "the check")
+            process.send_signal(signal.SIGINT)
+            said, complained = process.communicate(timeout=60)
+        released.set()
+    assert (process.returncode, said, complained.strip()) == (130, "", "loadgen: interrupted")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_killed_worker_is_a_reported_loss(quick, tmp_path):
@@ -379,7 +479,7 @@ def test_a_server_that_dies_ends_the_run_with_words(tmp_path):
             served.kill()
             _, complained = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert complained.startswith("loadgen: connect-refused: ")
+    assert complaints(complained)[0].startswith("loadgen: connect-refused: ")
     told = rows(tmp_path / "run")
     errors = Counter(row["error"] for row in told)
     assert errors.keys() <= {None, "truncated", "connect-reset", "connect-refused"}

@@ -78,7 +78,7 @@ def test_pages_that_are_dead_or_silent_disturb_nothing_and_are_told(tmp_path):
         released.set()
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr
-    assert f"--scrape {dead}: cannot connect: connection refused" in ended.stdout
+    assert f"--scrape {dead}: cannot connect: connection refused" in ended.stderr
     assert len(rows(run_dir)) == 40
     summary = json.loads((run_dir / "summary.json").read_bytes())
     assert summary["stages"][0]["server"] is None
@@ -105,12 +105,12 @@ def test_live_metrics_are_served_while_a_run_goes_on(tmp_path):
         try:
             families = until(lambda: completed(port), "completed requests on the page")
             process.send_signal(2)
-            said, wrong = process.communicate(timeout=60)
+            _, wrong = process.communicate(timeout=60)
         finally:
             process.kill()
             process.communicate()
     assert "Traceback" not in wrong
-    assert f"Live metrics: http://127.0.0.1:{port}/metrics" in said
+    assert f"Live metrics: http://127.0.0.1:{port}/metrics" in wrong
     by_name = {family.name: family for family in families}
     assert by_name["loadgen_live_stage"].samples[0].labels["mode"] == "concurrency"
     assert by_name["loadgen_live_ttft_seconds"].type == "histogram"

@@ -193,7 +193,7 @@ def test_a_bad_line_far_into_the_file_ends_the_run_with_its_number_and_what_was_
         *("--skip-bad-lines", "--out", tmp_path / "s"),
     )
     assert ended.returncode == 0, ended
-    assert "passed over, for they cannot be used: 1 of the lines read\n" in ended.stdout
+    assert "passed over, for they cannot be used: 1 of the lines read\n" in ended.stderr
     assert json.loads((tmp_path / "s" / "run.json").read_bytes())["skipped_lines"] == 1
     assert [row["error"] for row in rows(tmp_path / "s")] == [None] * 500
 
@@ -247,7 +247,7 @@ def test_calibrated_prompts_are_shorter_by_what_the_server_adds(tmp_path, length
             "--requests", 9, "--concurrency", 1, "--no-html", "--out", tmp_path / "r",
         )  # fmt: skip
     assert ended.returncode == 0, ended
-    assert "calibrated: the endpoint adds 11 tokens to a prompt\n" in ended.stdout
+    assert "calibrated: the endpoint adds 11 tokens to a prompt\n" in ended.stderr
     assert all(row["prompt_tokens"] == row["wanted_input_tokens"] for row in rows(tmp_path / "r"))
     facts = json.loads((tmp_path / "r" / "run.json").read_bytes())
     assert facts["calibration"] == {"overhead_tokens": 11, "tokens_per_word": 1.0}

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 
 import pytest
-from asked import rows, typed, until
+from asked import complaints, rows, typed, until
 from canned import GOOD, canned, refused_port, response
 from misbehaving import FAULTS, Fault, misbehaving, refuse
 from test_own_failures import reasons, running
@@ -22,8 +22,9 @@ def failed_alike(done, error: str, words: str, count: int = 6) -> None:
     """Every request failed in this class, the run ended by itself, and the command says why."""
     assert done.status == 1
     assert [row["error"] for row in done.rows] == [error] * count
-    assert done.complained.startswith(f"loadgen: {error}: ")
-    assert words in done.complained
+    (complaint,) = complaints(done.complained)
+    assert complaint.startswith(f"loadgen: {error}: ")
+    assert words in complaint
     assert "nothing-completed" in reasons(done.summary)
 
 
@@ -116,7 +117,7 @@ def test_a_server_that_restarts_costs_what_was_in_flight_and_the_run_goes_on(run
             until(lambda: any(row["error"] == "connect-refused" for row in rows(run_dir)), "refusals")
             with serve("--step", "1ms", "--port", port):
                 said, complained = process.communicate(timeout=100)
-    assert (process.returncode, complained) == (0, "")
+    assert (process.returncode, complaints(complained)) == (0, [])
     told = rows(run_dir)
     assert sorted(row["request_id"] for row in told) == list(range(400))
     classes = Counter(row["error"] for row in told)
@@ -154,6 +155,6 @@ def test_a_storm_of_429_without_an_end_ends_the_run(run):
     with misbehaving([FAULTS["429"]] * 10_000) as server:
         done = run(server.url, "--concurrency", 8, "--requests", 10_000)
     assert done.status == 1
-    assert done.complained.startswith("loadgen: http-429: ")
+    assert complaints(done.complained)[0].startswith("loadgen: http-429: ")
     assert {row["error"] for row in done.rows} <= {"http-429", "unfinished"}
     assert len(done.rows) < 10_000

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import children, environment, gone, installed, rows, typed, until
+from asked import children, complaints, environment, gone, installed, rows, typed, until
 from misbehaving import CHUNKED, FAULTS, GOOD, LARGE_CHUNK, Fault, Peer, misbehaving, say
 from runs import in_trouble, run_command
 
@@ -117,7 +117,7 @@ def test_a_worker_out_of_memory_ends_the_run_and_says_so(run, run_dir):
     failed = {row["error"] for row in done.rows}
     assert done.status == 1 or "decode-failed" in failed
     if done.status == 1:
-        assert done.complained.startswith("loadgen: worker 0 ended in mid-run (")
+        assert complaints(done.complained)[0].startswith("loadgen: worker 0 ended in mid-run (")
         assert "run-failed" in reasons(done.summary)
     assert sum(row["error"] is None for row in done.rows) <= 20
     reported(run_dir)
@@ -172,7 +172,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_what_was_written_stays(served, sm
                 filler.flush()
         said, complained = process.communicate(timeout=60)
     assert process.returncode == 1
-    first, *_, last = complained.splitlines()
+    first, *_, last = complaints(complained)
     assert "the capture cannot be written: No space left on device" in last
     assert "No space left on device" in first
     assert "suspect" in said, "what was measured is shown, though it cannot be written"

@@ -91,7 +91,7 @@ def test_the_command_says_it_and_calls_nobody():
     assert ended.returncode == 2
     ended = typed("plan", *url, "--rate", "50", "--arrivals", "constant", "--duration", "10s")
     assert ended.returncode == 0, ended
-    for words in ("rate 50/s", "550", "the first arrivals at 0.0000, 0.0200, 0.0400", "descriptors"):
+    for words in ("rate 50/s", "550", "the first arrivals at 0.000000, 0.020000, 0.040000", "descriptors"):
         assert words in ended.stdout
     ended = typed("plan", *url, "--concurrency", "1,8", "--duration", "10s", "--json")
     facts = json.loads(ended.stdout)

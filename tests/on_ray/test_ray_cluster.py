@@ -359,4 +359,4 @@ def test_killing_a_node_in_mid_run_leaves_the_others_whole_and_the_command_ends_
     assert len(truth - captured) <= 100, "no more than a batch of the one that was lost"
     summary = json.loads((run_dir / "summary.json").read_bytes())
     assert "node-lost" in {reason["code"] for reason in summary["verdict"]["reasons"]}
-    assert "is lost" in ended.stdout
+    assert "is lost" in ended.stderr

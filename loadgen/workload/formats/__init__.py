@@ -68,6 +68,18 @@ _OWN: Final[dict[str, dict[str, str]]] = {
 """Columns of a format that have the names they have."""
 
 
+def named(written: str) -> tuple[str, str | None]:
+    """FILE[:FORMAT] -> the file, and the format where there is one. UsageError where only the format is not known."""
+    path, colon, format_ = written.rpartition(":")
+    if not colon or Path(written).exists():
+        return written, None
+    if format_ in FORMATS:
+        return path, format_
+    if Path(path).exists():
+        raise UsageError(f"{path}: {format_!r} is no format; allowed is {', '.join(FORMATS)}")
+    return written, None
+
+
 def reading(path: str, format_: str | None, columns: Mapping[str, str], conversations: str = "auto") -> Reading:
     """Look at a file's beginning. UsageError if it cannot be read, is of no known format, or lacks a column."""
     if format_ == "capture" or (format_ is None and Path(path, "run.json").is_file()):

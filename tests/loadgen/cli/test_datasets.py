@@ -57,6 +57,8 @@ def test_a_bad_line_ends_it_with_its_number_or_is_counted(tmp_path):
     ("arguments", "words"),
     [
         (["nowhere.jsonl"], "nowhere.jsonl cannot be read (No such file or directory)"),
+        (["TRACE:MoonCake"], ": 'MoonCake' is no format; allowed is sharegpt, messages"),
+        (["TRACE:burstgpt", "--format", "mooncake"], "burstgpt has a column Timestamp, and there is none"),
         (["TRACE", "--format", "parquet"], "--format: 'parquet' is not known; allowed is sharegpt"),
         (["TRACE", "--columns", "frage=x"], "--columns: 'frage' is no field; allowed are prompt"),
         (["TRACE", "--columns", "prompt"], "--columns: 'prompt' names no column"),
@@ -66,7 +68,7 @@ def test_a_bad_line_ends_it_with_its_number_or_is_counted(tmp_path):
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_sentence(trace, arguments, words):
-    ended = typed("datasets", *(trace if one == "TRACE" else one for one in arguments))
+    ended = typed("datasets", *(one.replace("TRACE", str(trace)) for one in arguments))
     assert ended.returncode == 2
     assert words in ended.stderr
     assert len(ended.stderr.splitlines()) == 1

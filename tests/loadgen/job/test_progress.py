@@ -49,9 +49,13 @@ def clock(monkeypatch):
 
 
 def shown(*looks, asked=None, terminal=False, clock=None, apart_s=0.5, width=200) -> str:
-    """What was written to the console by these looks, this far apart."""
+    """What was written to the console by these looks, this far apart; where it is no terminal, a line for each."""
     out = io.StringIO()
-    with Progress(asked or planned(), Console(file=out, force_terminal=terminal, width=width)) as watch:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Progress(asked or planned(), Console(file=out, force_terminal=terminal, width=width)) as watch,
+    ):
+        patch.setattr(progress, "PLAIN_EVERY_S", 0.0)
         for look in looks:
             watch(look)
             if clock is not None:
@@ -131,9 +135,9 @@ def test_a_low_terminal_shows_two_lines(clock):
 
 def test_a_dumb_terminal_gets_plain_lines(clock, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
-    said = shown(BUSY, BUSY, terminal=True, clock=clock)
-    assert "\x1b[" not in said
-    assert "stage 1/2 concurrency 1" in said
+    (line,) = plain_lines(BUSY, BUSY, clock=clock, force_terminal=True, width=200)
+    assert "\x1b[" not in line
+    assert line.startswith("stage 1/2 concurrency 1")
 
 
 def test_a_terminal_without_blocks_gets_letters(clock):
@@ -151,25 +155,48 @@ def test_a_stages_name_cannot_steer_the_terminal(clock):
     assert "\x1b" not in shown(BUSY, asked=asked, clock=clock)
 
 
-def test_without_a_terminal_there_is_a_plain_line_now_and_then(clock):
-    said = shown(*[replace(BUSY, elapsed_s=second / 2) for second in range(21)], clock=clock)
-    lines = said.splitlines()
-    assert len(lines) == 3, "one every five seconds"
-    assert all("\x1b" not in line for line in lines)
-    assert "stage 1/2 concurrency 1" in lines[0]
-    assert "done 97" in lines[0]
+def plain_lines(*looks, clock=None, **changes):
+    """What a console that is no terminal was told by these looks at stages that then ended, a line each."""
+    out = io.StringIO()
+    with Progress(planned(), Console(file=out, **changes)) as watch:
+        for look, then in zip(looks, (*looks[1:], None), strict=True):
+            watch(look)
+            if clock is not None:
+                clock.now_s += 0.5
+            if then is None or then.stage != look.stage:
+                watch.stage_ended()
+    return out.getvalue().splitlines()
+
+
+def test_without_a_terminal_a_stage_has_a_line_when_it_has_ended(clock):
+    lines = plain_lines(BUSY, replace(BUSY, elapsed_s=4.25), replace(BUSY, stage=1), clock=clock, width=200)
+    assert lines == [
+        "stage 1/2 concurrency 1  elapsed 4.2 s  done 97  failed 3  TTFT 123 ms  TPOT 20.1 ms  lag 0.035 ms",
+        "stage 2/2 concurrency 64  elapsed 4.0 s  done 97  failed 3  TTFT 123 ms  TPOT 20.1 ms  lag 0.035 ms",
+    ]
+
+
+def test_and_a_long_one_has_a_line_a_minute_meanwhile(clock):
+    first, second, last = plain_lines(
+        *[replace(BUSY, elapsed_s=second / 2) for second in range(251)], clock=clock, width=200
+    )
+    assert first.startswith("stage 1/2 concurrency 1  elapsed 60 s")
+    assert second.startswith("stage 1/2 concurrency 1  elapsed 120 s")
+    assert "in flight 64" in second
+    assert last.startswith("stage 1/2 concurrency 1  elapsed 125.0 s")
 
 
 def test_a_plain_line_is_one_line_however_narrow_the_console(clock):
-    assert len(shown(BUSY, clock=clock, width=40).splitlines()) == 1
+    assert len(plain_lines(BUSY, clock=clock, width=40)) == 1
 
 
-def test_a_new_stage_has_a_line_at_once(clock):
-    said = shown(BUSY, replace(BUSY, stage=1), clock=clock)
-    assert [line.split("  ")[0] for line in said.splitlines()] == [
-        "stage 1/2 concurrency 1",
-        "stage 2/2 concurrency 64",
-    ]
+def test_a_terminal_is_told_no_stage_twice(clock):
+    out = io.StringIO()
+    with Progress(planned(), Console(file=out, force_terminal=True, width=100)) as watch:
+        watch(BUSY)
+        shown_before = out.getvalue()
+        watch.stage_ended()
+        assert out.getvalue() == shown_before
 
 
 def test_the_phase_is_told():

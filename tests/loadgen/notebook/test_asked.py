@@ -114,7 +114,7 @@ def test_a_budget_is_text_or_seconds(value, taken):
     assert seconds("budget", value) == taken
 
 
-@pytest.mark.parametrize("value", ["fast", None, [1], True])
+@pytest.mark.parametrize("value", ["fast", None, [1], True, float("nan"), float("inf"), "nan"])
 def test_a_budget_that_is_no_time_is_refused(value):
     with pytest.raises(UsageError, match=r"^budget: "):
         seconds("budget", value)

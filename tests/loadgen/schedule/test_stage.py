@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from loadgen.clock import NS_PER_S
 from loadgen.errors import UsageError
 from loadgen.schedule import stage as under_test
-from loadgen.schedule.stage import schedule
+from loadgen.schedule.stage import Schedule, schedule
 
 
 def made(number: int = 0, seed: int = 1, **changes):
@@ -115,6 +115,16 @@ def test_the_most_arrivals_within_a_span_are_counted():
     one = made(arrivals="burst:5@1s", requests=None, duration_s=3.0)
     assert [one.most_within(span_ns) for span_ns in (1, NS_PER_S, NS_PER_S + 1, 10 * NS_PER_S)] == [5, 5, 10, 15]
     assert made(concurrency=(8,)).most_within(NS_PER_S) == 0
+
+
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=80).map(sorted), st.integers(1, 450), st.integers(1, 9))
+def test_they_are_those_of_the_definition_however_the_arrivals_are_cut_into_blocks(due_ns, span_ns, block):
+    one = Schedule(0, 1000, 0.0, due_ns=np.array(due_ns))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(under_test, "BLOCK", block)
+        found = one.most_within(span_ns)
+    assert found == max(sum(first <= due < first + span_ns for due in due_ns) for first in due_ns)
+    assert one.most_within(span_ns) == found
 
 
 def test_another_stage_and_another_seed_have_other_arrivals():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from loadgen.errors import UsageError
 from loadgen.workload import formats
 from loadgen.workload.containers import BadLine, Record
-from loadgen.workload.formats import reading, rows
+from loadgen.workload.formats import named, reading, rows
 from loadgen.workload.formats.row import Reading, Turn
 from loadgen.workload.formats.values import NS_PER_MS, NS_PER_S
 
@@ -196,6 +196,20 @@ def test_a_file_of_no_known_format_says_what_it_has(tmp_path, data, words):
 def test_a_format_that_is_named_says_which_column_it_lacks(tmp_path):
     with pytest.raises(BadLine, match=r"mooncake has a column timestamp, and there is none; there are 'prompt'"):
         reading(file_of(tmp_path, [{"prompt": "a"}]), "mooncake", {})
+
+
+def test_a_format_may_stand_behind_the_file(tmp_path):
+    path = file_of(tmp_path, [{"prompt": "a"}])
+    odd = tmp_path / "odd:text"
+    odd.write_text("a file that is called so")
+    assert named(f"{path}:sharegpt") == (path, "sharegpt")
+    assert named(path) == (path, None)
+    assert named(str(odd)) == (str(odd), None)
+    assert named("nowhere:2:text") == ("nowhere:2", "text")
+    assert named("nowhere:odd") == ("nowhere:odd", None)
+    for wrong in ("ShareGPT", "", "csv"):
+        with pytest.raises(UsageError, match=rf": '{wrong}' is no format; allowed is sharegpt, messages, batch, "):
+            named(f"{path}:{wrong}")
 
 
 MESSY = st.recursive(
