@@ -7,16 +7,13 @@ import numpy as np
 
 from analysis import rates
 from analysis.confidence import MOST_BLOCKS, halves
-from analysis.queueing import growth, scatter_of
+from analysis.queueing import growth, longer_waits_s, scatter_of
 from analysis.rows import ABSENT, Integers
 from analysis.tally import StageTally, joined
 
 NS_PER_MS: Final = 1_000_000
 NS_PER_US: Final = 1_000
 NS_PER_S: Final = 1_000_000_000
-
-LEAST_WAITS: Final = 5
-"""In each fifth of the answered requests, to tell whether the later ones waited longer."""
 
 
 class Flow(NamedTuple):
@@ -109,17 +106,6 @@ def _compared(series: Any) -> dict[str, Any] | None:
     }
 
 
-def _longer_waits_s(flow: Flow) -> float:
-    """By how much the last fifth of the requests that were answered waited longer than the first one, by their medians."""
-    known = np.flatnonzero(flow.ttft_due_ns != ABSENT)
-    in_order = known[np.argsort(flow.due_ns[known], kind="stable")]
-    fifth = len(in_order) // 5
-    if fifth < LEAST_WAITS:
-        return 0.0
-    first, last = (np.median(flow.ttft_due_ns[some]) for some in (in_order[:fifth], in_order[-fifth:]))
-    return float(last - first) / NS_PER_S
-
-
 def backlog(plan: dict[str, Any], tally: StageTally, flow: Flow) -> dict[str, Any] | None:
     """Whether what has come due and is not answered yet grows over the window: a rate above what the endpoint serves."""
     window, line = tally.window, tally.timeline
@@ -128,13 +114,14 @@ def backlog(plan: dict[str, Any], tally: StageTally, flow: Flow) -> dict[str, An
     if len(edges_ns) < 2 or not window.length_ns:
         return None
     waiting = rates.in_flight_means(flow.due_ns, flow.ended_ns, edges_ns)
+    known = flow.ttft_due_ns != ABSENT
     found = growth(
         (edges_ns[:-1] - window.start_ns) / NS_PER_S,
         waiting,
         arrived / (window.length_ns / NS_PER_S),
         scatter_of(plan["load"].get("arrivals", "")),
         np.searchsorted(np.sort(flow.ended_ns), edges_ns[1:]),
-        longer_waits_s=_longer_waits_s(flow),
+        longer_waits_s=longer_waits_s(flow.due_ns[known], flow.ttft_due_ns[known]),
     )
     return (
         None

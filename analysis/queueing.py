@@ -43,6 +43,11 @@ two, every tenth look at responses of all lengths takes one that fills for one t
 LEAST_WAIT_SHARE: Final = 0.25
 """Of the wait that a queue of such a growth comes to: the median wait is half of it."""
 
+LEAST_WAITS: Final = 5
+"""In each fifth of the answered requests, to tell whether the later ones waited longer."""
+
+NS_PER_S: Final = 1_000_000_000
+
 
 class Growth(NamedTuple):
     """How a backlog develops: its slope, that as a share of the arrivals, its rise in standard deviations, the verdict."""
@@ -105,6 +110,16 @@ def _fills(times_s: NDArray[Any], backlog: NDArray[Any], answered: NDArray[Any])
     if one_s <= 0 or two_s <= 0:
         return True
     return two / two_s - one / one_s > RISING * math.sqrt(one / one_s**2 + two / two_s**2)
+
+
+def longer_waits_s(due_ns: NDArray[Any], ttft_ns: NDArray[Any]) -> float:
+    """By how much the last fifth of the answered requests waited longer than the first one, by their medians; 0 for few."""
+    in_order = np.argsort(due_ns, kind="stable")
+    fifth = len(in_order) // 5
+    if fifth < LEAST_WAITS:
+        return 0.0
+    first, last = (np.median(ttft_ns[some]) for some in (in_order[:fifth], in_order[-fifth:]))
+    return float(last - first) / NS_PER_S
 
 
 def scatter_of(arrivals: str) -> float:

@@ -22,7 +22,7 @@ from saturation import ENDPOINTS, Endpoint
 from virtual import NS, Asked, highest_within
 
 from analysis.bootstrap import Interval, design_effect, wilson
-from analysis.queueing import growth
+from analysis.queueing import growth, longer_waits_s
 from analysis.search import Answer, Bounds, Point, long_share, next_for_slo, so_far
 from loadgen.schedule.arrivals import Process, offsets_ns
 from loadgen.schedule.profile import parse_profile
@@ -94,7 +94,9 @@ def stage(
     times = np.arange(warm_ns, until_ns, SAMPLE_S * NS)
     ended = np.sort([one.last_ns if one.tokens_done >= one.output_tokens else math.inf for one in asked])
     backlog = np.searchsorted([one.sent_ns for one in asked], times) - np.searchsorted(ended, times)
-    found = growth(times / NS, backlog, rate)
+    begun = first > 0
+    waits_s = longer_waits_s(sent[begun], (first - sent)[begun])
+    found = growth(times / NS, backlog, rate, answered=np.searchsorted(ended, times), longer_waits_s=waits_s)
     return facts, bool(found and found.grows)
 
 
