@@ -14,7 +14,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from asked import environment, gone, rows, typed, until
+from asked import PATIENCE_S, environment, gone, rows, typed, until
 from nbclient import NotebookClient
 from sweep_run import HOSTILE, hostile
 
@@ -329,7 +329,7 @@ def test_importing_the_package_imports_none_of_it():
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        capture_output=True, text=True, timeout=60, check=True, env=environment(),
+        capture_output=True, text=True, timeout=PATIENCE_S, check=True, env=environment(),
     )  # fmt: skip
     assert done.stdout.splitlines() == [
         "[]",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import children, environment, installed, rows, typed, until
+from asked import PATIENCE_S, children, environment, installed, rows, typed, until
 
 from loadgen import host
 from loadgen.simulator.process import Served, serve
@@ -98,7 +98,7 @@ def test_an_interrupted_sweep_resumes_and_ends_with_the_stages_of_an_uninterrupt
         until(lambda: told(cut, "run.json")["stages"][2].get("part") == 1, "the second level")
         victim = process.pid if how == "SIGINT" else children(process.pid)[0]
         os.kill(victim, signal.SIGINT if how == "SIGINT" else signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
         assert process.returncode == (0 if how == "SIGINT" else 1)
     before = told(cut)
     assert not before["verdict"]["ok"]
