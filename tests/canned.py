@@ -87,6 +87,22 @@ def canned(answer: bytes | Callable[[bytes], bytes], tls: ssl.SSLContext | None 
         server.close()
 
 
+class Slackening:
+    """Answers well, and after so many requests slowly: what is to be stopped in its middle is not through before."""
+
+    def __init__(self, after: int, slowly_s: float = 0.25) -> None:
+        self._after, self._slowly_s = after, slowly_s
+        self._answered = 0
+        self.is_over = threading.Event()
+        """From now on it is quick again."""
+
+    def __call__(self, _request: bytes) -> bytes:
+        self._answered += 1
+        if self._answered > self._after:
+            self.is_over.wait(self._slowly_s)
+        return response(GOOD)
+
+
 @contextlib.contextmanager
 def unreachable() -> Iterator[int]:
     """A port that answers nothing, as an address behind a firewall does: its queue of connections is full."""
