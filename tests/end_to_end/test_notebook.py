@@ -345,7 +345,6 @@ def test_importing_the_package_imports_none_of_it():
     ]
 
 
-@pytest.mark.timeout(300)
 def test_the_example_notebook_runs(tmp_path):
     """In a real kernel, whose event loop is running; with shorter stages than the ones whose results it shows."""
     book = nbformat.read(NOTEBOOK, 4)
@@ -354,7 +353,7 @@ def test_the_example_notebook_runs(tmp_path):
     assert NOTEBOOK.stat().st_size < 250_000
     for cell in book.cells:
         cell["source"] = cell["source"].replace('duration="6s"', "requests=6").replace('budget="60s"', 'budget="10s"')
-    NotebookClient(book, timeout=240, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(book, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     text = json.dumps(book.cells)
     assert "tokens a prompt, 256 were asked for" in text
     assert "image/png" in text
