@@ -37,7 +37,7 @@ def test_the_servers_story_is_aligned_with_the_load(tmp_path):
         page = served.url.removesuffix("/v1") + "/metrics"
         ended = typed(
             *("run", "--url", served.url, "--model", "sim", "--no-check", "--out", run_dir, *SMALL),
-            *("--output-tokens", 60, "--concurrency", "0..6@3s+6@2s", "--scrape", page, "--scrape-every", "100ms"),
+            *("--output-tokens", 60, "--concurrency", "0..6@3s+6@3s", "--scrape", page, "--scrape-every", "100ms"),
         )
         served.stop()
         truth = {row["response_id"]: row for row in served.truth().to_pylist()}
@@ -45,13 +45,14 @@ def test_the_servers_story_is_aligned_with_the_load(tmp_path):
     assert "the server's own metrics" in ended.stdout
     told = rows(run_dir)
     _, scrapes, samples = scrapes_in(run_dir / "capture" / "scrape.arrow")
-    assert all(one["error"] is None for one in scrapes)
+    # The scraper gives way to all others: where there is no time left, it says so.
+    assert {one["error"] for one in scrapes} <= {None, "not answered before the run's end", "no answer within 5 s"}
     seen = {
         (row["t_send_ns"], row["t_recv_ns"]): row["value"]
         for row in samples
         if row["name"] == "vllm:num_requests_running"
     }
-    assert len(seen) >= 10
+    assert len(seen) >= 5
     assert max(seen.values()) >= 5, "it saw the load rise"
     # A request is on its way to the engine, runs, and is on its way back: the page tells of what runs.
     surely = [(truth[row["response_id"]]["request_read_ns"], truth[row["response_id"]]["event_ns"][-1]) for row in told]
@@ -65,7 +66,7 @@ def test_the_servers_story_is_aligned_with_the_load(tmp_path):
     assert 0 < server["running"]["mean"] <= server["running"]["max"] <= max(seen.values())
     assert server["sources"][0]["span_s"] > 0
     assert server["ttft_ms"]["count"] > 0
-    assert len(server["timeline"][0]["running"]["t_s"]) >= 10
+    assert len(server["timeline"][0]["running"]["t_s"]) >= 5
 
 
 def test_pages_that_are_dead_or_silent_disturb_nothing_and_are_told(tmp_path):
