@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from loadgen import host, planner
-from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns, realtime_offset_ns
-from loadgen.cluster import agent, clock
+from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
+from loadgen.cluster import agent, agreement, clock
 from loadgen.cluster.gather import Gathering
 from loadgen.cluster.link import LinkError
 from loadgen.cluster.node import LONG_BURST, Node, together
 from loadgen.coordinator import JUDGE_S, LOOK_S, TICK_S, Judge, Outcome, StageNow, Watcher, ended, hopeless_after
 from loadgen.crew import Order
 from loadgen.errors import LoadgenError, RunError, UsageError
-from loadgen.local_run import choose_cores
 from loadgen.plan import Share
 from loadgen.schedule.stage import Schedule
 from loadgen.spec import Spec, StageSpec
@@ -50,10 +49,6 @@ SILENT_S: Final = 30.0
 
 LEAVE_S: Final = 30.0
 """For the workers of a node to write what they have and go, be their agent alive or dead."""
-
-MOST_UNCERTAINTY_NS: Final = 50 * NS_PER_MS
-MOST_WALL_APART_NS: Final = NS_PER_S
-"""Clocks that are further apart, or less sure, are refused."""
 
 
 class Engine(Protocol):
@@ -94,7 +89,7 @@ class Fleet:
     def __enter__(self) -> "Fleet":
         for number, (address, port, facts) in enumerate(self._engine.agents(self._token)):
             self.nodes.append(Node(number, address, port, facts, self._token, self._news))
-        self._check_versions()
+        agreement.check_versions(self.nodes)
         for node in self.nodes:
             try:
                 node.connect()
@@ -103,7 +98,7 @@ class Fleet:
                 self.__exit__()
                 raise RunError(f"{node.name} has an agent that this machine does not reach: {error}") from None
         try:
-            self._check_clocks()
+            agreement.check_clocks(self.nodes)
             self._check_store()
         except LoadgenError:
             self.__exit__()
@@ -176,7 +171,7 @@ class Fleet:
 
     def settle(self, spec: Spec, planned: Sequence[Schedule]) -> None:
         """Give every node its workers, their cores and their numbers. UsageError where the wish cannot be met."""
-        chosen = [self._cores_of(node, spec) for node in self.nodes]
+        chosen = [agreement.cores_of(node, self.nodes, spec) for node in self.nodes]
         places = [planner.most_in_flight(spec, planned), *(stage.max_in_flight for stage in spec.stages)]
         limit = min((place for place in places if place is not None), default=None)
         if limit is not None and limit < len(self.nodes):
@@ -289,34 +284,6 @@ class Fleet:
 
     # --- before the start ---
 
-    def _check_versions(self) -> None:
-        mine = agent.facts(-1)
-        for node in self.nodes:
-            for name in agent.MUST_AGREE:
-                if node.facts.get(name) != mine[name]:
-                    raise UsageError(
-                        f"--ray: {node.name} has {name} {node.facts.get(name)}, this machine has {mine[name]}; "
-                        "allowed is the same on all of them"
-                    )
-
-    def _check_clocks(self) -> None:
-        """Every node's clock can be told well enough, and its wall clock is ours."""
-        mine_ns = realtime_offset_ns()
-        for node in self.nodes:
-            latest = node.bounds[-1]
-            if latest.uncertainty_ns > MOST_UNCERTAINTY_NS:
-                raise RunError(
-                    f"the clock of {node.name} is known to {latest.uncertainty_ns / NS_PER_MS:.0f} ms only, because a round "
-                    f"trip takes so long; allowed are {MOST_UNCERTAINTY_NS // NS_PER_MS} ms"
-                )
-            apart_ns = int(node.facts["realtime_offset_ns"]) + latest.offset_ns - mine_ns
-            if abs(apart_ns) > MOST_WALL_APART_NS:
-                raise RunError(
-                    f"the wall clock of {node.name} is {abs(apart_ns) / NS_PER_S:.3f} s "
-                    f"{'ahead of' if apart_ns > 0 else 'behind'} this machine's; allowed is "
-                    f"{MOST_WALL_APART_NS / NS_PER_S:g} s: have NTP set it"
-                )
-
     def _check_store(self) -> None:
         """Every node may write into the store: better known now than when the load is over."""
         if self.collect in (DRIVER, NODES):
@@ -336,20 +303,6 @@ class Fleet:
         }
         return {number: said for number, said in words.items() if said}
 
-    def _cores_of(self, node: Node, spec: Spec) -> list[int | None]:
-        """The cores of a node's workers. Nodes that are one machine (several raylets on it) share its cores."""
-        told, machine = node.facts["host"], node.facts["machine"]
-        usable = list(told["usable_cores"])
-        beside = [one for one in self.nodes if machine and one.facts["machine"] == machine]
-        if len(beside) > 1 and spec.cpus is None:
-            if len(usable) < len(beside):
-                return [None] * (spec.workers or 1)
-            usable = usable[beside.index(node) :: len(beside)]
-        try:
-            return list(choose_cores(spec.workers, spec.cpus, usable, None, told["cpu_quota"]))
-        except UsageError as error:
-            raise UsageError(f"{error} (on {node.name})") from None
-
     def _prepare(self, order: Order) -> None:
         """Have every node start its workers. UsageError or RunError, in its own words, where one cannot."""
         self._spec = order.spec
@@ -368,7 +321,6 @@ class Fleet:
             answer = told[node.number]
             if not isinstance(answer, EngineError) and "folder" in answer:
                 node.folder, node.pids = Path(answer["folder"]), answer["pids"]
-        digests: Counter[str] = Counter()
         for node in self.nodes:
             answer = told[node.number]
             if isinstance(answer, EngineError):
@@ -381,14 +333,7 @@ class Fleet:
                     f"{node.name}: its workers give way to other processes (niceness {answer['niceness']}), and this user "
                     "may not change that; start Ray there with RAY_worker_niceness=0"
                 )
-            digests[answer["digest"]] += 1
-        if len(digests) > 1:
-            usual = digests.most_common(1)[0][0]
-            other = next(node for node in self.nodes if told[node.number]["digest"] != usual)
-            raise UsageError(
-                f"--ray: {other.name} would make other requests than the rest: its data set, lengths or tokenizer is "
-                "another file; allowed is the same file on all nodes"
-            )
+        agreement.check_requests(self.nodes, [told[node.number]["digest"] for node in self.nodes])
         for machine, count in Counter(node.facts["machine"] for node in self.nodes).items():
             if machine and count > 1 and any(None in node.cores for node in self.nodes):
                 self.say(f"{count} nodes are one machine with fewer cores: their workers are not bound to any")
