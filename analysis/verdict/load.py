@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from analysis.verdict.doubt import MOST_ERROR_SHARE, Doubt, Facts, share_of, value_of
+from analysis.verdict.doubt import MOST_ERROR_SHARE, Doubt, Facts, share_of, span_of, value_of
 
 LEAST_LOAD_SHARE: Final = 0.99
 MOST_UNPREPARED_SHARE: Final = 0.01
@@ -113,8 +113,7 @@ def late_sends(stage: Facts) -> Doubt | None:
     if late_us is None or ttft_ms is None or late_us <= MOST_ERROR_SHARE * ttft_ms * 1000:
         return None
     share = share_of(late_us, ttft_ms * 1000)
-    late = f"{late_us:,.0f} us" if late_us < 10_000 else f"{late_us / 1000:,.1f} ms"
-    words = f"p99 of the sends was {late} late, {share} of TTFT p50 ({ttft_ms:,.3f} ms)"
+    words = f"p99 of the sends was {span_of(late_us)} late, {share} of TTFT p50 ({ttft_ms:,.3f} ms)"
     load = stage["load"]
     if load.get("max_in_flight") or load.get("late_drop_s") is not None:
         limit = (
