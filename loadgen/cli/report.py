@@ -81,6 +81,9 @@ def command(
             with pictures.refusing(flag, folder):
                 pictures.write_files(folder, runs, kind)
     _show(run_dirs, [analysis.summary for analysis in analyses], beside, as_json=as_json)
+    for kind, where in (("page", page), ("figures", png), ("figures", svg)):
+        if where is not None and not as_json:
+            click.echo(f"{kind}: {where}")
     if open_page:
         pictures.open_in_browser(page or run_dirs[0] / pictures.PAGE)
     if strict and not all(analysis.summary["verdict"]["ok"] for analysis in analyses):
