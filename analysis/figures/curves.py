@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import altair as alt
 
@@ -101,7 +101,7 @@ def throughput_latency(
     reach = drawn.mark_point(filled=True, opacity=0, size=900).encode(x=x, y=y, tooltip=told)
     values_ms = [row[one] for row in rows for one in SWITCHED]
     layers = [
-        *objective_lines(runs, metric, values_ms, logarithmic=logarithmic),
+        *objective_lines(runs, metric, values_ms, logarithmic=logarithmic, corner="left"),
         *_limits(limits or {}, rows),
         line,
         *spreads,
@@ -250,8 +250,13 @@ def _objectives(runs: Runs, metric: str) -> Rows:
     return [{"limit_ms": limit_ms, "words": words} for words, limit_ms in found.items()]
 
 
-def objective_lines(runs: Runs, metric: str, values_ms: Sequence[float], *, logarithmic: bool) -> list[alt.Chart]:
-    """The limits of `--slo` as lines across. One so far above the values that these would lie flat is words alone."""
+def objective_lines(
+    runs: Runs, metric: str, values_ms: Sequence[float], *, logarithmic: bool, corner: Literal["left", "right"]
+) -> list[alt.Chart]:
+    """The limits of `--slo` as lines across.
+
+    One so far above the values that these would lie flat is words alone, in the lower corner that the values leave free.
+    """
     rows = _objectives(runs, metric)
     most_ms = max(values_ms, default=0.0)
     near = [row for row in rows if logarithmic or not most_ms or row["limit_ms"] <= FAR * most_ms]
@@ -263,9 +268,9 @@ def objective_lines(runs: Runs, metric: str, values_ms: Sequence[float], *, loga
             lines.mark_text(style="slo-words").encode(x=alt.value(0), text="words:N"),
         ]
     if far := [row["words"] for row in rows if row not in near]:
-        # In the corner that latencies leave free.
-        words = chart_of([{"words": f"{', '.join(far)}, far above"}]).mark_text(style="slo-words", align="right", dx=-4)
-        drawn.append(words.encode(x=alt.value("width"), y=alt.value("height"), text="words:N"))
+        x, dx = (0, 4) if corner == "left" else ("width", -4)
+        words = chart_of([{"words": f"{', '.join(far)}, far above"}]).mark_text(style="slo-words", align=corner, dx=dx)
+        drawn.append(words.encode(x=alt.value(x), y=alt.value("height"), text="words:N"))
     return drawn
 
 
@@ -287,7 +292,7 @@ def _limits(limits: Mapping[str, Facts], points: Rows) -> list[alt.Chart]:
             base.mark_rect(style="limit-band").encode(x=alt.X("low:Q"), x2="high:Q"),
             base.mark_rule(style="limit").encode(x=x),
             base.mark_text(style="limit-words", align="left" if at["value"] < widest / 2 else "right", dx=0).encode(
-                x=x, y=alt.value(-8 - LINE_PX * line), text="words:N"
+                x=x, y=alt.value(-22 - LINE_PX * line), text="words:N"
             ),
         ]
     return drawn

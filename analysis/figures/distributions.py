@@ -139,7 +139,7 @@ def percentile_spectrum(analysis: Analysis, metric: str = "ttft") -> alt.LayerCh
     ]
     reach = drawn.mark_point(filled=True, opacity=0, size=120).encode(x=x, y=y, tooltip=told)
     title = f"{LATENCIES[metric]}: percentiles"
-    limits = objective_lines({"": analysis.summary}, metric, values, logarithmic=wide)
+    limits = objective_lines({"": analysis.summary}, metric, values, logarithmic=wide, corner="right")
     return layered(*limits, line, reach).properties(width=WIDTH, height=HEIGHT, title=title)
 
 
