@@ -1,13 +1,16 @@
 """A server that answers every request with the same bytes and closes: endpoints that are wrong in one way each."""
 
+import atexit
 import contextlib
+import random
 import re
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 STREAM = "text/event-stream"
 GOOD = (
@@ -84,6 +87,22 @@ def canned(answer: bytes | Callable[[bytes], bytes], tls: ssl.SSLContext | None 
         server.close()
 
 
+class Slackening:
+    """Answers well, and after so many requests slowly: what is to be stopped in its middle is not through before."""
+
+    def __init__(self, after: int, slowly_s: float = 0.25) -> None:
+        self._after, self._slowly_s = after, slowly_s
+        self._answered = 0
+        self.is_over = threading.Event()
+        """From now on it is quick again."""
+
+    def __call__(self, _request: bytes) -> bytes:
+        self._answered += 1
+        if self._answered > self._after:
+            self.is_over.wait(self._slowly_s)
+        return response(GOOD)
+
+
 @contextlib.contextmanager
 def unreachable() -> Iterator[int]:
     """A port that answers nothing, as an address behind a firewall does: its queue of connections is full."""
@@ -100,7 +119,19 @@ def unreachable() -> Iterator[int]:
 
 
 def refused_port() -> int:
-    """A port of 127.0.0.1 where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
+    """A port of 127.0.0.1 where nobody listens, and nobody will: it stays taken as long as this process lives."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    atexit.register(taken.close)
+    port: int = taken.getsockname()[1]
     return port
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 to listen at later: none that the kernel gives to connections meanwhile, where it leaves any."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", random.randrange(10_000, lowest) if lowest > 11_000 else 0))
+            port: int = tried.getsockname()[1]
+            return port

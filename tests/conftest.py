@@ -10,11 +10,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from small_tokenizer import made_tokenizer
 
-# A test says what is right, not how fast it is found out: the machine may be busy.
-settings.register_profile("patient", deadline=None)
+# A test says what is right, not how fast it is found out: the machine may be busy, or stand still while examples are drawn.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 

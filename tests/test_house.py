@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from asked import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
 
@@ -424,7 +425,9 @@ def test_nothing_prints_or_reads_the_environment_but_where_it_is_meant_to(path):
 
 def loaded(script: str) -> str:
     """What a fresh interpreter prints."""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     return done.stdout.strip()
 
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from asked import PATIENCE_S
 from click.testing import CliRunner
 from synthetic import write_run
 
@@ -84,7 +85,7 @@ def test_memory_of_a_parquet_export_does_not_grow_with_the_run(tmp_path):
             capture_output=True,
             text=True,
             check=True,
-            timeout=100,
+            timeout=PATIENCE_S,
         )
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] - peaks[0] < 40, peaks

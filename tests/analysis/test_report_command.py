@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from asked import PATIENCE_S
 from click.testing import CliRunner
 from rich.console import Console
 from synthetic import START_NS, S, frozen_server, mark, open_plan, stage_plan, steady_rows, write_run
@@ -109,7 +110,7 @@ def test_the_installed_command_prints_ascii_where_the_terminal_knows_no_more(run
         [sys.executable, "-m", "loadgen", "report", str(run_dir)],
         env={"PYTHONIOENCODING": "ascii", "PATH": "/usr/bin:/bin"},
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     assert done.stdout.decode("ascii")
@@ -167,9 +168,11 @@ def test_open_shows_the_page_in_the_users_browser(run_dir, tmp_path):
     browser.chmod(0o755)
     asked = [sys.executable, "-m", "loadgen", "report", str(run_dir), "--open"]
     place = {"PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
-    subprocess.run(asked, env=place | {"BROWSER": f"{browser} %s"}, capture_output=True, timeout=60, check=True)
+    subprocess.run(asked, env=place | {"BROWSER": f"{browser} %s"}, capture_output=True, timeout=PATIENCE_S, check=True)
     assert seen.read_text().strip() == (run_dir / "report.html").as_uri()
-    done = subprocess.run(asked, env=place | {"BROWSER": "/nowhere", "PATH": ""}, capture_output=True, timeout=60)
+    done = subprocess.run(
+        asked, env=place | {"BROWSER": "/nowhere", "PATH": ""}, capture_output=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 1
     assert b"there is no browser here" in done.stderr
 

@@ -13,7 +13,6 @@ from asked import until
 from loadgen.simulator.process import Served, serve
 
 KEY = "s3cret"
-PATIENCE_S = 30.0
 
 
 @pytest.fixture(scope="package")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import environment, installed, rows, typed
+from asked import PATIENCE_S, environment, installed, rows, typed
 from canned import GOOD, canned, response
 
 from loadgen.simulator.process import Served, serve
@@ -173,8 +173,8 @@ def test_keys_and_secret_headers_reach_the_endpoint_and_no_file(tmp_path):
             "--api-key-file", "-", "--header-env", "X-Gateway=GATEWAY", "--out", str(tmp_path / "run"),
         ]  # fmt: skip
         ended = subprocess.run(
-            command, input=f"{KEY}\n", env=environment(GATEWAY="hush-hush-77"), capture_output=True, text=True, timeout=60,
-            check=False,
+            command, input=f"{KEY}\n", env=environment(GATEWAY="hush-hush-77"), capture_output=True, text=True,
+            timeout=PATIENCE_S, check=False,
         )  # fmt: skip
         requests = list(server.requests)
     assert ended.returncode == 0, ended.stderr

@@ -62,7 +62,7 @@ def test_duckdb_finds_the_percentiles_of_a_real_run_in_its_exports(fast):
 
 @pytest.mark.alone
 def test_a_slower_engine_is_found_out_and_stops_a_release(fast, tmp_path):
-    slow = run(tmp_path / "slow", "10ms", "--rate", "60,100", "--duration", "4s")
+    slow = run(tmp_path / "slow", "16ms", "--rate", "60,100", "--duration", "4s")
     ended = typed("compare", fast, slow, "--fail-if", "tpot.p50 > +5%", "--junit", tmp_path / "junit.xml")
     assert ended.returncode == 4, ended
     assert ended.stderr == ""
@@ -72,7 +72,7 @@ def test_a_slower_engine_is_found_out_and_stops_a_release(fast, tmp_path):
     for comparison in told["comparisons"]:
         (tpot,) = [figure for figure in comparison["figures"] if figure["name"] == "tpot.p50"]
         assert tpot["statement"] == "slower"
-        assert 0.1 < tpot["change"] < 0.5
+        assert tpot["change"] > 0.1, "twice as slow, on a machine that may be slow itself"
 
 
 def test_another_workload_is_refused_in_a_sentence(fast, tmp_path):

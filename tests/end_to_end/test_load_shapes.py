@@ -97,14 +97,16 @@ def test_a_run_can_be_repeated_from_its_directory(tmp_path):
 
 @pytest.mark.alone
 def test_a_freeze_of_the_server_shows_from_the_due_time_and_hides_from_the_send(tmp_path):
-    places, frozen_ns = 16, []
+    # Few enough that a second silence, of a busy machine, leaves the p99 from the send as it is.
+    places, frozen_ns = 8, []
     with serve("--step", "2ms") as served:
 
         def freeze() -> None:
             until(lambda: len(rows(tmp_path / "run")) > 500, "the run to be under way")
-            frozen_ns.append(monotonic_ns())
             os.kill(served.pid, signal.SIGSTOP)
-            time.sleep(1.4)  # the freeze itself
+            until(lambda: Path(f"/proc/{served.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "its stop")
+            frozen_ns.append(monotonic_ns())
+            time.sleep(1.6)  # the freeze itself
             frozen_ns.append(monotonic_ns())
             os.kill(served.pid, signal.SIGCONT)
 
@@ -128,10 +130,10 @@ def test_a_freeze_of_the_server_shows_from_the_due_time_and_hides_from_the_send(
     assert intended["p99"] >= p99_ms * 0.999  # a histogram of three digits
     assert intended["max"] >= at_least_ms.max() * 0.999
     # From the send only those who had a place saw it, fewer than one in a hundred: the p99 leaves them out.
-    slow = [row for row in rows(tmp_path / "run") if row["event_ns"][0] - row["sent_ns"] > 500 * NS_PER_MS]
-    assert 1 <= len(slow) <= places < 0.01 * 3000
+    saw_it = [row for row in rows(tmp_path / "run") if row["sent_ns"] < went_on_ns <= row["event_ns"][0]]
+    assert 1 <= len(saw_it) <= places < 0.01 * 3000
     assert sent["p99"] < intended["p99"] / 2
-    assert sent["max"] >= 1000
+    assert sent["max"] >= max(went_on_ns - max(row["sent_ns"], stopped_ns) for row in saw_it) / NS_PER_MS * 0.999
     reasons = {
         reason["code"] for reason in json.loads((tmp_path / "run" / "summary.json").read_bytes())["verdict"]["reasons"]
     }
@@ -180,7 +182,7 @@ def test_sessions_talk_over_one_connection_and_quote_what_was_answered(tmp_path)
 def test_users_who_leave_hang_up_and_are_neither_failures_nor_in_a_latency(tmp_path):
     with serve("--step", "5ms") as served:
         stage = run(
-            served, tmp_path / "run", "--rate", "40", "--duration", "2s", "--output-tokens", "40", "--cancel", "50%@5",
+            served, tmp_path / "run", "--rate", "40", "--duration", "2s", "--output-tokens", "200", "--cancel", "50%@5",
         )  # fmt: skip
         served.stop()
         ended = Counter(served.truth()["ended"].to_pylist())
@@ -192,12 +194,12 @@ def test_users_who_leave_hang_up_and_are_neither_failures_nor_in_a_latency(tmp_p
     assert (requests["failed"], requests["errors"]) == (0, {})
     assert min(len(row["event_ns"]) for row in left) >= 5
     assert stage["ttft_ms"]["count"] == requests["completed"]
-    # A last token may fall behind the window; those of the users who left are in.
-    tokens = sum(len(row["event_ns"]) for row in told)
-    completed_tokens = sum(len(row["event_ns"]) for row in told if row["error"] is None)
-    counted = stage["output_tokens_per_s"] * stage["window_s"]
-    assert completed_tokens < counted + 40 * 5
-    assert counted <= tokens
+    # What came within the window counts, that of the users who left as well.
+    start_ns, stop_ns = stage["window"]["start_ns"], stage["window"]["stop_ns"]
+    tokens = {is_left: sum(start_ns <= ns < stop_ns for row in told if (row["error"] is not None) == is_left
+                           for ns in row["event_ns"]) for is_left in (False, True)}  # fmt: skip
+    assert tokens[True] > 50
+    assert stage["output_tokens_per_s"] * stage["window_s"] == pytest.approx(sum(tokens.values()), rel=1e-6)
     before = {row["request_id"] for row in left}
     with serve("--step", "5ms") as served:
         run(
@@ -214,10 +216,10 @@ def test_users_who_lose_patience_leave_after_their_time(tmp_path):
         served.stop()
         assert set(served.truth()["ended"].to_pylist()) == {"client-closed"}
     assert stage["requests"]["completed"] == 0
-    for row in rows(tmp_path / "run"):
-        assert row["error"] == "cancelled"
-        # The user's clock begins when it is its turn; on a busy machine the send itself is some time later.
-        assert row["ended_ns"] - row["sent_ns"] >= 200 * NS_PER_MS
+    told = rows(tmp_path / "run")
+    assert [row["error"] for row in told] == ["cancelled"] * 6
+    # The user's clock begins when it is its turn; on a busy machine the send itself may be some time later.
+    assert np.median([row["ended_ns"] - row["sent_ns"] for row in told]) >= 290 * NS_PER_MS
 
 
 @pytest.mark.parametrize("retries", [0, 5])
@@ -244,18 +246,16 @@ def test_a_refusal_is_tried_again_when_that_is_asked_for(retries, tmp_path):
 
 def test_concurrency_follows_its_profile_and_never_exceeds_it(tmp_path):
     with serve("--step", "5ms") as served:
-        stage = run(served, tmp_path / "run", "--concurrency", "2@1s+6@1s+3@1s", "--output-tokens", "4")
+        stage = run(served, tmp_path / "run", "--concurrency", "2@2s+6@3s+3@3s", "--output-tokens", "4")
     told = rows(tmp_path / "run")
     begin_ns = stage["window"]["start_ns"]
     sends, ends = (np.array([row[name] - begin_ns for row in told]) for name in ("sent_ns", "ended_ns"))
-    for from_s, to_s, level in ((0, 1, 2), (1, 2, 6)):
-        at = sends[(sends >= from_s * NS_PER_S) & (sends < to_s * NS_PER_S)]
+    # A fall comes as those end who were under way.
+    fallen_ns = max(5 * NS_PER_S, ends[sends < 5 * NS_PER_S].max())
+    for from_ns, to_ns, level in ((0, 2 * NS_PER_S, 2), (2 * NS_PER_S, 5 * NS_PER_S, 6), (fallen_ns, 8 * NS_PER_S, 3)):
+        at = sends[(sends >= from_ns) & (sends < to_ns)]
         in_flight = [int(np.count_nonzero((sends <= t) & (ends > t))) for t in at]
         assert max(in_flight) == level
-    # The change at 1 s comes at once, and a fall as requests end.
-    assert np.count_nonzero((sends >= NS_PER_S) & (sends < NS_PER_S + 200 * NS_PER_MS)) >= 4
-    late = sends[sends >= 2 * NS_PER_S + 500 * NS_PER_MS]
-    assert max(int(np.count_nonzero((sends <= t) & (ends > t))) for t in late) <= 3
 
 
 def test_a_warm_up_by_requests_opens_the_window_when_they_have_ended(tmp_path):

@@ -2,26 +2,33 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import children, complaints, environment, gone, installed, rows, typed, until
+from asked import PATIENCE_S, children, complaints, environment, gone, installed, rows, typed, until
 from canned import canned
 
 from analysis.captures import open_capture
 from loadgen import host
+from loadgen.local_run import choose_cores
 from loadgen.simulator.process import Served, serve
 
 KEY = "sk-0123456789-secret"
 CORES = len(host.usable_cores())
+
+
+def workers_for(in_flight: int) -> int:
+    """How many workers there are by themselves for so many requests in flight."""
+    return len(choose_cores(None, None, host.usable_cores(), in_flight, host.cpu_quota()))
+
 
 # A stamp is converted from the wall clock; the two offsets in it are each known to some microseconds on a busy machine.
 CLOCKS_ERROR_NS = 100_000
@@ -115,7 +122,23 @@ def test_every_request_and_token_is_accounted_for(done):
     assert all(row["kernel_stamps"] for row in told)
 
 
-@pytest.mark.alone
+def in_window(run_dir: Path, stage: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a stage, by the summary's own window."""
+    window = stage["window"]
+    told = [row for row in rows(run_dir) if row["stage"] == stage["stage"]]
+    return [row for row in told if window["start_ns"] <= row["sent_ns"] < window["stop_ns"]]
+
+
+def most_at_once(told: list[dict[str, Any]], sends: list[dict[str, Any]]) -> int:
+    """The most of `told` that were in flight at one of these sends."""
+    return max(sum(row["sent_ns"] <= one["sent_ns"] < row["ended_ns"] for row in told) for one in sends)
+
+
+def mean_gap_ms(run_dir: Path, stage: dict[str, Any]) -> float:
+    gaps_ns = [b - a for row in in_window(run_dir, stage) for a, b in pairwise(row["event_ns"])]
+    return sum(gaps_ns) / len(gaps_ns) / 1e6
+
+
 def test_the_summary_keeps_its_contract(done):
     run_dir, _, _ = done
     told = summary(run_dir)
@@ -136,14 +159,18 @@ def test_the_summary_keeps_its_contract(done):
         assert stage["window_s"] > 0
         assert stage["output_tokens_per_s"] > stage["requests_per_s"] > 0
         assert stage["input_tokens_per_s"] > 0
-        assert stage["concurrency"]["peak"] == level
+        # Each worker has its part in flight; on a busy machine one may be through before another begins.
+        asked = [row for row in rows(run_dir) if row["stage"] == stage["stage"]]
+        parts = [[row for row in asked if row["worker"] == worker] for worker in {row["worker"] for row in asked}]
+        assert sum(most_at_once(part, part) for part in parts) == level
+        assert stage["concurrency"]["peak"] == most_at_once(asked, in_window(run_dir, stage)) <= level
         client = stage["client"]
         assert {"lag_us", "lateness_us", "coalesced_share", "cpu_share", "kernel_stamps"} <= client.keys()
         assert client["kernel_stamps"] is True
-        assert len(client["cpu_share"]) == min(CORES, 6)
-        # The engine's own times are the floor of what can be measured.
+        assert len(client["cpu_share"]) == workers_for(6)
+        # The engine's own time is the floor of what can be measured.
         assert stage["ttft_ms"]["min"] >= 3.0 - 0.1
-        assert stage["itl_ms"]["mean"] >= 1.9
+        assert stage["itl_ms"]["mean"] == pytest.approx(mean_gap_ms(run_dir, stage))
 
 
 def test_goodput_follows_the_objectives(done):
@@ -174,83 +201,6 @@ def test_the_terminal_shows_a_row_a_stage_the_verdict_and_where_the_files_are(do
     assert "\x1b" not in said
 
 
-def test_the_results_stand_alone_on_standard_output(done):
-    said = done[1]
-    assert said.startswith("sim at http://127.0.0.1:")
-    assert "stage 1/3" not in said
-
-
-@pytest.mark.parametrize(
-    ("command", "load"),
-    [
-        ("run", ("--concurrency", "1,2", "--requests", 12)),
-        ("sweep", ("--concurrency", "1,2", "--requests", 12, "--check-requests", 2, "--cooldown", "1ms")),
-        ("saturate", ("--budget", "12s", "--most", 1)),
-    ],
-)
-def test_as_json_standard_output_is_the_summary_byte_for_byte(quick, command, load, tmp_path):
-    small = ("--workers", 1, "--input-tokens", 20, "--output-tokens", 5)
-    ended = typed(command, "--url", quick.url, "--out", tmp_path / "run", "--json", *small, *load)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.encode() == (tmp_path / "run" / "summary.json").read_bytes()
-    told = json.loads(ended.stdout)
-    assert told["command"] == command
-    answer = tmp_path / "run" / "saturation.json"
-    assert told["saturation"] == (json.loads(answer.read_bytes()) if command == "saturate" else None)
-    course = ended.stderr.splitlines()
-    assert sum(line.startswith("stage ") for line in course) == (
-        1 if command == "saturate" else len(told["stages"]) + (command == "sweep")
-    )
-    assert str(tmp_path / "run") in "".join(course[-3:])
-
-
-def test_as_json_a_run_of_which_nothing_is_left_says_why_and_prints_nothing(tmp_path):
-    with serve("--step", "2ms", "--fault", "error-500", "--fault-share", "1") as broken:
-        ended = run(broken.url, tmp_path / "run", "--json", "--model", "sim", status=1)
-    assert ended.stdout == ""
-    assert complaints(ended.stderr)
-
-
-def test_the_course_is_drawn_on_the_terminal_that_standard_error_is(quick, tmp_path):
-    ours, theirs = pty.openpty()
-    command = [
-        "run",
-        "--url",
-        quick.url,
-        "--out",
-        tmp_path / "run",
-        "--requests",
-        12,
-        "--output-tokens",
-        5,
-        "--workers",
-        1,
-    ]
-    process = subprocess.Popen(
-        [*installed(), *map(str, command)],
-        env=environment(TERM="xterm"),
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        text=True,
-    )
-    os.close(theirs)
-    drawn = b""
-    try:
-        with suppress(OSError):  # the other end is closed
-            while more := os.read(ours, 4096):
-                drawn += more
-        said, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.communicate()
-        os.close(ours)
-    assert process.returncode == 0, drawn
-    assert b"\x1b[" in drawn
-    assert b"in flight" in drawn
-    assert said.startswith("sim at ")
-    assert "\x1b" not in said
-
-
 def test_report_gives_the_same_bytes_from_the_capture_alone(done):
     run_dir, _, _ = done
     written = (run_dir / "summary.json").read_bytes()
@@ -267,7 +217,7 @@ def test_report_gives_the_same_bytes_from_the_capture_alone(done):
 
 def test_nothing_else_is_in_the_run_directory(done):
     run_dir, _, _ = done
-    workers = [f"capture/worker-{worker:02}.arrow" for worker in range(min(CORES, 6))]
+    workers = [f"capture/worker-{worker:02}.arrow" for worker in range(workers_for(6))]
     files = sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file())
     assert files == [*workers, "histograms.hlog", "report.html", "run.json", "summary.json"]
     assert json.loads((run_dir / "run.json").read_bytes())["ended"] == {"reason": "finished", "words": ""}
@@ -383,7 +333,7 @@ def test_one_ctrl_c_ends_the_stage_drains_and_reports(quick, tmp_path):
     with running(quick.url, tmp_path / "run", *arguments) as process:
         until(lambda: len(rows(tmp_path / "run")) > 8, "some requests")
         process.send_signal(signal.SIGINT)
-        said, complained = process.communicate(timeout=60)
+        said, complained = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert complaints(complained) == []
     assert "Interrupted: sending no more, waiting for what is in flight (again: stop at once)." in complained
@@ -412,7 +362,7 @@ def test_ctrl_c_twice_stops_at_once_and_the_captures_still_read(slow, tmp_path):
         assert process.stderr is not None
         until(lambda: "Interrupted" in process.stderr.readline(), "the first one's line")
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert [row["error"] for row in rows(tmp_path / "run")] == ["unfinished"] * 25
     told = summary(tmp_path / "run")
@@ -426,7 +376,7 @@ def test_a_supervisors_sigterm_stops_at_once_and_reports(slow, tmp_path):
     with running(slow.url, tmp_path / "run", *arguments) as process:
         until(lambda: (tmp_path / "run" / "capture").exists() and sent(tmp_path / "run") == 5, "all slots in flight")
         process.send_signal(signal.SIGTERM)
-        said, complained = process.communicate(timeout=60)
+        said, complained = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 143
     assert complaints(complained) == []
     assert "Told to end: what is in flight is cancelled." in complained
@@ -440,14 +390,14 @@ def test_ctrl_c_before_there_is_a_run_leaves_none(tmp_path):
 
     def hang(_request: bytes) -> bytes:
         asked.set()
-        released.wait(60)
+        released.wait(PATIENCE_S)
         return b""
 
     with canned(hang) as server:
         with running(server.url, tmp_path / "run") as process:
             until(asked.is_set, "the check")
             process.send_signal(signal.SIGINT)
-            said, complained = process.communicate(timeout=60)
+            said, complained = process.communicate(timeout=PATIENCE_S)
         released.set()
     assert (process.returncode, said, complained.strip()) == (130, "", "loadgen: interrupted")
     assert not (tmp_path / "run").exists()
@@ -458,7 +408,7 @@ def test_a_killed_worker_is_a_reported_loss(quick, tmp_path):
         until(lambda: len(rows(tmp_path / "run")) > 8, "some requests")
         workers = children(process.pid)
         os.kill(workers[-1], signal.SIGKILL)
-        said, complained = process.communicate(timeout=60)
+        said, complained = process.communicate(timeout=PATIENCE_S)
     last = len(workers) - 1
     assert process.returncode == 1
     how = "killed by signal 9: by somebody, or by the kernel for its memory"
@@ -473,11 +423,11 @@ def test_a_killed_worker_is_a_reported_loss(quick, tmp_path):
 
 def test_a_server_that_dies_ends_the_run_with_words(tmp_path):
     with serve("--step", "2ms") as served:
-        arguments = ("--concurrency", "4,8", "--requests", 80, "--no-check", "--workers", 1)
+        arguments = ("--concurrency", "4,8", "--requests", 160, "--no-check", "--workers", 1)
         with running(served.url, tmp_path / "run", *arguments) as process:
             until(lambda: len(rows(tmp_path / "run")) > 8, "some requests")
             served.kill()
-            _, complained = process.communicate(timeout=60)
+            _, complained = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert complaints(complained)[0].startswith("loadgen: connect-refused: ")
     told = rows(tmp_path / "run")
@@ -500,7 +450,9 @@ def test_the_key_is_sent_and_appears_nowhere(tmp_path):
                 "--out",
                 str(tmp_path / "run"),
                 "--duration",
-                "1s",
+                "1h",
+                "--warmup",
+                "0",
                 "--concurrency",
                 "2",
             ]
@@ -508,14 +460,15 @@ def test_the_key_is_sent_and_appears_nowhere(tmp_path):
                 [*installed(), *command], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             ) as process:
                 workers = until(
-                    lambda: len(children(process.pid)) == min(2, CORES) and children(process.pid), "workers"
+                    lambda: len(children(process.pid)) == workers_for(2) and children(process.pid), "workers"
                 )
                 until(lambda: len(rows(tmp_path / "run")) > 2, "some requests")
                 commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (process.pid, *workers)]
-                said, _ = process.communicate(timeout=60)
+                process.send_signal(signal.SIGINT)
+                said, _ = process.communicate(timeout=PATIENCE_S)
     finally:
         del os.environ["SIMULATOR_KEY"]
-    assert process.returncode == 0, said
+    assert process.returncode == 130, said
     assert {row["status"] for row in rows(tmp_path / "run")} == {200}
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) >= 4
@@ -530,7 +483,7 @@ def test_a_run_without_a_name_goes_below_runs(quick, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     (run_dir,) = (tmp_path / "runs").iterdir()

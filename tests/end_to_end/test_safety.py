@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import environment, installed, spec, typed
+from asked import PATIENCE_S, environment, installed, spec, typed
 from canned import GOOD, canned, response
 from rich.console import Console
 
@@ -70,14 +70,14 @@ def test_on_a_terminal_the_load_is_stated_and_no_is_taken_for_an_answer(tmp_path
     os.close(theirs)
     said = b""
     try:
-        while select.select([ours], [], [], 30)[0]:
+        while select.select([ours], [], [], PATIENCE_S)[0]:
             try:
                 said += os.read(ours, 4096)
             except OSError:  # the other end is closed
                 break
             if said.endswith(b"Make it? [y/N]: "):
                 os.write(ours, b"n\n")
-        assert process.wait(30) == 1
+        assert process.wait(PATIENCE_S) == 1
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

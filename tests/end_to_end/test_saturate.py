@@ -1,6 +1,7 @@
 """`loadgen saturate` against endpoints whose limits follow from their parameters.
 
-How exact it is stands in benchmarks/; here the answers only have to be about right on a machine busy with other tests.
+How exact it is stands in benchmarks/; here the answers only have to be about right, in one of some attempts: a machine that
+stands still for a second makes any answer wrong, and none right.
 """
 
 import json
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import typed
+from asked import in_one_of, typed
 
 from loadgen.simulator.process import serve
 
@@ -29,8 +30,12 @@ def saturated(url: str, run_dir: Path, *arguments: object, status: int = 0) -> t
 
 @pytest.mark.parametrize(("mode", "load"), [("concurrency", 8), ("rate", 50)])
 def test_the_knee_is_found_and_written_down(tmp_path, mode, load):
+    in_one_of(3, lambda attempt: knee_found(tmp_path / f"run-{attempt}", mode, load))
+
+
+def knee_found(run_dir: Path, mode: str, load: int) -> None:
     with serve(*ENDPOINT) as server:
-        told, words = saturated(server.url, tmp_path / "run", "--mode", mode, "--budget", "50s")
+        told, words = saturated(server.url, run_dir, "--mode", mode, "--budget", "50s")
     assert (told["schema"], told["question"], told["load"]["mode"]) == (1, "knee", mode)
     assert told["load"]["value"] == pytest.approx(load, rel=0.25)
     assert told["output_tokens_per_s"]["value"] == pytest.approx(800, rel=0.15)
@@ -38,7 +43,7 @@ def test_the_knee_is_found_and_written_down(tmp_path, mode, load):
         assert one["low"] <= one["value"] <= one["high"]
     assert told["limited_by"] in ("server", "budget")
     assert "the knee" in words
-    summary = json.loads((tmp_path / "run" / "summary.json").read_bytes())
+    summary = json.loads((run_dir / "summary.json").read_bytes())
     assert len(summary["curve"]) == len(told["points"]) >= 4
     assert {stage["stage"] for stage in summary["stages"]} == {n for point in told["points"] for n in point["stages"]}
     if mode == "rate":
@@ -47,15 +52,19 @@ def test_the_knee_is_found_and_written_down(tmp_path, mode, load):
 
 
 def test_the_highest_load_within_an_objective_is_found(tmp_path):
+    in_one_of(3, lambda attempt: highest_load_found(tmp_path / f"run-{attempt}"))
+
+
+def highest_load_found(run_dir: Path) -> None:
     # Who waits for a place waits for a whole response, 160 ms: beyond 8 in flight more than a tenth do.
     with serve(*ENDPOINT) as server:
-        told, words = saturated(server.url, tmp_path / "run", "--slo", "ttft:p90=80ms", "--budget", "40s")
+        told, words = saturated(server.url, run_dir, "--slo", "ttft:p90=80ms", "--budget", "40s")
     assert told["question"] == "slo"
     assert 6 <= told["load"]["value"] <= 10
     assert {point["load"]: point["meets"] for point in told["points"]}[1] is not False
     assert any(point["meets"] is False for point in told["points"])
     assert "the highest load within the objectives" in words
-    resolved = json.loads((tmp_path / "run" / "run.json").read_bytes())
+    resolved = json.loads((run_dir / "run.json").read_bytes())
     assert resolved["question"]["question"] == "slo"
     assert len(resolved["spec"]["stages"]) == len(resolved["stages"])
 

@@ -100,7 +100,7 @@ def test_the_faster_url_gets_more_where_the_one_with_the_least_in_flight_is_next
         *("--url", fast.url, "--url", slow.url, "--balance", "least-in-flight", "--concurrency", 8, "--requests", 200),
     )
     first, second = (one["requests"]["completed"] for one in told["stages"][0]["by_target"][0]["by_endpoint"])
-    assert first > 2 * second > 0
+    assert first > 1.5 * second > 0, "seven times as fast, and a busy machine adds the same to both"
 
 
 def test_a_session_stays_where_it_began(fast, slow, tmp_path):

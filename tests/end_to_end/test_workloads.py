@@ -10,7 +10,7 @@ from typing import Any
 
 import asked
 import pytest
-from asked import installed, typed, until
+from asked import PATIENCE_S, installed, typed, until
 from canned import canned, response
 
 from loadgen.simulator.process import serve
@@ -208,7 +208,7 @@ def test_a_preparer_that_is_killed_ends_the_run_and_is_named(served, tmp_path):
             pid for pid in children(running.pid) if b"loadgen.preparer" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
         os.kill(preparer, signal.SIGKILL)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=PATIENCE_S)
     finally:
         running.kill()
         running.wait()
@@ -300,7 +300,7 @@ def test_the_examples_of_the_documentation_run(served, tmp_path, example):
             env=asked.environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         assert ended.returncode == 0, (line, ended)
         if words[1] == "run":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import children, complaints, environment, gone, installed, rows, typed, until
+from asked import PATIENCE_S, children, complaints, environment, gone, installed, rows, typed, until
 from misbehaving import CHUNKED, FAULTS, GOOD, LARGE_CHUNK, Fault, Peer, misbehaving, say
 from runs import in_trouble, run_command
 
@@ -81,7 +81,7 @@ def test_a_worker_that_was_stopped_for_a_while_is_named(served, run_dir):
         seen = len(rows(run_dir))
         until(lambda: len(rows(run_dir)) > seen + 4, "some more requests")
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
     told = reasons(json.loads((run_dir / "summary.json").read_bytes()))
     assert told["worker-silent"].startswith("worker 0 did nothing for ")
     assert float(told["worker-silent"].split()[5]) >= SILENCE_S
@@ -93,7 +93,7 @@ def test_a_worker_that_was_stopped_for_good_is_given_up(served, run_dir):
         until(lambda: len(rows(run_dir)) > 4, "some requests")
         (worker,) = children(process.pid)
         os.kill(worker, signal.SIGSTOP)
-        said, complained = process.communicate(timeout=110)
+        said, complained = process.communicate(timeout=2 * PATIENCE_S)
     assert process.returncode == 1
     assert complained == "loadgen: worker 0 has been silent for 30 s: stopped, or starved of CPU\n"
     assert "suspect" in said
@@ -170,7 +170,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_what_was_written_stays(served, sm
             while True:
                 filler.write(b"x" * 4096)
                 filler.flush()
-        said, complained = process.communicate(timeout=60)
+        said, complained = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     first, *_, last = complaints(complained)
     assert "the capture cannot be written: No space left on device" in last
@@ -235,7 +235,7 @@ def test_too_few_ports_are_this_machines_failure(run_dir):
         ["unshare", "-n", sys.executable, "-c", IN_A_NET_OF_ITS_OWN, *command, *load],
         env=environment(),
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     told = [row["error"] for row in rows(run_dir)]
@@ -261,7 +261,7 @@ def test_a_step_of_the_wall_clock_is_told_and_spoils_no_stamp(seconds, served, r
     done = run(served.url, *load, **in_trouble(f"clock-step:{seconds}"))
     assert done.status == 0
     assert f"by up to {seconds * 1000:+,.3f} ms" in reasons(done.summary)["clock-step"]
-    assert len(done.rows) > 40
+    assert len(done.rows) > 8
     for row in done.rows:
         assert row["error"] is None
         assert row["sent_ns"] < row["event_ns"][0] <= row["event_ns"][-1] <= row["last_byte_ns"] <= row["ended_ns"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from asked import children, environment, rows, typed, until
+from asked import PATIENCE_S, children, environment, rows, typed, until
 from canned import canned, refused_port, response
 from hostile import EVERYTHING
 from misbehaving import CHUNKED, DONE, FINISH, GOOD, LAST_CHUNK, Fault, chunk, event, misbehaving, refuse, say, sized
@@ -120,7 +120,7 @@ def test_a_worker_that_crashes_leaves_no_key_behind(trouble, tmp_path):
             cwd=tmp_path,  # where a core would be written
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
     assert ended.returncode == 1

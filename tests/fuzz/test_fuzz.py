@@ -52,4 +52,4 @@ def test_fuzzing_for_a_moment_finds_nothing(name, tmp_path):
 def fuzzing(command: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
     """A fuzzer's run to its end, in a folder of its own."""
     pytest.importorskip("atheris", reason="the fuzzer (atheris) is not installed here: corpora alone were tried")
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=380, check=False)

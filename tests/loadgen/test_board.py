@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from asked import PATIENCE_S
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,7 +48,7 @@ def test_another_process_sees_what_is_written_and_writes_back(board):
         "board = Board(3, int(sys.argv[1])); board.numbers[board.at(2, SENT)] = board.numbers[START_STAGE] * 6\n"
         "board.say(1, 'I was here'); board.close()"
     )
-    subprocess.run([sys.executable, "-c", script, str(board.fd)], pass_fds=[board.fd], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", script, str(board.fd)], pass_fds=[board.fd], check=True, timeout=PATIENCE_S)
     assert board.get(2, b.SENT) == 42
     assert board.words(1) == "I was here"
 

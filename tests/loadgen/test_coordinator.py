@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import children, environment, gone, installed, rows, spec, typed, until
+from asked import children, environment, gone, in_one_of, installed, rows, spec, typed, until
 from canned import canned, refused_port, response
 
 from analysis.captures import Capture, open_capture
@@ -24,6 +24,7 @@ from loadgen.board import Board
 from loadgen.coordinator import Coordinator, Outcome, StageNow, Watcher
 from loadgen.dialects.credentials import Credentials
 from loadgen.errors import RunError
+from loadgen.local_run import choose_cores
 from loadgen.plan import StagePlan
 from loadgen.simulator.process import serve
 from loadgen.spec import Spec
@@ -175,7 +176,6 @@ def test_a_killed_worker_is_named_and_the_others_captures_are_whole(slow, tmp_pa
 
 @pytest.mark.alone
 def test_a_worker_that_hangs_is_found_out_and_ended(slow, tmp_path, monkeypatch):
-    monkeypatch.setattr(under_test, "SILENT_NS", 3_000_000_000)
     monkeypatch.setattr(under_test, "LEAVE_S", 0.5)
     asked = spec(url=slow.url, concurrency=(2,), requests=100)
     stopped = []
@@ -184,6 +184,7 @@ def test_a_worker_that_hangs_is_found_out_and_ended(slow, tmp_path, monkeypatch)
         if now.in_flight == 2 and not stopped:
             stopped.append(coordinator._workers[0].pid)
             os.kill(stopped[0], signal.SIGSTOP)
+            monkeypatch.setattr(under_test, "SILENT_NS", 5_000_000_000)  # from now on: a busy machine begins slowly
 
     with coordinating(asked, tmp_path) as coordinator, pytest.raises(RunError, match=r"^worker 0 has been silent for"):
         coordinator.run(stop_one)
@@ -202,29 +203,33 @@ def test_a_worker_that_cannot_write_says_why(quick, tmp_path, path, words):
 
 def test_workers_whose_coordinator_is_killed_write_what_they_have_and_leave_within_two_seconds(slow, tmp_path):
     command = ["run", "--url", slow.url, "--model", "sim", "--no-check", "--concurrency", "4", "--duration", "1h"]
-    with subprocess.Popen(
-        [*installed(), *command, "--out", str(tmp_path / "run")], env=environment(), stdout=subprocess.DEVNULL
-    ) as running:
-        workers = until(
-            lambda: len(children(running.pid)) == len(host.usable_cores()) and children(running.pid), "workers"
-        )
-        capture = tmp_path / "run" / "capture"
-        until(
-            lambda: sum(one.watches[-1]["sent"] for one in captures(capture) if one.watches) == 4,
-            "four requests in flight",
-        )
-        running.kill()
-        killed_ns = time.monotonic_ns()
-        running.wait()
-    until(lambda: all(gone(pid) for pid in workers), "the workers' end")
-    assert all(one.closed for one in captures(capture))
-    assert [row["error"] for row in rows(capture)] == ["unfinished"] * 4
-    ended_ns = max(row["ended_ns"] for row in rows(capture))
-    assert ended_ns - killed_ns < 2_000_000_000, "by their own account"
-    assert json.loads((tmp_path / "run" / "run.json").read_bytes())["ended"] is None
-    reported = typed("report", tmp_path / "run")
-    assert (reported.returncode, reported.stderr) == (0, "")
-    assert "suspect" in reported.stdout
+    n_workers = len(choose_cores(None, None, host.usable_cores(), 4, host.cpu_quota()))
+
+    def kill_the_coordinator(attempt: int) -> None:
+        run_dir = tmp_path / f"run-{attempt}"
+        capture = run_dir / "capture"
+        with subprocess.Popen(
+            [*installed(), *command, "--out", str(run_dir)], env=environment(), stdout=subprocess.DEVNULL
+        ) as running:
+            workers = until(lambda: len(children(running.pid)) == n_workers and children(running.pid), "workers")
+            until(
+                lambda: sum(one.watches[-1]["sent"] for one in captures(capture) if one.watches) == 4,
+                "four requests in flight",
+            )
+            running.kill()
+            killed_ns = time.monotonic_ns()
+            running.wait()
+        until(lambda: all(gone(pid) for pid in workers), "the workers' end")
+        assert all(one.closed for one in captures(capture))
+        assert [row["error"] for row in rows(capture)] == ["unfinished"] * 4
+        assert json.loads((run_dir / "run.json").read_bytes())["ended"] is None
+        reported = typed("report", run_dir)
+        assert (reported.returncode, reported.stderr) == (0, "")
+        assert "suspect" in reported.stdout
+        ended_ns = max(row["ended_ns"] for row in rows(capture))
+        assert ended_ns - killed_ns < 2_000_000_000, "by their own account"
+
+    in_one_of(3, kill_the_coordinator)
 
 
 def test_a_stage_in_which_everything_fails_ends_early_with_the_servers_words(tmp_path):

@@ -4,6 +4,7 @@ import sys
 from itertools import pairwise
 
 import pytest
+from asked import PATIENCE_S
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -246,7 +247,9 @@ def test_streams_are_all_different():
 
 def test_a_random_number_is_the_same_in_every_process_and_version():
     script = "from loadgen.distribution import *; print([uniform(7, stream, 3) for stream in range(5)])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert done.stdout.strip() == str([uniform(7, stream, 3) for stream in range(5)])
     assert uniform(7, THINK, 3) == 0.05826160757999832
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from asked import PATIENCE_S
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 from watched import START
@@ -110,7 +111,7 @@ def test_counters_and_histograms_go_on_over_the_stages(totals):
 
 def fetched(port: int, path: str = "/metrics", **headers: str) -> tuple[str, str]:
     asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
-    with urllib.request.urlopen(asked, timeout=20) as answer:
+    with urllib.request.urlopen(asked, timeout=PATIENCE_S) as answer:
         return answer.headers["Content-Type"], answer.read().decode()
 
 
@@ -129,7 +130,7 @@ def test_the_page_is_served_in_the_format_that_was_asked_for(totals):
 
 
 def other_page(port: int):
-    return urllib.request.urlopen(f"http://127.0.0.1:{port}/etc/passwd", timeout=20)
+    return urllib.request.urlopen(f"http://127.0.0.1:{port}/etc/passwd", timeout=PATIENCE_S)
 
 
 def test_readers_who_say_nothing_hold_up_nobody(totals, monkeypatch):

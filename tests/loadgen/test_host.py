@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from asked import PATIENCE_S
 
 from loadgen import host
 
@@ -18,7 +19,7 @@ def test_the_usable_cores_are_those_of_this_process():
             [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{cores[-1]}}})\n{script}"],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE_S,
             check=True,
         )
         assert said.stdout.strip() == f"[{cores[-1]}]"
@@ -46,7 +47,9 @@ def test_the_soft_limit_on_descriptors_is_lifted_to_the_hard_one():
         "hard = r.getrlimit(r.RLIMIT_NOFILE)[1]; r.setrlimit(r.RLIMIT_NOFILE, (64, hard))\n"
         "raise_descriptor_limit(); print(r.getrlimit(r.RLIMIT_NOFILE)[0] == descriptor_limit() == hard)"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert said.stdout.strip() == "True"
     assert host.descriptor_limit() == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
@@ -129,7 +132,9 @@ def test_a_process_that_holds_a_key_leaves_no_core():
         "import ctypes, resource; from loadgen import host; host.keep_memory_private()\n"
         "print(resource.getrlimit(resource.RLIMIT_CORE)[0], ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert said.stdout.strip() == "0 0"
 
 

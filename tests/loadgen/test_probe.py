@@ -4,7 +4,7 @@ import json
 import ssl
 
 import pytest
-from asked import spec
+from asked import PATIENCE_S, spec
 from canned import GOOD, STREAM, canned, refused_port, response, unreachable
 from cases import CASES
 
@@ -33,10 +33,12 @@ def target(url: str, api: str = "chat", **changes):
     return planner.endpoint(spec(url=url, api=api, **changes))
 
 
-def refusal(url: str, model: str = "sim", key: str | None = KEY, api: str = "chat", **changes) -> tuple[str, str]:
-    """(error class, sentence) of the check."""
+def refusal(
+    url: str, model: str = "sim", key: str | None = KEY, api: str = "chat", patience_s: float = PATIENCE_S, **changes
+) -> tuple[str, str]:
+    """(error class, sentence) of the check, which waits so long for a connection."""
     with pytest.raises(EndpointError) as caught:
-        check(target(url, api, **changes), api, model, key, ignore_eos=False, connect_timeout_s=0.3)
+        check(target(url, api, **changes), api, model, key, ignore_eos=False, connect_timeout_s=patience_s)
     words = str(caught.value)
     assert len(words.splitlines()) == 1
     kind = caught.value.error_class
@@ -91,7 +93,7 @@ def test_a_port_where_nobody_listens():
 
 def test_a_host_that_does_not_answer_is_given_up_after_the_connect_timeout():
     with unreachable() as port:
-        assert refusal(f"http://127.0.0.1:{port}") == (
+        assert refusal(f"http://127.0.0.1:{port}", patience_s=0.3) == (
             "timeout-connect",
             f"cannot connect to 127.0.0.1:{port}: no answer within 0.3 s",
         )

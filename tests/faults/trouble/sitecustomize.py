@@ -113,13 +113,20 @@ def clock_step(seconds: str) -> None:
 
 
 def asleep(seconds: str) -> None:
-    """1 s after the start of the process the machine has slept for so long."""
+    """From 1 s after a stage's start the machine has slept for so long."""
     import time
 
-    from loadgen.worker import stamps
+    from loadgen.worker import stage, stamps
 
-    began_ns = time.monotonic_ns()
-    stamps.asleep_ns = lambda: (time.monotonic_ns() - began_ns > 1_000_000_000) * int(seconds) * 1_000_000_000
+    slept_from_ns = [1 << 62]
+    run = stage.Stage.run
+
+    async def noticed(self, start_ns):
+        slept_from_ns[0] = min(slept_from_ns[0], start_ns + 1_000_000_000)
+        await run(self, start_ns)
+
+    stage.Stage.run = noticed
+    stamps.asleep_ns = lambda: (time.monotonic_ns() >= slept_from_ns[0]) * int(seconds) * 1_000_000_000
 
 
 def quoting_error(_: str) -> None:

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from asked import gone, until
+from asked import PATIENCE_S, gone, in_one_of, until
 from canned import canned, refused_port, response
 from scraped import scrapes_in
 
@@ -56,7 +56,13 @@ def heard(scraper, said):
 
 @pytest.mark.alone
 def test_a_page_is_sampled_on_schedule_and_at_the_borders(tmp_path):
-    with canned(GOOD) as server, scraping(tmp_path, *sources(server.url)) as (scraper, said, path):
+    in_one_of(3, lambda attempt: scraped_at_the_borders(tmp_path / str(attempt)))
+
+
+def scraped_at_the_borders(folder):
+    """If the machine stands still until several borders are due at once, one of them is left out, for it would hurry."""
+    folder.mkdir()
+    with canned(GOOD) as server, scraping(folder, *sources(server.url)) as (scraper, said, path):
         start_ns = monotonic_ns() + NS_PER_S // 4
         scraper.begin_stage(ENTRY, start_ns)
         scraper.begin_stage(ENTRY, start_ns)  # as a watcher does, at each look
@@ -124,14 +130,14 @@ def test_a_server_that_does_not_answer_holds_up_neither_the_others_nor_the_end(t
     released = threading.Event()
 
     def hang(_request: bytes) -> bytes:
-        released.wait(30)
+        released.wait(PATIENCE_S)
         return GOOD
 
     with canned(hang) as slow, canned(GOOD) as quick:
         with scraping(tmp_path, *sources(slow.url, quick.url)) as (_, _, path):
             until(lambda: len(quick.requests) >= 8, "scrapes of the other")
             began_s = time.monotonic()
-        assert time.monotonic() - began_s < 25, "the process left by itself or was ended"
+        assert time.monotonic() - began_s < PATIENCE_S / 2, "the process left by itself or was ended"
         released.set()
     _, told, rows = scrapes_in(path)
     assert {row["source"] for row in rows} == {1}
@@ -160,7 +166,7 @@ def test_the_key_goes_with_the_pages_it_is_for_and_into_no_words(tmp_path):
 def test_a_scraper_that_is_killed_is_said_and_ends_nothing(tmp_path):
     with canned(GOOD) as server, scraping(tmp_path, *sources(server.url)) as (scraper, said, _):
         os.kill(scraper._process.pid, signal.SIGKILL)
-        scraper._process.wait(20)
+        scraper._process.wait(PATIENCE_S)
         heard(scraper, said)
         scraper.begin_stage(ENTRY, monotonic_ns())
         scraper.end_stage()

@@ -14,7 +14,7 @@ import pytest
 
 from loadgen.simulator.process import Served, serve
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 @dataclass

@@ -5,11 +5,16 @@ import subprocess
 import sys
 
 import pytest
+from asked import PATIENCE_S
 
 
 def typed(*options: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "loadgen", "simulate", *options], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", "loadgen", "simulate", *options],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
 
 

@@ -51,16 +51,22 @@ def test_fault_an_empty_stream_is_complete(connect):
 @pytest.mark.parametrize("more", [(), ("--split-writes",)], ids=["whole", "split"])
 def test_fault_a_stall_is_a_silence_and_then_everything(connect, fault, quiet, more):
     with faulty(connect, "--fault", fault, *more) as served:
-        got = connect(served).chat(max_tokens=6)
-        assert "".join(got.texts) == words(6)
+        client = connect(served)
+        for _ in range(5):
+            assert "".join(client.chat(max_tokens=6).texts) == words(6)
         served.stop()
-        (row,) = served.truth().to_pylist()
-    times = [row["request_read_ns"], *row["token_ns"]]
-    gaps = [after - before for before, after in itertools.pairwise(times)]
-    assert max(range(6), key=gaps.__getitem__) == quiet
-    assert gaps[quiet] > 50_000_000
-    assert (row["first_byte_ns"] - row["request_read_ns"] > 50_000_000) == (fault == "stall-first-byte")
-    assert (row["ended"], row["fault"]) == ("complete", fault)
+        rows = served.truth().to_pylist()
+    assert {(row["ended"], row["fault"]) for row in rows} == {("complete", fault)}
+    stalled_ns = 50_000_000
+    gaps_ns = [
+        [after - before for before, after in itertools.pairwise([row["request_read_ns"], *row["token_ns"]])]
+        for row in rows
+    ]
+    assert all(each[quiet] > stalled_ns for each in gaps_ns)
+    # The machine may add silences of its own, but hardly the same ones to all.
+    assert [min(each) > stalled_ns for each in zip(*gaps_ns, strict=True)] == [n == quiet for n in range(6)]
+    first_bytes_ns = [row["first_byte_ns"] - row["request_read_ns"] for row in rows]
+    assert (min(first_bytes_ns) > stalled_ns) == (fault == "stall-first-byte")
 
 
 @pytest.mark.parametrize("fault", ["reset-mid-stream", "truncate"])

@@ -6,7 +6,7 @@ import sys
 from urllib.parse import urlsplit
 
 import pytest
-from asked import until
+from asked import PATIENCE_S, until
 
 from loadgen.errors import RunError
 from loadgen.simulator.process import serve
@@ -14,7 +14,7 @@ from loadgen.simulator.process import serve
 
 def refuses(url: str) -> bool:
     try:
-        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=5).close()
+        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=PATIENCE_S).close()
     except ConnectionRefusedError:
         return True
     return False

@@ -172,11 +172,12 @@ def test_the_tokens_of_a_step_are_told_and_logged_as_the_draft_left_them(connect
 
 
 def test_a_prefix_that_is_cached_is_told_and_comes_sooner(connect):
+    cached_times = 3  # of which one is not disturbed
     text = " ".join(f"word{number}" for number in range(1000))
     usage = {"include_usage": True}
     with serve("--prefill-rate", "2000", "--step", "1ms", "--prefix-cache", "10000") as served:
         client = connect(served)
-        asked = [[{"role": "user", "content": f"{text} {end}"}] for end in ("a", "b")]
+        asked = [[{"role": "user", "content": f"{text} {end}"}] for end in range(1 + cached_times)]
         told = [client.chat(messages=messages, max_tokens=1, stream_options=usage).events[-1] for messages in asked]
         forgotten = client.request("POST", "/reset_prefix_cache", b"{}")
         told.append(client.chat(messages=asked[0], max_tokens=1, stream_options=usage).events[-1])
@@ -184,7 +185,7 @@ def test_a_prefix_that_is_cached_is_told_and_comes_sooner(connect):
         rows = served.truth().to_pylist()
     assert forgotten.json == {"success": True}
     cached = [event["usage"]["prompt_tokens_details"]["cached_tokens"] for event in told]
-    assert cached == [row["cached_tokens"] for row in rows] == [0, 992, 0]
-    waits_ns = [row["first_token_ns"] - row["admitted_ns"] for row in rows]
-    assert waits_ns[0] >= 500_000_000
-    assert 4_500_000 <= waits_ns[1] < waits_ns[0] / 2
+    assert cached == [row["cached_tokens"] for row in rows] == [0, *[992] * cached_times, 0]
+    first_ns, *waits_ns, last_ns = (row["first_token_ns"] - row["admitted_ns"] for row in rows)
+    assert min(first_ns, last_ns) >= 500_000_000
+    assert 4_500_000 <= min(waits_ns) < 250_000_000

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvloop
+from asked import PATIENCE_S
 
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.dialects import chat
@@ -25,7 +26,6 @@ from loadgen.worker.stamps import StampClock
 
 TRANSPORTS = {"kernel": Receiver, "aiohttp": Portable}
 LIMITS = Limits(*[20 * NS_PER_S] * 4)
-PATIENCE_S = 10
 
 
 def request(body: bytes = b'{"prompt": "Say something."}') -> bytes:

@@ -13,6 +13,7 @@ import aiohttp.connector
 import pytest
 import uvloop
 from aiohttp.client_proto import ResponseHandler
+from asked import PATIENCE_S
 from scripted import TRANSPORTS, Client, Peer, Server, play, request, serve_for_ever, whole
 
 from loadgen.clock import monotonic_ns
@@ -157,7 +158,7 @@ def test_a_request_leaves_at_the_time_that_is_noted():
                 await client.transport.open([1])
                 accepted, _ = listening.accept()
                 with accepted:
-                    accepted.settimeout(10)
+                    accepted.settimeout(PATIENCE_S)
                     exchange = client.submit()
                     assert accepted.recv(65536) == request()
                     assert 0 < exchange.sent_ns < monotonic_ns()
