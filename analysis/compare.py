@@ -243,6 +243,11 @@ def _values(key: str, one: object, other: object) -> str:
 
 
 def _told(value: object) -> str:
+    if isinstance(value, dict) and value and all(isinstance(one, dict) and "limit_ms" in one for one in value.values()):
+        return ",".join(  # --slo, as it is typed
+            f"{name}{'' if one['percentile'] is None else ':p{:g}'.format(one['percentile'])}={one['limit_ms']:g}ms"
+            for name, one in value.items()
+        )
     return "nothing" if value is None else str(value)
 
 

@@ -165,12 +165,11 @@ def verdict_lines(summary: Facts) -> list[Text]:
     """The verdict, and for each reason what to try."""
     if summary["verdict"]["ok"]:
         return [Text("valid", style="bold green")]
-    reasons = summary["verdict"]["reasons"]
+    told = Counter((one["stage"], one["words"], one["try"]) for one in summary["verdict"]["reasons"])
     lines = [
-        Text("suspect", style="bold yellow")
-        + Text(f": {len(reasons)} reason{'s' if len(reasons) > 1 else ''}", "default")
+        Text("suspect", style="bold yellow") + Text(f": {len(told)} reason{'s' if len(told) > 1 else ''}", "default")
     ]
-    for (stage, words, way), times in Counter((one["stage"], one["words"], one["try"]) for one in reasons).items():
+    for (stage, words, way), times in told.items():
         where = f"{plain(stage)}: " if stage is not None else ""
         lines.append(Text(f"  {where}{plain(words)}{f' ({times} times)' if times > 1 else ''}"))
         lines.append(Text(f"    try: {plain(way)}", style="dim"))

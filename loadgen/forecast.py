@@ -67,6 +67,8 @@ class StageForecast:
     input_tokens: int
     output_tokens: int
     connections: int
+    response_s: float
+    """How long one request is taken to last."""
     is_exact: bool
     """Whether `requests` follows from the plan alone."""
     # At the height of the stage, on average over some seconds.
@@ -162,6 +164,7 @@ def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected, mea
         input_tokens=round(requests * input_tokens),
         output_tokens=round(requests * mean.output_tokens),
         connections=connections,
+        response_s=request_s,
         is_exact=is_exact,
         requests_per_s=units_per_s * turns,
         input_tokens_per_s=units_per_s * turns * input_tokens,

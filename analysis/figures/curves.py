@@ -1,8 +1,8 @@
 """Throughput against latency over the loads of a run, of several runs; what was asked for, and where the limit lies."""
 
 import math
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
 
 import altair as alt
 
@@ -34,6 +34,9 @@ MOST_BAR_WORDS: Final = 16
 
 CLOSE_SHARE: Final = 0.05
 """Of the width and of the height: points that are closer have their words in each other's way."""
+
+FAR: Final = 3
+"""Times the largest value: a limit beyond it is off the plot."""
 
 
 def throughput_latency(
@@ -96,7 +99,16 @@ def throughput_latency(
         ]
     # Each point can be met from afar, and with a thumb.
     reach = drawn.mark_point(filled=True, opacity=0, size=900).encode(x=x, y=y, tooltip=told)
-    layers = [*_objectives(runs, metric), *_limits(limits or {}, rows), line, *spreads, words, points, reach]
+    values_ms = [row[one] for row in rows for one in SWITCHED]
+    layers = [
+        *objective_lines(runs, metric, values_ms, logarithmic=logarithmic, corner="left"),
+        *_limits(limits or {}, rows),
+        line,
+        *spreads,
+        words,
+        points,
+        reach,
+    ]
     return layered(*layers).add_params(switch).properties(width=WIDTH, height=HEIGHT, title=LATENCIES[metric])
 
 
@@ -227,7 +239,7 @@ def _readable(rows: Rows, percentile: str) -> list[str]:
     return words
 
 
-def objectives(runs: Runs, metric: str) -> Rows:
+def _objectives(runs: Runs, metric: str) -> Rows:
     """The limits of `--slo` on a metric, each once: {"limit_ms", "words"}."""
     found = {}
     for summary in runs.values():
@@ -238,12 +250,28 @@ def objectives(runs: Runs, metric: str) -> Rows:
     return [{"limit_ms": limit_ms, "words": words} for words, limit_ms in found.items()]
 
 
-def _objectives(runs: Runs, metric: str) -> list[alt.Chart]:
-    rows = objectives(runs, metric)
-    if not rows:
-        return []
-    drawn = chart_of(rows).encode(y=alt.Y("limit_ms:Q"))
-    return [drawn.mark_rule(style="slo"), drawn.mark_text(style="slo-words").encode(x=alt.value(0), text="words:N")]
+def objective_lines(
+    runs: Runs, metric: str, values_ms: Sequence[float], *, logarithmic: bool, corner: Literal["left", "right"]
+) -> list[alt.Chart]:
+    """The limits of `--slo` as lines across.
+
+    One so far above the values that these would lie flat is words alone, in the lower corner that the values leave free.
+    """
+    rows = _objectives(runs, metric)
+    most_ms = max(values_ms, default=0.0)
+    near = [row for row in rows if logarithmic or not most_ms or row["limit_ms"] <= FAR * most_ms]
+    drawn = []
+    if near:
+        lines = chart_of(near).encode(y=alt.Y("limit_ms:Q"))
+        drawn = [
+            lines.mark_rule(style="slo"),
+            lines.mark_text(style="slo-words").encode(x=alt.value(0), text="words:N"),
+        ]
+    if far := [row["words"] for row in rows if row not in near]:
+        x, dx = (0, 4) if corner == "left" else ("width", -4)
+        words = chart_of([{"words": f"{', '.join(far)}, far above"}]).mark_text(style="slo-words", align=corner, dx=dx)
+        drawn.append(words.encode(x=alt.value(x), y=alt.value("height"), text="words:N"))
+    return drawn
 
 
 def _limits(limits: Mapping[str, Facts], points: Rows) -> list[alt.Chart]:
@@ -264,7 +292,7 @@ def _limits(limits: Mapping[str, Facts], points: Rows) -> list[alt.Chart]:
             base.mark_rect(style="limit-band").encode(x=alt.X("low:Q"), x2="high:Q"),
             base.mark_rule(style="limit").encode(x=x),
             base.mark_text(style="limit-words", align="left" if at["value"] < widest / 2 else "right", dx=0).encode(
-                x=x, y=alt.value(-8 - LINE_PX * line), text="words:N"
+                x=x, y=alt.value(-22 - LINE_PX * line), text="words:N"
             ),
         ]
     return drawn

@@ -10,7 +10,7 @@ import altair as alt
 import numpy as np
 
 from analysis.confidence import sample_floor
-from analysis.figures.curves import objectives
+from analysis.figures.curves import objective_lines
 from analysis.figures.facts import (
     LATENCIES,
     PRECISE,
@@ -139,7 +139,8 @@ def percentile_spectrum(analysis: Analysis, metric: str = "ttft") -> alt.LayerCh
     ]
     reach = drawn.mark_point(filled=True, opacity=0, size=120).encode(x=x, y=y, tooltip=told)
     title = f"{LATENCIES[metric]}: percentiles"
-    return layered(*_objective_rules(analysis, metric), line, reach).properties(width=WIDTH, height=HEIGHT, title=title)
+    limits = objective_lines({"": analysis.summary}, metric, values, logarithmic=wide, corner="right")
+    return layered(*limits, line, reach).properties(width=WIDTH, height=HEIGHT, title=title)
 
 
 def latency_histogram(analysis: Analysis, metric: str = "ttft") -> alt.Chart:
@@ -210,11 +211,3 @@ def _colour(found: list[tuple[int, str, Histogram]]) -> Any:
         scale=alt.Scale(domain=[load for _, load, _ in found]),
         legend=alt.Legend(orient="top", symbolType="stroke", symbolSize=180, direction="horizontal", columns=6),
     )
-
-
-def _objective_rules(analysis: Analysis, metric: str) -> list[alt.Chart]:
-    rows = objectives({"": analysis.summary}, metric)
-    if not rows:
-        return []
-    drawn = chart_of(rows).encode(y="limit_ms:Q")
-    return [drawn.mark_rule(style="slo"), drawn.mark_text(style="slo-words").encode(x=alt.value(0), text="words:N")]

@@ -111,7 +111,7 @@ def _grow(known: Sequence[Point], clients: Sequence[Point], bounds: Bounds) -> T
         load = bounds.fit(math.sqrt(last.load * nearest))
         if nearest / last.load < 1.2:
             return None
-    return Try(load, "doubling") if last.load < load < nearest else None
+    return Try(load, "throughput still grows") if last.load < load < nearest else None
 
 
 def _open(known: list[Point], clients: Sequence[Point], bounds: Bounds) -> Try | Answer:
@@ -128,7 +128,7 @@ def _open(known: list[Point], clients: Sequence[Point], bounds: Bounds) -> Try |
         if kept_up[-1].load >= bounds.most:
             return _at_the_clients_end(known, clients, bounds)
         step = 4.0 if len(kept_up) < 3 else 2.0
-        return Try(bounds.fit(kept_up[-1].load * step), "doubling")
+        return Try(bounds.fit(kept_up[-1].load * step), "what came was answered")
     full = [Observed(point.load, point.requests_per_s.value, _error(point.requests_per_s)) for point in over]
     knee = open_knee(full, best)
     assert knee is not None

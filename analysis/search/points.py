@@ -106,6 +106,9 @@ def without_a_miss(low: Point | None, clients: Sequence[Point], bounds: Bounds) 
         return Answer(Interval(low.load, low.load, bounds.most), low.output_tokens_per_s, "client", first.client, True)
     assert low is not None
     if low.load < bounds.most:
-        return Try(bounds.fit(low.load * (4 if 0 < low.strain <= EASY else 2)), "doubling")
+        times, why = (
+            (4, "four times as much, the objectives are far") if 0 < low.strain <= EASY else (2, "twice as much")
+        )
+        return Try(bounds.fit(low.load * times), why)
     words = f"{bounds.highest()} meets the objectives"
     return Answer(Interval(low.load, low.load, bounds.most), low.output_tokens_per_s, bounds.limit(), (words,), True)

@@ -7,7 +7,7 @@ a stamp. Without kernel stamps the delay is in every stamp, and is held against 
 
 from typing import Final
 
-from analysis.verdict.doubt import MOST_ERROR_SHARE, Doubt, Facts, share_of, value_of
+from analysis.verdict.doubt import MOST_ERROR_SHARE, Doubt, Facts, share_of, span_of, value_of
 
 MOST_COALESCED_SHARE: Final = 0.01
 MOST_UNSTAMPED_SHARE: Final = 0.01
@@ -46,13 +46,14 @@ def lag(stage: Facts) -> Doubt | None:
     most_unstamped = MOST_UNSTAMPED_SHARE * stage["requests"]["sent"]
     if client["stamp_source"] == "kernel" and client["unstamped_requests"] <= most_unstamped:
         if gap_ms is not None and p99_us > gap_ms * 1000:
-            words = f"reads were {p99_us:,.0f} us late (p99), longer than the mean gap ({gap_ms * 1000:,.0f} us): they merge"
+            late, gap = span_of(p99_us), span_of(gap_ms * 1000)
+            words = f"reads were {late} late (p99), longer than the mean gap ({gap}): they merge"
     elif ttft_ms is not None and p99_us > MOST_ERROR_SHARE * ttft_ms * 1000:
         share = share_of(p99_us, ttft_ms * 1000)
-        words = f"reads, and with them the stamps, were {p99_us:,.0f} us late (p99), {share} of TTFT p50"
+        words = f"reads, and with them the stamps, were {span_of(p99_us)} late (p99), {share} of TTFT p50"
     elif tail_ms is not None and p50_us > MOST_ERROR_SHARE * tail_ms * 1000:
         share = share_of(p50_us, tail_ms * 1000)
-        words = f"a request's worst read, and its stamp, was {p50_us:,.0f} us late (p50), {share} of ITL p99"
+        words = f"a request's worst read, and its stamp, was {span_of(p50_us)} late (p50), {share} of ITL p99"
     return Doubt("lag", words, "more --workers, or --cpus that nothing else uses") if words else None
 
 

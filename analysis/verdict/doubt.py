@@ -21,6 +21,11 @@ def value_of(facts: Facts, block: str, name: str) -> float | None:
     return value
 
 
+def span_of(span_us: float) -> str:
+    """A time in words: us, and from 10 ms on ms."""
+    return f"{span_us:,.0f} us" if span_us < 10_000 else f"{span_us / 1000:,.1f} ms"
+
+
 def share_of(part: float, whole: float) -> str:
     """A share in words."""
     return f"{part / whole:.1%}" if whole > 0 else "more than all"

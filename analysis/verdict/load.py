@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from analysis.verdict.doubt import MOST_ERROR_SHARE, Doubt, Facts, share_of, value_of
+from analysis.verdict.doubt import MOST_ERROR_SHARE, Doubt, Facts, share_of, span_of, value_of
 
 LEAST_LOAD_SHARE: Final = 0.99
 MOST_UNPREPARED_SHARE: Final = 0.01
@@ -113,8 +113,7 @@ def late_sends(stage: Facts) -> Doubt | None:
     if late_us is None or ttft_ms is None or late_us <= MOST_ERROR_SHARE * ttft_ms * 1000:
         return None
     share = share_of(late_us, ttft_ms * 1000)
-    late = f"{late_us:,.0f} us" if late_us < 10_000 else f"{late_us / 1000:,.1f} ms"
-    words = f"p99 of the sends was {late} late, {share} of TTFT p50 ({ttft_ms:,.3f} ms)"
+    words = f"p99 of the sends was {span_of(late_us)} late, {share} of TTFT p50 ({ttft_ms:,.3f} ms)"
     load = stage["load"]
     if load.get("max_in_flight") or load.get("late_drop_s") is not None:
         limit = (
@@ -170,16 +169,21 @@ def still_filling(stage: Facts) -> Doubt | None:
     if load.get("max_in_flight") or (stage["backlog"] or {}).get("grows"):
         return None
     response_s, window_s, before_s = response_ms / 1000, stage["window_s"], stage["window"]["start_s"]
-    filling_s = min(response_s - before_s, window_s)
-    lacking = filling_s / window_s * (1 - (before_s + filling_s / 2) / response_s)
-    if filling_s <= 0 or lacking <= MOST_FILLING_SHARE:
+    lacking = lacking_share(response_s, before_s, window_s)
+    if lacking <= MOST_FILLING_SHARE:
         return None
     return Doubt(
         "still-filling",
         f"the window began {before_s:,.3g} s after the first arrival, and responses take {response_s:,.3g} s: until they "
         f"ended the load was still rising, {lacking:.1%} of it is missing from concurrency and throughput",
-        f"--warmup {math.ceil(response_s)}s",
+        f"--warmup {math.ceil(response_s)}s: in an open loop as long as a response takes",
     )
+
+
+def lacking_share(response_s: float, before_s: float, window_s: float) -> float:
+    """Of the load of a rate, what a window lacks that begins so long after the first arrival; see still_filling."""
+    filling_s = min(response_s - before_s, window_s)
+    return max(filling_s / window_s * (1 - (before_s + filling_s / 2) / response_s), 0.0) if filling_s > 0 else 0.0
 
 
 def unsteady_throughput(stage: Facts) -> Doubt | None:

@@ -3,7 +3,7 @@
 from statistics import median
 from typing import Final
 
-from analysis.verdict.doubt import Doubt, Facts
+from analysis.verdict.doubt import Doubt, Facts, span_of
 
 SLOW_FACTOR: Final = 3.0
 LEAST_SLOW_US: Final = 1000.0
@@ -56,7 +56,7 @@ def slow(by_node: list[Facts]) -> list[tuple[Facts, str]]:
                 continue
             usual = median(theirs)
             if mine > LEAST_SLOW_US and mine > SLOW_FACTOR * usual:
-                told.append((node, f"its {what} were {mine:,.0f} us late (p99), those of the others {usual:,.0f} us"))
+                told.append((node, f"its {what} were {span_of(mine)} late (p99), those of the others {span_of(usual)}"))
                 break
     return told
 

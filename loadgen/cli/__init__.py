@@ -45,6 +45,10 @@ COMMANDS: Final = {
 """Each module has a click command named `command`."""
 
 
+WIDEST: Final = 110
+"""Of --help: longer lines are read less easily."""
+
+
 class LazyGroup(click.Group):
     """Knows its commands by name; imports the one that is called."""
 
@@ -57,12 +61,19 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}; allowed is {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST})
 @click.version_option(__version__, prog_name="loadgen")
 def group() -> None:
     """How fast is this endpoint, and where does it break?"""

@@ -1,5 +1,6 @@
 """`loadgen plan`: what a run would do, without doing it."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,8 +90,11 @@ def command(
     console.print(_table(stages, told), highlight=False)
     for stage, first in zip(stages, first_s, strict=True):
         if first:
-            times = ", ".join(f"{due_s:.6f}" for due_s in first)
+            digits = 4 if len({f"{due_s:.4f}" for due_s in first}) == len(first) else 6
+            times = ", ".join(f"{due_s:.{digits}f}" for due_s in first)
             console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
+    for line in _too_early(stages, told):
+        console.print(line, highlight=False, markup=False)
     if spec.targets:
         console.print(_targets(spec), highlight=False, markup=False)
     if needed.machines == 1:
@@ -126,6 +130,24 @@ def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Columns":
             f"{guessed_connections}{one.connections:,}",
         )
     return table
+
+
+def _too_early(stages: list[dict[str, Any]], told: "Forecast") -> list[str]:
+    """Where the window of an open loop would begin long before the first responses have ended."""
+    from analysis.verdict.load import MOST_FILLING_SHARE, lacking_share
+
+    lines = []
+    for stage, one in zip(stages, told.stages, strict=True):
+        load, window_s = stage["load"], stage["duration_s"]
+        if load["mode"] != "rate" or "profile" in load or load.get("max_in_flight") or not window_s:
+            continue
+        before_s = stage["ramp_up_s"] + stage["warmup_s"]
+        if lacking_share(one.response_s, before_s, window_s) > MOST_FILLING_SHARE:
+            lines.append(
+                f"{stage['name']}: a response is taken to last {one.response_s:,.3g} s, and the window begins after "
+                f"{before_s:,.3g} s, when the load is still rising; --warmup {math.ceil(one.response_s)}s"
+            )
+    return lines
 
 
 def _targets(spec: "Spec") -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.cli.results import SUSPECT_STATUS, json_option, no_html_option, print_json, show
+from loadgen.cli.results import SUSPECT_STATUS, counting, json_option, no_html_option, print_json, show, told_on
 from loadgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,14 +64,15 @@ def command(
     from loadgen.schema import CaptureError
 
     try:
-        analyses = [_analysed(run_dir, jobs) for run_dir in run_dirs]
-        runs = pictures.shown(run_dirs, analyses) if page or png or svg else []
+        with counting(told_on()):
+            analyses = [_analysed(run_dir, jobs) for run_dir in run_dirs]
+            runs = pictures.shown(run_dirs, analyses) if page or png or svg else []
+            beside = [
+                "" if no_html or page is not None else pictures.beside(run_dir, analysis)
+                for run_dir, analysis in zip(run_dirs, analyses, strict=True)
+            ]
     except CaptureError as error:
         raise UsageError(str(error)) from None
-    beside = [
-        "" if no_html or page is not None else pictures.beside(run_dir, analysis)
-        for run_dir, analysis in zip(run_dirs, analyses, strict=True)
-    ]
     if page is not None:
         with pictures.refusing("--html", page):
             pictures.write_page(page, runs)
@@ -80,6 +81,9 @@ def command(
             with pictures.refusing(flag, folder):
                 pictures.write_files(folder, runs, kind)
     _show(run_dirs, [analysis.summary for analysis in analyses], beside, as_json=as_json)
+    for kind, where in (("page", page), ("figures", png), ("figures", svg)):
+        if where is not None and not as_json:
+            click.echo(f"{kind}: {where}")
     if open_page:
         pictures.open_in_browser(page or run_dirs[0] / pictures.PAGE)
     if strict and not all(analysis.summary["verdict"]["ok"] for analysis in analyses):

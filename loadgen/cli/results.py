@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from loadgen.errors import RunError
 from loadgen.job import Job, analysed
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 SUSPECT_STATUS = 3
 
@@ -37,14 +38,16 @@ def concluded(job: Job, *, strict: bool, page: bool, as_json: bool) -> None:
 
     RunError for a failed run; 128 and the signal's number for one that was interrupted; SUSPECT_STATUS.
     """
-    analysis = analysed(job)
+    from loadgen.cli import pictures
+
+    run_dir, beside = job.run.run_dir, ""
+    with counting(job.console):
+        analysis = analysed(job)
+        if analysis is not None and page:
+            beside = pictures.beside(run_dir, analysis)
     for words in job.complaints:
         click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in words), err=True)
     if analysis is not None:
-        from loadgen.cli import pictures
-
-        run_dir = job.run.run_dir
-        beside = pictures.beside(run_dir, analysis) if page else ""
         if as_json:
             show_places(analysis.summary, run_dir, job.console, beside)
             print_json(analysis.summary)
@@ -62,6 +65,12 @@ def concluded(job: Job, *, strict: bool, page: bool, as_json: bool) -> None:
         raise SystemExit(SUSPECT_STATUS)
 
 
+def counting(console: "Console") -> AbstractContextManager[object]:
+    """A word on a terminal while a capture is counted, which may take a while."""
+    can_move = console.is_terminal and not console.is_dumb_terminal
+    return console.status("counting what was captured ...") if can_move else nullcontext()
+
+
 def print_json(summary: dict[str, Any]) -> None:
     """What summary.json holds, byte for byte."""
     from analysis.summary import as_text
@@ -75,7 +84,13 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
 
     from analysis import charts, notes, saturation, tables
 
-    def say(words: object) -> None:
+    def say(words: "RenderableType") -> None:
+        if isinstance(words, Text) and words.plain.startswith(" ") and "\n" not in words.plain:
+            indent = len(words.plain) - len(words.plain.lstrip())  # of the lines that it is folded to, too
+            for line in words[indent:].wrap(console, max(console.width - indent, 1)):
+                line.rstrip()
+                console.print(Text(" " * indent) + line, highlight=False)
+            return
         console.print(words, highlight=False, soft_wrap=False)
 
     stages = summary["stages"]

@@ -301,7 +301,7 @@ def make_load(
     facts: dict[str, Any] = {"command": command} | ({"question": question} if question else {}) | {"floor": _floor()}
     try:
         with (
-            Progress(job.run.stages, job.console) as progress,
+            Progress(job.run.stages, job.console, all_planned=question is None) as progress,
             job.run.started(progress.say, **facts),
             job.watching.of_run(job.run, progress.say),
             interruptible(job, progress),

@@ -46,8 +46,9 @@ class _Look(NamedTuple):
 class Progress:
     """Called with each StageNow. A context manager: the live view is taken away at the end."""
 
-    def __init__(self, stages: list[dict[str, Any]], console: Console) -> None:
+    def __init__(self, stages: list[dict[str, Any]], console: Console, *, all_planned: bool = True) -> None:
         self._stages = stages  # as in run.json
+        self._all_planned = all_planned  # or more are added while the run goes on
         self._console = console
         can_move = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(console=console, auto_refresh=False, transient=True) if can_move else None
@@ -150,7 +151,7 @@ class Progress:
     def _cells(self, now: StageNow) -> list[tuple[str, str]]:
         is_open_loop = self._stages[now.stage]["load"]["mode"] == "rate"
         cells = [
-            ("stage", f"{now.stage + 1}/{len(self._stages)} {_plain(self._stages[now.stage]['name'])}"),
+            ("stage", f"{self._place(now)} {_plain(self._stages[now.stage]['name'])}"),
             ("elapsed", f"{max(now.elapsed_s, 0):.0f} s{self._phase(now)}"),
             ("left", _span(self._left_s(now))),
             *([("offered", f"{now.offered}")] if is_open_loop else []),
@@ -167,6 +168,9 @@ class Progress:
             ("CPU", f"{self._cpu_share(now):.0%}"),
         ]
         return cells
+
+    def _place(self, now: StageNow) -> str:
+        return f"{now.stage + 1}/{len(self._stages)}" if self._all_planned else f"{now.stage + 1}"
 
     def _phase(self, now: StageNow) -> str:
         stage = self._stages[now.stage]

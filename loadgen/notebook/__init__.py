@@ -8,7 +8,7 @@ their names in a spec file (docs/load.md): `concurrency=[1, 2, 4]`, `duration="3
     out         the run directory; by default runs/DATE-TIME
     api_key     by default OPENAI_API_KEY of the environment, or the API's own variable; it is written nowhere
     check       False: do not try the endpoint with one request first
-    progress    True: print a line every few seconds
+    progress    True: print a line a stage, and one a minute while it goes on
 
 and raises UsageError, EndpointError or RunError, never SystemExit. All of them work under a running event loop (Jupyter,
 Databricks); the forms that end in `_async` give that loop back meanwhile. Ctrl-C once ends the stage and drains, and what

@@ -232,11 +232,13 @@ def test_other_arrivals_and_other_stamps_are_another_question(tmp_path):
 
 def test_what_a_reader_has_to_know_is_told(tmp_path):
     one = loaded(tmp_path / "one", waiting_rows(1))
-    other = loaded(tmp_path / "other", [], spec={"model": "another", "slo": None}, ended={"reason": "interrupted"})
+    slo = {"ttft": {"percentile": 99.0, "limit_ms": 500.0}, "tpot": {"percentile": None, "limit_ms": 5.5}}
+    other = loaded(tmp_path / "other", [], spec={"model": "another", "slo": slo}, ended={"reason": "interrupted"})
     told = " / ".join(doubts([one, other]))
     assert "other is suspect" in told
     assert "other was interrupted" in told
     assert "model differs between one and other: m and another" in told
+    assert "slo differs between one and other: nothing and ttft:p99=500ms,tpot=5.5ms" in told
 
 
 def test_other_limits_of_a_load_are_told(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,25 @@ def test_objectives_and_the_limit_stand_in_the_curve(analysis):
     assert words(figures.throughput_latency(analysis.summary, "itl")) == []
     knee = SATURATION | {"question": "knee", "output_tokens_per_s": {"value": 500.0, "low": None, "high": None}}
     assert words(figures.throughput_latency(analysis.summary, "itl", limits={"": knee})) == ["knee: concurrency 4"]
+
+
+def test_an_objective_far_above_all_values_does_not_press_them_flat(analysis):
+    summary = json.loads(json.dumps(analysis.summary))
+    for limit_ms, words, is_on_scale in (
+        (60.0, "SLO p99 ≤ 60 ms", True),
+        (6_000.0, "SLO p99 ≤ 6000 ms, far above", False),
+    ):
+        for stage in summary["stages"]:
+            stage["slo"]["ttft"]["limit_ms"] = limit_ms
+        for chart in (
+            figures.throughput_latency(summary, "ttft"),
+            figures.percentile_spectrum(replace(analysis, summary=summary), "ttft"),
+        ):
+            rows = [
+                row for rows in chart.to_dict()["datasets"].values() for row in rows if "SLO" in row.get("words", "")
+            ]
+            assert [row["words"] for row in rows] == [words]
+            assert ("limit_ms" in rows[0]) == is_on_scale
 
 
 def test_points_that_stand_on_each_other_share_their_words(tmp_path):

@@ -75,7 +75,7 @@ def test_the_same_doubt_of_several_repeats_is_told_once():
     reason = {"stage": "concurrency 1", "code": "too-few-samples", "words": "9 requests", "try": "--duration 4s"}
     lines = notes.verdict_lines({"verdict": {"ok": False, "reasons": [reason, reason, reason | {"stage": None}]}})
     assert [line.plain for line in lines] == [
-        "suspect: 3 reasons",
+        "suspect: 2 reasons",
         "  concurrency 1: 9 requests (2 times)",
         "    try: --duration 4s",
         "  9 requests",

@@ -134,6 +134,7 @@ def test_several_runs_are_shown_one_after_the_other_and_in_one_page(run_dir, tmp
     assert result.stdout.count("\nvalid\n") == 2
     assert f"{run_dir.name}: evil [31m [red]model" in page.read_text()
     assert "other: m" in page.read_text()
+    assert result.stdout.endswith(f"page: {page}\n")
     assert not (other / "report.html").exists()
 
 
@@ -143,11 +144,22 @@ def test_figures_are_written_as_png_and_svg(tmp_path):
         command, [str(run_dir), "--png", str(tmp_path / "png"), "--svg", str(tmp_path / "svg"), "--no-html"]
     )
     assert result.exit_code == 0
+    assert result.stdout.endswith(f"figures: {tmp_path / 'png'}\nfigures: {tmp_path / 'svg'}\n")
     png, svg = ({path.stem: path.read_bytes() for path in (tmp_path / kind).iterdir()} for kind in ("png", "svg"))
     assert set(png) == set(svg)
     assert {"throughput-latency-p99", "percentiles-ttft", "histogram-itl", "timeline", "requests-0"} <= set(png)
     assert all(data.startswith(b"\x89PNG") for data in png.values())
     assert all(data.startswith(b"<svg") for data in svg.values())
+
+
+def test_a_reason_that_is_folded_stays_below_itself(tmp_path):
+    run_dir, out = write_run(tmp_path / "run", steady_rows(1, seconds=0.2)), io.StringIO()
+    results.show(summarize(run_dir), run_dir, Console(file=out, width=30))
+    _, _, below = out.getvalue().partition("\nsuspect: ")
+    head, *lines = below.partition("\n\n")[0].splitlines()
+    assert len(lines) > 3
+    assert all(line.startswith("  ") and line == line.rstrip() and len(line) <= 30 for line in lines)
+    assert sum(line.startswith("    try: ") for line in lines) == int(head.split()[0])
 
 
 def test_open_shows_the_page_in_the_users_browser(run_dir, tmp_path):

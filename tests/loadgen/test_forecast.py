@@ -91,13 +91,34 @@ def test_the_command_says_it_and_calls_nobody():
     assert ended.returncode == 2
     ended = typed("plan", *url, "--rate", "50", "--arrivals", "constant", "--duration", "10s")
     assert ended.returncode == 0, ended
-    for words in ("rate 50/s", "550", "the first arrivals at 0.000000, 0.020000, 0.040000", "descriptors"):
+    for words in ("rate 50/s", "550", "the first arrivals at 0.0000, 0.0200, 0.0400", "descriptors"):
         assert words in ended.stdout
     ended = typed("plan", *url, "--concurrency", "1,8", "--duration", "10s", "--json")
     facts = json.loads(ended.stdout)
     assert [stage["load"]["value"] for stage in facts["stages"]] == [1, 8]
     assert facts["descriptors"] == host.descriptor_limit()
     assert facts["spec"]["url"] == "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("more", "is_told"),
+    [
+        (("--rate", 5, "--expect-tpot", "80ms"), True),
+        (("--rate", 5, "--expect-tpot", "80ms", "--warmup", "11s"), False),
+        (("--rate", 5, "--expect-tpot", "20ms"), False),  # a response is hardly longer than the warm-up
+        (("--rate", "1..5@30s", "--expect-tpot", "80ms"), False),
+        (("--rate", 5, "--expect-tpot", "80ms", "--max-in-flight", 4), False),
+        (("--concurrency", 5, "--expect-tpot", "80ms"), False),
+    ],
+)
+def test_a_window_that_would_begin_before_responses_end_is_told(more, is_told):
+    ended = typed("plan", "--url", "http://127.0.0.1:9", "--duration", "30s", *more, COLUMNS="300")
+    assert ended.returncode == 0, ended
+    words = (
+        "rate 5/s: a response is taken to last 10.7 s, and the window begins after 3 s, when the load is still rising"
+    )
+    assert (words in ended.stdout) == is_told
+    assert ("--warmup 11s" in ended.stdout) == is_told
 
 
 def test_more_connections_than_ports_are_told():

@@ -190,6 +190,14 @@ def test_a_plain_line_is_one_line_however_narrow_the_console(clock):
     assert len(plain_lines(BUSY, clock=clock, width=40)) == 1
 
 
+def test_a_search_does_not_know_how_many_stages_there_will_be(clock):
+    out = io.StringIO()
+    with Progress(planned(), Console(file=out, width=200), all_planned=False) as watch:
+        watch(replace(BUSY, stage=1))
+        watch.stage_ended()
+    assert out.getvalue().startswith("stage 2 concurrency 64  elapsed ")
+
+
 def test_a_terminal_is_told_no_stage_twice(clock):
     out = io.StringIO()
     with Progress(planned(), Console(file=out, force_terminal=True, width=100)) as watch:
