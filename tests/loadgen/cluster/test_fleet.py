@@ -283,8 +283,10 @@ def test_a_node_that_dies_is_a_loss_of_its_share_exact_to_its_last_batch(quick, 
     # Whatever was answered and captured is there; the workers of the dead agent write what they have when it is gone.
     assert {row["response_id"] for row in rows if row["response_id"]} <= truth
     missing = truth - {row["response_id"] for row in rows}
-    given_up = sum(row["response_id"] is None for row in rows)
-    assert len(missing) <= 100 + given_up, "a batch, which is written every second, or two on a busy machine"
+    unanswered = sum(row["response_id"] is None for row in rows)  # cancelled after the server had read them
+    assert len(missing) <= 100 + unanswered, (
+        "no more than a batch, which is written every second, or two on a busy machine"
+    )
     told = driven.summary()
     assert not told["verdict"]["ok"]
     assert not left_behind(tmp_path), "the dead one's files were here, and have been gathered"
