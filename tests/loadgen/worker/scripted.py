@@ -25,7 +25,7 @@ from loadgen.worker.receiver import Receiver
 from loadgen.worker.stamps import StampClock
 
 TRANSPORTS = {"kernel": Receiver, "aiohttp": Portable}
-LIMITS = Limits(*[20 * NS_PER_S] * 4)
+LIMITS = Limits(*[int(PATIENCE_S) * NS_PER_S] * 4)
 
 
 def request(body: bytes = b'{"prompt": "Say something."}') -> bytes:
