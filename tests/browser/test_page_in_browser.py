@@ -239,6 +239,8 @@ def test_the_theme_can_be_chosen_and_the_charts_go_with_it(opened, pages):
     assert page.locator("html").get_attribute("data-theme") == "dark"
     assert page.locator("#curve-ttft svg g.mark-line path").first.get_attribute("stroke") != before
     page.emulate_media(color_scheme="dark")
+    # A change of the system is told with a frame: without one in between there was none.
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.emulate_media(color_scheme="light")
     page.wait_for_selector("html[data-theme=light]", state="attached")
     drawn(page)

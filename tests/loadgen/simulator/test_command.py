@@ -25,7 +25,7 @@ def typed(*options: str) -> "subprocess.CompletedProcess[str]":
         (("--step", "1us"), "is too short; the least is 10us"),
         (("--jitter", "gamma:2"), "allowed are none, uniform, normal, lognormal, exponential"),
         (("--fault", "flood"), "'reset-mid-stream'"),
-        (("--fault-share", "1.5"), "0<=x<=1"),
+        (("--fault-share", "1.5"), "allowed is a number, 0 to 1"),
         (("--capacity", "12"), "as in 512,128"),
         (("--api-key-env", "NO_SUCH_VARIABLE_HERE"), "the environment variable NO_SUCH_VARIABLE_HERE is not set"),
         (("--tls-cert", "x.pem"), "--tls-cert and --tls-key: one without the other"),
