@@ -137,20 +137,12 @@ class Agent:
 
     def check_takes(self, uri: str) -> dict[str, Any]:
         """See that an object store takes what will be written here; {} or {"refused"}."""
-        try:
-            gather.check_takes(uri, self.node)
-        except RunError as error:
-            return {"refused": str(error)}
-        return {}
+        return _refusal_of(gather.check_takes, uri, self.node)
 
     def upload(self, uri: str) -> dict[str, Any]:
         """Copy what the workers wrote to an object store; {} or {"refused"}."""
         assert self._order is not None
-        try:
-            gather.upload(self._order.folder, uri, self.node)
-        except RunError as error:
-            return {"refused": str(error)}
-        return {}
+        return _refusal_of(gather.upload, self._order.folder, uri, self.node)
 
     def heads(self) -> bytes:
         """What the captures here say of themselves."""
@@ -272,6 +264,15 @@ class Agent:
                 self._stage.join()
             self._crew.__exit__(None, None, None)
             self._crew = None
+
+
+def _refusal_of(work: Callable[..., object], *given: object) -> dict[str, Any]:
+    """Do it; {} or {"refused"}, for a failure would come through Ray as a trace."""
+    try:
+        work(*given)
+    except RunError as error:
+        return {"refused": str(error)}
+    return {}
 
 
 def _check_reachable(order: Order) -> None:

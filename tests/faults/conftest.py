@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import Ran, accounts_are_even, ran
+from accounts import Ran, accounts_are_even, ran
 
 
 @pytest.fixture

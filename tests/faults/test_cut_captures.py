@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
+from accounts import ran
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from runs import ran
 
 from loadgen.cli import main
 from loadgen.simulator.process import serve

@@ -4,8 +4,8 @@ import random
 from collections import Counter
 
 import pytest
+from accounts import Ran, accounts_are_even, ran
 from misbehaving import FAULTS, GOOD, Fault, Misbehaving, misbehaving
-from runs import Ran, accounts_are_even, ran
 
 TRANSPORTS = ("kernel", "aiohttp")
 # Longer than a busy machine holds up what does come.

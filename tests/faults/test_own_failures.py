@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accounts import in_trouble, run_command
 from asked import PATIENCE_S, children, complaints, environment, gone, installed, rows, typed, until
 from misbehaving import CHUNKED, FAULTS, GOOD, LARGE_CHUNK, Fault, Peer, misbehaving, say
-from runs import in_trouble, run_command
 
 from analysis.client import LONG_SILENCE_NS
 from loadgen.simulator.process import Served, serve

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from accounts import in_trouble, run_command
 from asked import PATIENCE_S, children, environment, rows, typed, until
 from canned import canned, refused_port, response
 from hostile import EVERYTHING
 from misbehaving import CHUNKED, DONE, FINISH, GOOD, LAST_CHUNK, Fault, chunk, event, misbehaving, refuse, say, sized
-from runs import in_trouble, run_command
 
 from loadgen.blotting import blotted
 

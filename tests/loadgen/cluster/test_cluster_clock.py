@@ -225,7 +225,7 @@ def test_a_clock_that_runs_at_another_rate_is_followed():
     with agents.processes(Where(offset_ns=offset_ns, drift_ppm=drift_ppm)) as engine, Fleet(engine, TOKEN) as nodes:
         ready_ns = monotonic_ns()
         for _ in range(4):
-            time.sleep(0.5)
+            time.sleep(0.5)  # in which the other clock gains
             nodes.nodes[0].estimate()
         told = points(nodes.nodes[0].bounds)
     for point in told:

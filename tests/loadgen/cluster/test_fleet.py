@@ -283,7 +283,7 @@ def test_a_node_whose_workers_are_held_up_again_and_again_is_named_slow(quick, d
                 while True:
                     for number in (signal.SIGSTOP, signal.SIGCONT):
                         os.kill(worker, number)
-                        time.sleep(0.4)
+                        time.sleep(0.4)  # the hold-up itself, and the time between two
 
         threading.Thread(target=pulse, daemon=True).start()
 
