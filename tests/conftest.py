@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ from small_tokenizer import made_tokenizer
 # A test says what is right, not how fast it is found out: the machine may be busy, or stand still while examples are drawn.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# What a shell starts in the background ignores SIGINT, and hands that on to every command that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
