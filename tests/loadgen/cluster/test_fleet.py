@@ -145,13 +145,13 @@ def test_nodes_whose_clocks_show_something_else_have_one_start_and_one_time_line
     starts = {mark["start_ns"] for capture in run.run.captures for mark in capture.watches[-1]["stages"]}
     unsure_ns = max(node["clock_uncertainty_ns"] for node in nodes)
     assert max(starts) - min(starts) <= NS_PER_MS + 2 * unsure_ns
-    # The server is on the driver's clock: it has read no request before it was sent, and not long after.
+    # The server is on the driver's clock: it has read no request before it was sent, and not an hour after.
     read_ns = dict(zip(*(quick.truth()[name].to_pylist() for name in ("response_id", "request_read_ns")), strict=True))
     for piece in run.pieces():
         sent = zip(piece.rows.sent_ns.tolist(), piece.rows.response_id.to_pylist(), strict=True)
         ways_ns = np.array([read_ns[name] - sent_ns for sent_ns, name in sent])
         assert (ways_ns >= -unsure_ns).all()
-        assert ways_ns.min() < 50 * NS_PER_MS, "the quickest way, however busy the machine is"
+        assert ways_ns.max() < asked.PATIENCE_S * NS_PER_S, "far less than the clocks are apart"
     raw = [row for row in asked.rows(driven.run_dir) if row["worker"] == 1]
     assert all(row["sent_ns"] > 4321 * NS_PER_S for row in raw), "a capture is left as its node wrote it"
 
