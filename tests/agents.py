@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from loadgen.arrow import leave_pandas_out
 from loadgen.clock import monotonic_ns
 from loadgen.cluster.agent import Agent, facts
 from loadgen.cluster.fleet import EngineError
@@ -99,6 +100,7 @@ def processes(*wheres: Where) -> Iterator[Processes]:
 
 
 def main(node: int) -> None:
+    leave_pandas_out()
     agent: Agent | None = None
     said = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     while True:

@@ -1,6 +1,7 @@
 """What tests of several rooms need: a certificate, a tokenizer."""
 
 import datetime
+import gc
 import ipaddress
 import signal
 from pathlib import Path
@@ -21,6 +22,16 @@ settings.load_profile("patient")
 # What a shell starts in the background ignores SIGINT, and hands that on to every command that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What the modules of the tests have made stays to the end: no collector has to look for garbage in it, again and again.
+def pytest_sessionstart() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen": ({"loadgen.errors", "loadgen.notebook"}, set()),
     "loadgen.__main__": ({"loadgen.cli"}, set()),
     "loadgen.errors": (set(), set()),
+    "loadgen.arrow": (set(), {"pyarrow"}),
     "loadgen.blotting": (set(), set()),
     "loadgen.clock": (set(), set()),
     "loadgen.durations": (set(), set()),
@@ -122,6 +123,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     ),
     "loadgen.worker": (
         {
+            "loadgen.arrow",
             "loadgen.blotting",
             "loadgen.board",
             "loadgen.clock",
@@ -173,7 +175,15 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "loadgen.scrape": (
-        {"loadgen.blotting", "loadgen.clock", "loadgen.schema", "loadgen.scrape.plan", "loadgen.trust", "loadgen.wire"},
+        {
+            "loadgen.arrow",
+            "loadgen.blotting",
+            "loadgen.clock",
+            "loadgen.schema",
+            "loadgen.scrape.plan",
+            "loadgen.trust",
+            "loadgen.wire",
+        },
         {"aiohttp", "orjson", "pyarrow"},
     ),
     "loadgen.scrape.plan": (set(), set()),
@@ -237,11 +247,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "pyarrow"},
     ),
     "loadgen.cluster.clock": (set(), set()),
-    "loadgen.cluster.engine": ({"loadgen.cluster", "loadgen.errors", "loadgen.host"}, {"ray"}),
+    "loadgen.cluster.engine": ({"loadgen.arrow", "loadgen.cluster", "loadgen.errors", "loadgen.host"}, {"ray"}),
     "loadgen.machines": ({"loadgen.errors", "loadgen.forecast", "loadgen.host"}, set()),
     "loadgen.forecast": ({"loadgen.clock", "loadgen.plan", "loadgen.schedule.stage", "loadgen.spec"}, set()),
     "loadgen.simulator": (
-        {"loadgen.clock", "loadgen.errors"},
+        {"loadgen.arrow", "loadgen.clock", "loadgen.errors"},
         {"httptools", "numpy", "pyarrow", "uvloop"},
     ),
     # What it measures it holds against the truth, which the analysis does.
@@ -382,7 +392,7 @@ def test_the_simulator_shares_no_parser_with_the_product():
     script = (
         "import loadgen.simulator.server, sys\n"
         "print(sorted(name for name in sys.modules if name.startswith('loadgen.')"
-        " and not name.startswith(('loadgen.simulator', 'loadgen.clock', 'loadgen.errors'))))"
+        " and not name.startswith(('loadgen.simulator', 'loadgen.arrow', 'loadgen.clock', 'loadgen.errors'))))"
     )
     assert loaded(script) == "[]"
 

@@ -23,11 +23,13 @@ def served() -> Iterator[Served]:
         yield simulator
 
 
-def run(url: str, run_dir: Path, *arguments: object) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
+def run(
+    url: str, run_dir: Path, *arguments: object, page: bool = False
+) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
     """(rows of the capture, summary, what was said) of a small run."""
     ended = typed(
         *("run", "--url", url, "--out", run_dir, "--workers", 1, "--concurrency", 2, "--input-tokens", 20),
-        *("--output-tokens", TOKENS, *arguments),
+        *("--output-tokens", TOKENS, *arguments, *([] if page else ["--no-html"])),
     )
     assert ended.returncode == 0, ended.stderr + ended.stdout
     return rows(run_dir), json.loads((run_dir / "summary.json").read_bytes()), ended.stdout + ended.stderr
@@ -74,7 +76,7 @@ def test_every_token_of_every_api_is_accounted_for(api, served, tmp_path):
 
 def test_embeddings_are_counted_by_their_inputs(served, tmp_path):
     told, summary, shown = run(
-        served.url, tmp_path / "run", "--api", "embeddings", "--inputs", 4, "--requests", REQUESTS
+        served.url, tmp_path / "run", "--api", "embeddings", "--inputs", 4, "--requests", REQUESTS, page=True
     )
     assert {(row["error"], len(row["event_ns"]), row["output_tokens"]) for row in told} == {(None, 1, 0)}
     (stage,) = summary["stages"]

@@ -18,7 +18,8 @@ from asked import typed, until
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.simulator.process import Served, serve
 
-SMALL = ("--model", "sim", "--no-check", "--input-tokens", "16", "--warmup", "0")
+SHAPE = ("--model", "sim", "--input-tokens", "16", "--warmup", "0")
+SMALL = (*SHAPE, "--no-check", "--no-html")
 
 
 def run(served: Served, run_dir: Path, *arguments: object, status: int = 0) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def offsets_ns(run_dir: Path) -> list[int]:
 def test_any_number_of_workers_sends_the_schedule_of_one_and_the_plan_tells_it(tmp_path):
     load = ("--rate", "60", "--duration", "2s", "--seed", "7", "--output-tokens", "2")
     with serve("--step", "2ms") as served:
-        told = json.loads(typed("plan", "--url", served.url, *SMALL[:1], "sim", *SMALL[3:], *load, "--json").stdout)
+        told = json.loads(typed("plan", "--url", served.url, *SHAPE, *load, "--json").stdout)
         stages = [
             run(served, tmp_path / str(workers), *load, "--workers", workers, "--cpus", ",".join(["0"] * workers))
             for workers in (1, 2, 4)
@@ -81,7 +82,7 @@ def test_a_run_can_be_repeated_from_its_directory(tmp_path):
             "--output-tokens",
             "2",
         )
-        ended = typed("run", "--spec", tmp_path / "a", "--out", tmp_path / "b")
+        ended = typed("run", "--spec", tmp_path / "a", "--no-html", "--out", tmp_path / "b")
         assert ended.returncode == 0, ended
     first, second = (json.loads((tmp_path / name / "run.json").read_bytes()) for name in "ab")
     assert first["spec"] == second["spec"]
@@ -261,8 +262,8 @@ def test_concurrency_follows_its_profile_and_never_exceeds_it(tmp_path):
 def test_a_warm_up_by_requests_opens_the_window_when_they_have_ended(tmp_path):
     with serve("--step", "5ms") as served:
         ended = typed(
-            "run", "--url", served.url, "--model", "sim", "--no-check", "--input-tokens", "16", "--concurrency", "2",
-            "--requests", "10", "--warmup-requests", "6", "--output-tokens", "4", "--workers", "1",
+            "run", "--url", served.url, "--model", "sim", "--no-check", "--no-html", "--input-tokens", "16",
+            "--concurrency", "2", "--requests", "10", "--warmup-requests", "6", "--output-tokens", "4", "--workers", "1",
             "--out", tmp_path / "run",
         )  # fmt: skip
     assert ended.returncode == 0, ended

@@ -52,12 +52,13 @@ def summary(run_dir: Path) -> dict[str, Any]:
 
 
 def run(
-    url: str, run_dir: Path, *arguments: object, status: int = 0, **variables: str
+    url: str, run_dir: Path, *arguments: object, status: int = 0, page: bool = False, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
     """`loadgen run` to its end, with small requests unless `arguments` say otherwise."""
     ended = typed(
         *("run", "--url", url, "--out", run_dir, "--workers", 1, "--input-tokens", 20, "--output-tokens", 5),
         *arguments,
+        *([] if page else ["--no-html"]),
         **variables,
     )
     assert ended.returncode == status, ended.stderr + ended.stdout
@@ -68,7 +69,8 @@ def run(
 @contextmanager
 def running(url: str, run_dir: Path, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
     """`loadgen run` while it goes on; ended at the latest with the block."""
-    command = [*installed(), "run", "--url", url, "--model", "sim", "--out", str(run_dir), *map(str, arguments)]
+    command = [*installed(), "run", "--url", url, "--model", "sim", "--no-html", "--out", str(run_dir)]
+    command += map(str, arguments)
     process = subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -106,7 +108,19 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, 
     run_dir = tmp_path_factory.mktemp("stages") / "run"
     with serve("--step", "2ms", "--ttft", "3ms") as served:
         slo = "ttft=10s,tpot:p90=10s,itl=1us"
-        ended = run(served.url, run_dir, "--concurrency", "1,2,6", "--requests", 30, "--workers", "auto", "--slo", slo)
+        ended = run(
+            served.url,
+            run_dir,
+            "--concurrency",
+            "1,2,6",
+            "--requests",
+            30,
+            "--workers",
+            "auto",
+            "--slo",
+            slo,
+            page=True,
+        )
         served.stop()
         yield run_dir, ended.stdout, served
 
@@ -284,8 +298,8 @@ def test_strict_makes_a_suspect_run_exit_with_3(quick, tmp_path):
     arguments = ("--concurrency", 1, "--requests", 2)
     assert "suspect" in run(quick.url, tmp_path / "run", *arguments, "--strict", status=3).stdout
     assert summary(tmp_path / "run")["verdict"]["ok"] is False
-    assert typed("report", tmp_path / "run").returncode == 0
-    assert typed("report", tmp_path / "run", "--strict").returncode == 3
+    assert typed("report", tmp_path / "run", "--no-html").returncode == 0
+    assert typed("report", tmp_path / "run", "--no-html", "--strict").returncode == 3
 
 
 FAULTS = {
@@ -423,7 +437,7 @@ def test_a_killed_worker_is_a_reported_loss(quick, tmp_path):
 
 def test_a_server_that_dies_ends_the_run_with_words(tmp_path):
     with serve("--step", "2ms") as served:
-        arguments = ("--concurrency", "4,8", "--requests", 160, "--no-check", "--workers", 1)
+        arguments = ("--concurrency", "4,8", "--requests", 100_000, "--no-check", "--workers", 1)
         with running(served.url, tmp_path / "run", *arguments) as process:
             until(lambda: len(rows(tmp_path / "run")) > 8, "some requests")
             served.kill()
@@ -494,6 +508,6 @@ def test_a_run_without_a_name_goes_below_runs(quick, tmp_path):
 
 
 def test_the_environments_base_url_is_enough(quick, tmp_path):
-    ended = typed("run", "--out", tmp_path / "run", "--requests", "1", OPENAI_BASE_URL=quick.url)
+    ended = typed("run", "--out", tmp_path / "run", "--no-html", "--requests", "1", OPENAI_BASE_URL=quick.url)
     assert ended.returncode == 0, ended
     assert quick.url in ended.stdout

@@ -21,7 +21,8 @@ ASKED = ("--input-tokens", "16", "--output-tokens", "16", "--ignore-eos", "--wor
 
 
 def saturated(url: str, run_dir: Path, *arguments: object, status: int = 0) -> tuple[dict[str, Any], str]:
-    ended = typed("saturate", "--url", url, "--out", run_dir, *ASKED, *arguments)
+    page = [] if "--mode" in arguments else ["--no-html"]
+    ended = typed("saturate", "--url", url, "--out", run_dir, *ASKED, *page, *arguments)
     assert ended.returncode == status, ended.stderr + ended.stdout
     assert "Traceback" not in ended.stderr
     told: dict[str, Any] = json.loads((run_dir / "saturation.json").read_bytes())

@@ -29,9 +29,10 @@ def slow() -> Iterator[Served]:
 SMALL = ("--input-tokens", 20, "--output-tokens", 5)
 
 
-def run(run_dir: Path, *arguments: object, sizes: tuple[object, ...] = SMALL) -> dict[str, Any]:
+def run(run_dir: Path, *arguments: object, sizes: tuple[object, ...] = SMALL, page: bool = False) -> dict[str, Any]:
     """`loadgen run` to its end: its summary, with what it printed."""
-    ended = typed("run", "--out", run_dir, "--workers", 1, "--warmup", "0s", *sizes, *arguments)
+    fixed = ("--workers", 1, "--warmup", "0s", *([] if page else ["--no-html"]))
+    ended = typed("run", "--out", run_dir, *fixed, *sizes, *arguments)
     assert ended.returncode == 0, ended.stderr + ended.stdout
     assert "Traceback" not in ended.stderr
     told: dict[str, Any] = json.loads((run_dir / "summary.json").read_bytes())
@@ -50,6 +51,7 @@ def test_each_target_has_what_its_endpoint_answered_and_the_draw_is_that_of_the_
             tmp_path / "run",
             *("--target", f"name=new,url={one.url},weight=3", "--target", f"name=old,url={other.url}"),
             *("--concurrency", 6, "--requests", 200, "--seed", 11),
+            page=True,
         )
         one.stop()
         other.stop()
@@ -180,7 +182,7 @@ def test_each_key_goes_to_its_own_target_and_nowhere_else(tmp_path, monkeypatch)
     ):
         pairs = [(one, "ONE_KEY"), (other, "OTHER_KEY")]
         targets = [("--target", f"name={variable},url={at.url},api_key_env={variable}") for at, variable in pairs]
-        told = run(tmp_path / "run", *targets[0], *targets[1], "--concurrency", 2, "--requests", 20)
+        told = run(tmp_path / "run", *targets[0], *targets[1], "--concurrency", 2, "--requests", 20, page=True)
         crossed = [
             ("--target", f"name={at.url},url={at.url},api_key_env={variable}")
             for at, variable in ((one, "OTHER_KEY"), (other, "OTHER_KEY"))

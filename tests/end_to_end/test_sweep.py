@@ -31,8 +31,8 @@ def told(run_dir: Path, name: str = "summary.json") -> dict[str, Any]:
     return found
 
 
-def swept(*arguments: object, status: int = 0) -> "subprocess.CompletedProcess[str]":
-    ended = typed("sweep", *arguments)
+def swept(*arguments: object, status: int = 0, page: bool = False) -> "subprocess.CompletedProcess[str]":
+    ended = typed("sweep", *arguments, *([] if page else ["--no-html"]))
     assert ended.returncode == status, ended.stderr + ended.stdout
     assert "Traceback" not in ended.stderr
     return ended
@@ -64,7 +64,10 @@ def outcomes(run_dir: Path) -> list[str | None]:
 
 def test_the_curve_has_a_point_a_level_and_says_how_the_server_counts_a_prompt(quick, tmp_path):
     run_dir = tmp_path / "run"
-    ended = swept("--url", quick.url, "--parallel", "1..4x2", "--requests", 12, "--repeat", 2, *SMALL, "--out", run_dir)
+    ended = swept(
+        *("--url", quick.url, "--parallel", "1..4x2", "--requests", 12, "--repeat", 2, *SMALL, "--out", run_dir),
+        page=True,
+    )
     summary = told(run_dir)
     assert [point["load"]["value"] for point in summary["curve"]] == [1, 2, 4]
     assert [len(point["stages"]) for point in summary["curve"]] == [2, 2, 2]
@@ -148,7 +151,10 @@ def test_what_cannot_be_resumed_is_refused(ended_runs, arguments, words):
 def ended_runs(quick, tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("runs")
     swept("--url", quick.url, "--concurrency", 1, "--requests", 2, *SMALL, "--out", folder / "swept")
-    assert typed("run", "--url", quick.url, "--requests", 2, *SMALL, "--out", folder / "plain").returncode == 0
+    assert (
+        typed("run", "--url", quick.url, "--requests", 2, *SMALL, "--no-html", "--out", folder / "plain").returncode
+        == 0
+    )
     return folder
 
 

@@ -80,7 +80,7 @@ def test_pages_that_are_dead_or_silent_disturb_nothing_and_are_told(tmp_path):
     with serve("--step", "2ms") as served, canned(hang) as slow:
         ended = typed(
             *("run", "--url", served.url, "--out", run_dir, *SMALL, "--output-tokens", 5),
-            *("--concurrency", 2, "--requests", 40, "--scrape", dead, "--scrape", slow.url),
+            *("--no-html", "--concurrency", 2, "--requests", 40, "--scrape", dead, "--scrape", slow.url),
         )
         released.set()
     assert ended.returncode == 0, ended.stderr
@@ -149,7 +149,17 @@ def test_each_request_carries_the_trace_context_of_its_span(transport, tmp_path)
     with canned(response(STREAM)) as server:
         ended = typed(
             *("run", "--url", server.url, "--model", "m", "--out", run_dir, *SMALL, "--output-tokens", 5),
-            *("--concurrency", 1, "--requests", 5, "--no-check", "--traceparent", "--transport", transport),
+            *(
+                "--concurrency",
+                1,
+                "--requests",
+                5,
+                "--no-check",
+                "--no-html",
+                "--traceparent",
+                "--transport",
+                transport,
+            ),
         )
     assert ended.returncode == 0, ended.stderr
     sent = [re.search(rb"\r\ntraceparent: ([^\r]*)\r\n", request)[1].decode() for request in server.requests]

@@ -21,10 +21,11 @@ class Ran(NamedTuple):
     run_dir: Path
 
 
-def ran(url: str, run_dir: Path, *arguments: object, **variables: str) -> Ran:
+def ran(url: str, run_dir: Path, *arguments: object, page: bool = False, **variables: str) -> Ran:
     """`loadgen run` to its end, without the check that would refuse a bad endpoint, on one worker unless told."""
     words = [str(argument) for argument in arguments]
     workers = [] if "--workers" in words else ["--workers", "1"]
+    words += [] if page else ["--no-html"]
     fixed = ["--model", "sim", "--no-check", "--input-tokens", "20", "--output-tokens", "4"]
     ended = typed("run", "--url", url, "--out", run_dir, *fixed, *workers, *words, **variables)
     assert "Traceback" not in ended.stderr + ended.stdout, ended

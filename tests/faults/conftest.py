@@ -16,8 +16,8 @@ def run_dir(tmp_path: Path) -> Path:
 def run(run_dir: Path) -> Callable[..., Ran]:
     """ran() into this test's own directory, with the accounts checked."""
 
-    def run_it(url: str, *arguments: object, **variables: str) -> Ran:
-        done = ran(url, run_dir, *arguments, **variables)
+    def run_it(url: str, *arguments: object, page: bool = False, **variables: str) -> Ran:
+        done = ran(url, run_dir, *arguments, page=page, **variables)
         if done.summary:
             accounts_are_even(done)
         return done

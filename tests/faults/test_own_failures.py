@@ -42,7 +42,7 @@ def slow() -> Iterator[Served]:
 def running(url: str, run_dir: Path, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
     """`loadgen run` while it goes on."""
     with subprocess.Popen(
-        [*run_command(url, run_dir), *map(str, arguments)],
+        [*run_command(url, run_dir), "--no-html", *map(str, arguments)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -62,7 +62,7 @@ def reasons(summary: dict[str, Any]) -> dict[str, str]:
 
 def reported(run_dir: Path) -> dict[str, str]:
     """The reasons that `loadgen report` gives, which has to work."""
-    done = typed("report", run_dir, "--json")
+    done = typed("report", run_dir, "--json", "--no-html")
     assert (done.returncode, done.stderr) == (0, "")
     return reasons(json.loads(done.stdout))
 
@@ -230,7 +230,7 @@ def test_too_few_ports_are_this_machines_failure(run_dir):
         "--out",
         str(run_dir),
     ]
-    load = ["--workers", "1", "--concurrency", "20", "--requests", "20", "--timeout", "2s"]
+    load = ["--workers", "1", "--concurrency", "20", "--requests", "20", "--timeout", "2s", "--no-html"]
     subprocess.run(
         ["unshare", "-n", sys.executable, "-c", IN_A_NET_OF_ITS_OWN, *command, *load],
         env=environment(),
@@ -242,7 +242,7 @@ def test_too_few_ports_are_this_machines_failure(run_dir):
     assert len(told) == 20
     assert set(told) == {"client-exhausted", "timeout-total"}
     assert told.count("timeout-total") == 8, "as many as there are ports"
-    assert "ip_local_port_range" in typed("report", run_dir).stdout
+    assert "ip_local_port_range" in typed("report", run_dir, "--no-html").stdout
 
 
 def test_a_core_that_is_refused_is_done_without_and_told(served, run):

@@ -78,7 +78,7 @@ def test_a_key_that_the_server_quotes_is_written_nowhere(transport, run, tmp_pat
     plan = [Fault(script, None) for script in QUOTES.values()]
     with misbehaving(plan) as server:
         load = ("--concurrency", 1, "--requests", len(plan), "--transport", transport, "--idle-timeout", "1s")
-        done = run(server.url, *load, OPENAI_API_KEY=KEY)
+        done = run(server.url, *load, page=True, OPENAI_API_KEY=KEY)
         assert all(f"Bearer {KEY}".encode() in request for request in server.requests), "it was sent"
     assert len(done.rows) == len(plan)
     reported = typed("report", done.run_dir)
@@ -97,7 +97,7 @@ SAID = (
 def test_a_run_that_fails_with_the_keys_own_words_does_not_say_it(name, run, tmp_path):
     with misbehaving([Fault(QUOTES[name], None)] * 9) as server:
         load = ("--concurrency", 1, "--requests", 2, "--idle-timeout", "1s", "--first-byte-timeout", "1s")
-        done = run(server.url, *load, OPENAI_API_KEY=KEY)
+        done = run(server.url, *load, page=True, OPENAI_API_KEY=KEY)
         checked = typed("run", "--url", server.url, "--out", tmp_path / "no", "--model", "m", OPENAI_API_KEY=KEY)
     assert (done.status, checked.returncode) == (1, 1)
     assert_kept(tmp_path, done.said, done.complained, checked.stdout, checked.stderr)
@@ -167,7 +167,7 @@ def test_no_process_shows_the_key_but_the_one_that_was_given_it(tmp_path):
 
 def test_prompts_and_answers_are_written_nowhere_by_default(run, tmp_path):
     with misbehaving([]) as server:
-        done = run(server.url, "--concurrency", 2, "--requests", 6)
+        done = run(server.url, "--concurrency", 2, "--requests", 6, page=True)
         bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in server.requests]
     prompts = [body["messages"][-1]["content"] for body in bodies]
     assert len(set(prompts)) == 6
@@ -181,7 +181,7 @@ def test_prompts_and_answers_are_written_nowhere_by_default(run, tmp_path):
 def test_saved_bodies_are_for_their_owner_alone_and_hold_no_key(run, tmp_path):
     quoting = Fault(refuse("401 No", body=f"bad key {KEY}".encode()), None)
     with misbehaving([GOOD, quoting, GOOD]) as server:
-        done = run(server.url, "--concurrency", 1, "--requests", 3, "--save-bodies", OPENAI_API_KEY=KEY)
+        done = run(server.url, "--concurrency", 1, "--requests", 3, "--save-bodies", page=True, OPENAI_API_KEY=KEY)
         prompts = [
             json.loads(request.partition(b"\r\n\r\n")[2])["messages"][-1]["content"] for request in server.requests
         ]
@@ -212,7 +212,7 @@ ACTED_UPON = {chr(code) for code in (*range(32), *range(0x7F, 0xA0), 0x202E, 0x2
 def test_hostile_words_are_shown_and_not_acted_upon(run, tmp_path):
     body = json.dumps({"error": {"message": EVERYTHING}}).encode()
     with misbehaving([Fault(refuse("500 No", body=body), None)] * 99) as server:
-        done = run(server.url, "--concurrency", 1, "--requests", 30)
+        done = run(server.url, "--concurrency", 1, "--requests", 30, page=True)
         checked = typed("run", "--url", server.url, "--out", tmp_path / "no", "--model", "m")
     reported, as_json = typed("report", done.run_dir), typed("report", done.run_dir, "--json")
     for said in (done.said, done.complained, checked.stderr, reported.stdout, reported.stderr, as_json.stdout):

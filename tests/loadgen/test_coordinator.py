@@ -202,7 +202,8 @@ def test_a_worker_that_cannot_write_says_why(quick, tmp_path, path, words):
 
 
 def test_workers_whose_coordinator_is_killed_write_what_they_have_and_leave_within_two_seconds(slow, tmp_path):
-    command = ["run", "--url", slow.url, "--model", "sim", "--no-check", "--concurrency", "4", "--duration", "1h"]
+    load = ["--concurrency", "4", "--duration", "1h"]
+    command = ["run", "--url", slow.url, "--model", "sim", "--no-check", "--no-html", *load]
     n_workers = len(choose_cores(None, None, host.usable_cores(), 4, host.cpu_quota()))
 
     def kill_the_coordinator(attempt: int) -> None:
@@ -223,7 +224,7 @@ def test_workers_whose_coordinator_is_killed_write_what_they_have_and_leave_with
         assert all(one.closed for one in captures(capture))
         assert [row["error"] for row in rows(capture)] == ["unfinished"] * 4
         assert json.loads((run_dir / "run.json").read_bytes())["ended"] is None
-        reported = typed("report", run_dir)
+        reported = typed("report", run_dir, "--no-html")
         assert (reported.returncode, reported.stderr) == (0, "")
         assert "suspect" in reported.stdout
         ended_ns = max(row["ended_ns"] for row in rows(capture))
