@@ -57,6 +57,16 @@ def met(rows: Rows, asked: dict[str, Limit]) -> dict[str, Mask]:
     return verdicts
 
 
+def concerned(rows: Rows, asked: dict[str, Limit]) -> dict[str, Mask]:
+    """For each limit, which requests have what it limits: one of a single event has no TPOT and no gap.
+
+    Goodput takes them for good; of a share that met the limit they are no part, as they are none of its percentile.
+    """
+    every = np.ones(len(rows), np.bool_)
+    has = {"tpot": lambda: metrics.tpot_ns(rows) != ABSENT, "itl": lambda: rows.events > 1}
+    return {name: has[name]() if name in has else every for name in asked}
+
+
 class Deadlines(NamedTuple):
     """Token deadlines met and missed."""
 
