@@ -62,9 +62,13 @@ def concerned(rows: Rows, asked: dict[str, Limit]) -> dict[str, Mask]:
 
     Goodput takes them for good; of a share that met the limit they are no part, as they are none of its percentile.
     """
-    every = np.ones(len(rows), np.bool_)
-    has = {"tpot": lambda: metrics.tpot_ns(rows) != ABSENT, "itl": lambda: rows.events > 1}
-    return {name: has[name]() if name in has else every for name in asked}
+    about: dict[str, Mask] = {}
+    for name in asked:
+        if name == "tpot":
+            about[name] = metrics.tpot_ns(rows) != ABSENT
+        else:
+            about[name] = rows.events > 1 if name == "itl" else np.ones(len(rows), np.bool_)
+    return about
 
 
 class Deadlines(NamedTuple):

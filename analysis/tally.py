@@ -107,7 +107,7 @@ class StageTally:
     unstamped_requests: int = 0
     kept: closeups.Kept = field(default_factory=closeups.Kept)
     # Of the requests of the window that were answered or failed, in pieces: due_ns, what INTERVALS names (ABSENT where the
-    # request did not complete), whether each objective was met, and whether it is about the request. Some 50 bytes a request.
+    # request did not complete), whether each objective was met and whether it is about the request. Some 50 bytes a request.
     judged_due_ns: list[Integers] = field(default_factory=list)
     judged: dict[str, list[Integers]] = field(default_factory=lambda: {name: [] for name in INTERVALS})
     judged_met: dict[str, list[Mask]] = field(default_factory=dict)
