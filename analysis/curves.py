@@ -71,7 +71,7 @@ def _percentiles(metric: str, merged: Histogram, group: Sequence[Facts]) -> Fact
     return told
 
 
-def _value(value: float | None, repeats: Sequence[float | None], within: Sequence[float] | None) -> Facts | None:
+def _value(value: float | None, repeats: Sequence[float | None], within: Sequence[float | None] | None) -> Facts | None:
     """One number of a point. `value` None: the mean of the repeats; `within` is the interval of a single run."""
     known = [one for one in repeats if one is not None]
     if not known:

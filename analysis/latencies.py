@@ -1,5 +1,6 @@
 """Histograms -> the blocks of percentiles that summary.json is made of, and their intervals."""
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -61,7 +62,10 @@ def by_turn(tally: StageTally) -> list[dict[str, Any]] | None:
 
 
 def intervals(tally: StageTally) -> dict[str, Any]:
-    """95 % intervals [low, high] within the run: rates by block bootstrap over the bins, percentiles by order statistics."""
+    """95 % intervals [low, high] within the run: rates by block bootstrap over the bins, percentiles by order statistics.
+
+    An end of a percentile's is None where so few values bound it on that side by nothing.
+    """
     line = tally.timeline
     inside = slice(line.before, line.before + line.inside)
     per_s = NS_PER_S / line.bin_ns
@@ -75,7 +79,11 @@ def intervals(tally: StageTally) -> dict[str, Any]:
         values = metrics.present(joined(pieces)[in_order])
         found_ = quantile_intervals(values, list(INTERVAL_PERCENTILES.values()))
         told[f"{name}_ms"] = {
-            percentile: [round(one.low / NS_PER_MS, 6), round(one.high / NS_PER_MS, 6)]
+            percentile: [_bound_ms(one.low), _bound_ms(one.high)]
             for percentile, one in zip(INTERVAL_PERCENTILES, found_, strict=bool(found_))
         } or None
     return told
+
+
+def _bound_ms(bound_ns: float) -> float | None:
+    return round(bound_ns / NS_PER_MS, 6) if math.isfinite(bound_ns) else None

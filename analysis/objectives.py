@@ -22,7 +22,7 @@ def objectives(tally: StageTally) -> dict[str, Any]:
             "percentile": limit.percentile,
             "value_ms": None,
             "met": None,
-            "met_share": tally.met[name] / tally.completed if tally.completed else None,
+            "met_share": tally.met[name] / tally.concerned[name] if tally.concerned[name] else None,
             "attained": _attained(tally, name),
         }
         # There is a value from the intended time only with a schedule, and then the limit is held against that one.
@@ -38,11 +38,15 @@ def objectives(tally: StageTally) -> dict[str, Any]:
 def _attained(tally: StageTally, name: str) -> dict[str, Any] | None:
     """The share of the requests answered or failed that met an objective, with Wilson's interval over what they are worth.
 
-    A failure has met nothing. Neighbours wait in one queue: `worth` is how many independent requests they amount to.
+    A failure has met nothing; an answer that has not what is limited (slo.concerned) is left out. Neighbours wait in one
+    queue: `worth` is how many independent requests they amount to.
     """
     if not tally.judged_due_ns:
         return None
-    met = joined(tally.judged_met[name])[np.argsort(joined(tally.judged_due_ns), kind="stable")]
+    in_order = np.argsort(joined(tally.judged_due_ns), kind="stable")
+    met = joined(tally.judged_met[name])[in_order][joined(tally.judged_concerned[name])[in_order]]
+    if not len(met):
+        return None
     worth = len(met) / design_effect(met)
     found = wilson(float(np.count_nonzero(met)) / len(met) * worth, worth)
     return {

@@ -57,6 +57,20 @@ def met(rows: Rows, asked: dict[str, Limit]) -> dict[str, Mask]:
     return verdicts
 
 
+def concerned(rows: Rows, asked: dict[str, Limit]) -> dict[str, Mask]:
+    """For each limit, which requests have what it limits: one of a single event has no TPOT and no gap.
+
+    Goodput takes them for good; of a share that met the limit they are no part, as they are none of its percentile.
+    """
+    about: dict[str, Mask] = {}
+    for name in asked:
+        if name == "tpot":
+            about[name] = metrics.tpot_ns(rows) != ABSENT
+        else:
+            about[name] = rows.events > 1 if name == "itl" else np.ones(len(rows), np.bool_)
+    return about
+
+
 class Deadlines(NamedTuple):
     """Token deadlines met and missed."""
 

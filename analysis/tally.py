@@ -93,6 +93,7 @@ class StageTally:
     completed_tokens: int = 0  # output tokens of the requests that `completed` counts
     good: int = 0
     met: Counter[str] = field(default_factory=Counter)
+    concerned: Counter[str] = field(default_factory=Counter)  # of those completed, what each limit is about
     deadlines_met: int = 0
     deadlines_missed: int = 0
     input_tokens: int = 0
@@ -106,10 +107,11 @@ class StageTally:
     unstamped_requests: int = 0
     kept: closeups.Kept = field(default_factory=closeups.Kept)
     # Of the requests of the window that were answered or failed, in pieces: due_ns, what INTERVALS names (ABSENT where the
-    # request did not complete), and whether each objective was met. Some 50 bytes a request.
+    # request did not complete), whether each objective was met and whether it is about the request. Some 50 bytes a request.
     judged_due_ns: list[Integers] = field(default_factory=list)
     judged: dict[str, list[Integers]] = field(default_factory=lambda: {name: [] for name in INTERVALS})
     judged_met: dict[str, list[Mask]] = field(default_factory=dict)
+    judged_concerned: dict[str, list[Mask]] = field(default_factory=dict)
     # Of every request of the stage that was sent, in pieces: 24 bytes a request, 32 with a schedule.
     all_prompt_tokens: list[NDArray[np.int32]] = field(default_factory=list)  # of those whose server told
     all_sent_ns: list[Integers] = field(default_factory=list)
@@ -234,8 +236,10 @@ def _add_judged(tally: StageTally, judged: Rows, met: dict[str, Mask]) -> None:
     tally.judged_due_ns.append(metrics.due_ns(judged).copy())
     for name, values in tally.judged.items():
         values.append(np.where(judged.completed, metrics.A_REQUEST[name](judged), ABSENT))
+    concerned = slo.concerned(judged, tally.limits)
     for name, meets in met.items():
         tally.judged_met.setdefault(name, []).append(meets & judged.completed)
+        tally.judged_concerned.setdefault(name, []).append(concerned[name] | ~judged.completed)
 
 
 def _add_turns(tally: StageTally, inside: Rows) -> None:
@@ -264,8 +268,9 @@ def _add_latencies(tally: StageTally, measured: Rows, met: dict[str, Mask]) -> N
     else:
         fill(tally.gaps_of_one, metrics.gap_ns(measured))
     # Shares are of the requests that the percentiles beside them are of; goodput is a rate and goes by completions.
-    for name, meets in met.items():
-        tally.met[name] += int(np.count_nonzero(meets))
+    for name, about in slo.concerned(measured, tally.limits).items():
+        tally.concerned[name] += int(np.count_nonzero(about))
+        tally.met[name] += int(np.count_nonzero(about & met[name]))
     told = int(np.count_nonzero(measured.output_tokens != ABSENT))
     tally.usage_told += told
     tally.usage_untold += len(measured) - told
@@ -320,7 +325,7 @@ POOLS: Final = ("gaps_of_one", "gaps_of_many", "gaps_of_many_per_token")
 """Its histograms beside those of `latencies`."""
 
 LISTS: Final = ("judged_due_ns", "all_prompt_tokens", "all_sent_ns", "all_due_ns", "all_ended_ns", "all_ttft_ns")
-"""Its lists of pieces; `judged` and `judged_met` are such lists by name."""
+"""Its lists of pieces; `judged`, `judged_met` and `judged_concerned` are such lists by name."""
 
 
 def absorb(tally: StageTally, other: StageTally) -> None:
@@ -335,6 +340,8 @@ def absorb(tally: StageTally, other: StageTally) -> None:
         tally.judged[name].extend(pieces)
     for name, verdicts in other.judged_met.items():
         tally.judged_met.setdefault(name, []).extend(verdicts)
+    for name, abouts in other.judged_concerned.items():
+        tally.judged_concerned.setdefault(name, []).extend(abouts)
     for name in POOLS:
         histogram.absorb(getattr(tally, name), getattr(other, name))
     for name, values in other.latencies.items():
@@ -357,6 +364,7 @@ def absorb(tally: StageTally, other: StageTally) -> None:
             setattr(tally.lengths[side], name, getattr(tally.lengths[side], name) + getattr(told_, name))
     tally.errors.update(other.errors)
     tally.met.update(other.met)
+    tally.concerned.update(other.concerned)
     tally.prompts_told |= other.prompts_told
     tally.timeline.parts += other.timeline.parts
     tally.timeline.offered += other.timeline.offered

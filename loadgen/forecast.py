@@ -69,6 +69,8 @@ class StageForecast:
     connections: int
     response_s: float
     """How long one request is taken to last."""
+    unit_s: float
+    """Likewise a session, where units are sessions."""
     is_exact: bool
     """Whether `requests` follows from the plan alone."""
     # At the height of the stage, on average over some seconds.
@@ -131,7 +133,7 @@ def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected, mea
     think_s = spec.think.mean / NS_PER_S if spec.think is not None else 0.0
     request_s = expected.ttft_s + expected.tpot_s * max(mean.output_tokens - 1, 0)
     # A session thinks between its turns, a slot without sessions between its requests.
-    unit_s = turns * request_s + (turns - 1) * think_s if has_sessions else request_s
+    unit_s = session_s(request_s, turns, think_s) if has_sessions else request_s
     sending_s = (made.warmup_ns + (made.duration_ns or 0)) / NS_PER_S
     arrivals: int | None = None
     if made.due_ns is not None:
@@ -165,11 +167,17 @@ def _stage(spec: Spec, stage: StageSpec, made: Schedule, expected: Expected, mea
         output_tokens=round(requests * mean.output_tokens),
         connections=connections,
         response_s=request_s,
+        unit_s=unit_s,
         is_exact=is_exact,
         requests_per_s=units_per_s * turns,
         input_tokens_per_s=units_per_s * turns * input_tokens,
         output_tokens_per_s=units_per_s * turns * mean.output_tokens,
     )
+
+
+def session_s(request_s: float, turns: float, think_s: float) -> float:
+    """How long a session lasts, from its first send to its last answer."""
+    return turns * request_s + (turns - 1) * think_s
 
 
 def _busiest_per_s(made: Schedule) -> float:

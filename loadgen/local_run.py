@@ -364,6 +364,13 @@ class Run:
         """Settle what the endpoint of a target alone could tell: its model, whether it counts tokens."""
         self.spec = targets.with_target(self.spec, target, replace(targets.each(self.spec)[target], **settings))
 
+    def change_stages(self, stages: Sequence[StageSpec]) -> None:
+        """Settle what of the stages depends on the endpoint, before the start. UsageError where they cannot be made here."""
+        self.spec = replace(self.spec, stages=tuple(stages))
+        self.schedules = planner.schedules(self.spec)
+        self.place.check(planner.most_in_flight(self.spec, self.schedules))
+        self._facts["stages"] = self.stages = planner.stages(self.spec, self.schedules)
+
     @contextmanager
     def started(self, say: Callable[[str], object] = str, **facts: Any) -> Iterator[None]:
         """The workers, spawned; leaving ends them. The directory is there (create_directory), and every target has its

@@ -6,6 +6,7 @@ Done with aiohttp: nothing here is timed. What is wrong is told in one sentence 
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -32,6 +33,8 @@ CONNECT_TIMEOUT_S: Final = 10.0
 PROMPT: Final = "Say a few words about the weather."
 MAX_OUTPUT_TOKENS: Final = 8
 MAX_BODY_BYTES: Final = 1 << 20
+MOST_PIECES: Final = 256
+"""Of a body, that are looked at for the time of the output in them."""
 
 HINTS: Final = {
     401: "is {variable} set to a key of this endpoint?",
@@ -50,10 +53,25 @@ NAMELESS: Final = "unknown"
 """The model of an endpoint that serves one and does not say which."""
 
 
+class Pace(NamedTuple):
+    """How an answer came: its first and its last output, s after the request began, and the output tokens."""
+
+    first_s: float
+    last_s: float
+    tokens: int
+
+    def response_s(self, tokens: float) -> float:
+        """How long an answer of so many tokens takes at this pace; where all came at once, no longer than this one did."""
+        if self.tokens < 2 or self.last_s <= self.first_s:
+            return self.last_s
+        return self.first_s + (self.last_s - self.first_s) / (self.tokens - 1) * max(tokens - 1, 0)
+
+
 class Checked(NamedTuple):
     """What the check has learned."""
 
     answer: Answer
+    pace: Pace
     takes_stream_options: bool
     """False where the endpoint refused to be asked for usage, and answered when it was not."""
 
@@ -93,14 +111,14 @@ def check(
     ask = Ask(model, PROMPT, MAX_OUTPUT_TOKENS, ignore_eos, images=images)
     limits = (connect_timeout_s, min(timeout_s, PROBE_TIMEOUT_S))
     try:
-        return Checked(asyncio.run(_ask_once(where, dialect, ask, fields, *limits)), True)
+        return Checked(*asyncio.run(_ask_once(where, dialect, ask, fields, *limits)), True)
     except EndpointError as error:
         status = error.error_class.removeprefix("http-4")
         if len(status) != 2 or int("4" + status) in NOT_THE_BODY or "stream_options" not in dialect.body(ask):
             raise
         bare = dialect.worded(replace(dialect.wording, usage="none"))
         try:
-            return Checked(asyncio.run(_ask_once(where, bare, ask, fields, *limits)), False)
+            return Checked(*asyncio.run(_ask_once(where, bare, ask, fields, *limits)), False)
         except EndpointError:
             raise error from None
 
@@ -109,7 +127,7 @@ def ask_once(
     where: Endpoint, dialect: Dialect, ask: Ask, fields: Fields = (), *, connect_timeout_s: float = CONNECT_TIMEOUT_S
 ) -> Answer:
     """What the endpoint says of one request, once it has been answered in full. EndpointError if it is not."""
-    return asyncio.run(_ask_once(where, dialect, ask, fields, connect_timeout_s, PROBE_TIMEOUT_S))
+    return asyncio.run(_ask_once(where, dialect, ask, fields, connect_timeout_s, PROBE_TIMEOUT_S))[0]
 
 
 def base_url(where: Endpoint) -> str:
@@ -167,10 +185,11 @@ async def _find_api(
 
 async def _ask_once(
     where: Endpoint, dialect: Dialect, ask: Ask, fields: Fields, connect_timeout_s: float, timeout_s: float
-) -> Answer:
-    url = base_url(where) + where.path
+) -> tuple[Answer, Pace]:
+    url, arrived = base_url(where) + where.path, list[tuple[float, int]]()
     async with _session(where, fields, timeout_s, connect_timeout_s) as session:
-        status, content_type, data = await _ask(session, where, "POST", url, dialect.body(ask))
+        began_s = time.monotonic()
+        status, content_type, data = await _ask(session, where, "POST", url, dialect.body(ask), arrived)
     if not 200 <= status < 300:
         words, hint = words_of_error(data), _hint(status, dialect)
         if "max_completion_tokens" in words and status == 400:
@@ -196,19 +215,48 @@ async def _ask_once(
     if not n_output and not (answer.output_tokens and answer.finish_reason in CUT):
         why = f"finish reason {answer.finish_reason!r}" if answer.finish_reason else f"{len(data)} bytes"
         raise EndpointError("empty", f"{url} answered {status} without any output ({why})")
-    return answer
+    return answer, _pace(dialect, data, arrived, began_s, n_output, answer.output_tokens or n_output)
+
+
+def _pace(
+    dialect: Dialect, data: bytes, arrived: Sequence[tuple[float, int]], began_s: float, n_output: int, tokens: int
+) -> Pace:
+    """Of an answer whose bytes had `arrived` up to such a length at such a time."""
+    end_s = (arrived[-1][0] if arrived else time.monotonic()) - began_s
+    first_s = last_s = None
+    for at_s, length in arrived[:MOST_PIECES]:
+        so_far, there = Answer(), 0
+        for payload in SPLITTERS[dialect.framing](data[:length], at_start=True, final=False).payloads:
+            there += dialect.read(payload, so_far) >= CONTENT
+        if there and first_s is None:
+            first_s = at_s - began_s
+        if there >= n_output:
+            last_s = at_s - began_s
+            break
+    last_s = end_s if last_s is None or not n_output else last_s
+    return Pace(last_s if first_s is None else first_s, last_s, tokens)
 
 
 async def _ask(
-    session: aiohttp.ClientSession, where: Endpoint, method: str, url: str, body: dict[str, Any] | None
+    session: aiohttp.ClientSession,
+    where: Endpoint,
+    method: str,
+    url: str,
+    body: dict[str, Any] | None,
+    arrived: list[tuple[float, int]] | None = None,
 ) -> tuple[int, str, bytes]:
-    """(status, content type, body), at most MAX_BODY_BYTES of it. EndpointError if there is no answer."""
+    """(status, content type, body), at most MAX_BODY_BYTES of it. EndpointError if there is no answer.
+
+    `arrived` takes when how much of the body was there.
+    """
     has_begun = False
     try:
         async with session.request(method, url, json=body, proxy=where.proxy, allow_redirects=False) as response:
             data, has_begun = bytearray(), True
             async for piece in response.content.iter_any():
                 data += piece
+                if arrived is not None:
+                    arrived.append((time.monotonic(), len(data)))
                 if len(data) > MAX_BODY_BYTES:
                     break
             if response.status in (301, 302, 303, 307, 308):

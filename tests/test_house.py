@@ -279,6 +279,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
             "loadgen.doctor",
             "loadgen.errors",
             "loadgen.exporter",
+            "loadgen.forecast",
             "loadgen.host",
             "loadgen.local_run",
             "loadgen.plan",

@@ -82,7 +82,10 @@ def harmless(word: str | None) -> str | None:
 
 
 def stage_line(stage: dict[str, Any]) -> dict[str, Any]:
-    """A stage of the summary, flat: metric_percentile_ms and so on; empty where there is no value."""
+    """A stage of the summary, flat: metric_percentile_ms and so on; empty where there is no value.
+
+    metric_unreliable names the percentiles that so few values do not bear, as summary.json does.
+    """
     line: dict[str, Any] = {
         "stage": stage["stage"],
         "name": harmless(str(stage["name"])),
@@ -98,4 +101,5 @@ def stage_line(stage: dict[str, Any]) -> dict[str, Any]:
         block = stage.get(f"{metric}_ms") or {}
         for name in ("count", "mean", "min", *PERCENTILES, "max"):
             line[f"{metric}_{name}" + ("" if name == "count" else "_ms")] = block.get(name)
+        line[f"{metric}_unreliable"] = " ".join(block.get("unreliable", ()))
     return line

@@ -61,11 +61,11 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
             continue
         yield from _head(f"loadgen_{name}", "summary", help_text)
         for block, labels in told:
-            for which, percentile in PERCENTILES.items():
-                quantile = {"quantile": f"{percentile / 100:.6g}"}
-                yield _sample(f"loadgen_{name}", labels | quantile, block[which] / 1e3)
+            for which in PERCENTILES:
+                yield _sample(f"loadgen_{name}", labels | {"quantile": _quantile(which)}, block[which] / 1e3)
             yield _sample(f"loadgen_{name}_count", labels, block["count"])
             yield _sample(f"loadgen_{name}_sum", labels, block["mean"] * block["count"] / 1e3)
+    yield from _unreliable(stages)
     for key, (name, help_text) in GAUGES.items():
         values = [(stage[key], labels) for stage, labels in stages if stage[key] is not None]
         if values:
@@ -87,6 +87,25 @@ def _lines(summary: dict[str, Any]) -> Iterator[str]:
     for labels, errors in failed:
         for name, count in errors.items():
             yield _sample("loadgen_errors_total", labels | {"error": name}, count)
+
+
+def _unreliable(stages: list[tuple[dict[str, Any], dict[str, str]]]) -> Iterator[str]:
+    """A sample for each quantile above that too few values stand behind, so that none is taken for what it is not."""
+    doubted = [
+        _sample("loadgen_unreliable", labels | {"metric": name, "quantile": _quantile(which)}, 1)
+        for key, (name, _) in LATENCIES.items()
+        for stage, labels in stages
+        for which in (stage.get(key) or {}).get("unreliable", ())
+    ]
+    if doubted:
+        yield from _head(
+            "loadgen_unreliable", "gauge", "1 for a quantile of a latency that too few values stand behind."
+        )
+        yield from doubted
+
+
+def _quantile(which: str) -> str:
+    return f"{PERCENTILES[which] / 100:.6g}"
 
 
 def _head(name: str, kind: str, help_text: str) -> Iterator[str]:

@@ -184,7 +184,9 @@ def _points(runs: Runs, key: str) -> Rows:
                 "failed": sum(stage["requests"]["failed"] for stage in stages),
                 "tokens_per_s": tokens["value"],
                 **_ends("tokens", tokens),
-                "has_interval": any(one["low"] is not None for one in (tokens, *latency.values())),
+                "has_interval": any(
+                    one[end] is not None for one in (tokens, *latency.values()) for end in ("low", "high")
+                ),
             }
             for percentile in SWITCHED:
                 row |= {percentile: latency[percentile]["value"]} | _ends(percentile, latency[percentile])
@@ -197,8 +199,11 @@ def _points(runs: Runs, key: str) -> Rows:
 
 
 def _ends(name: str, told: Facts) -> dict[str, float]:
-    """The ends of an interval; where there is none, it has no length."""
-    return {f"{name}_{end}": told["value"] if told[end] is None else told[end] for end in ("low", "high")}
+    """The ends of an interval; where there is none, it has no length, and one that is open has an end far away."""
+    low, high = told["low"], told["high"]
+    if low is None and high is None:
+        low = high = told["value"]
+    return {f"{name}_low": -math.inf if low is None else low, f"{name}_high": math.inf if high is None else high}
 
 
 def _cut_off(rows: Rows) -> None:

@@ -155,7 +155,8 @@ def still_filling(stage: Facts) -> Doubt | None:
     """Open loop: the window began so long before the first responses ended that the load was still rising in much of it.
 
     Requests in flight rise until a response time E after the first arrival. A window W from w on then lacks (E - w)^2 / 2EW
-    of what the rate comes to (where all responses take E), and as many completions.
+    of what the rate comes to (where all responses take E), and as many completions. With sessions of several turns E is that
+    of a whole session: until then the later turns of the first ones are still to come.
     """
     load, response_ms = stage["load"], value_of(stage, "e2e_ms", "p50")
     if (
@@ -168,15 +169,18 @@ def still_filling(stage: Facts) -> Doubt | None:
         return None
     if load.get("max_in_flight") or (stage["backlog"] or {}).get("grows"):
         return None
-    response_s, window_s, before_s = response_ms / 1000, stage["window_s"], stage["window"]["start_s"]
-    lacking = lacking_share(response_s, before_s, window_s)
+    unit_s, window_s, before_s = response_ms / 1000, stage["window_s"], stage["window"]["start_s"]
+    unit = "response"
+    if session := load.get("session"):
+        unit, unit_s = "session", session["turns"] * unit_s + (session["turns"] - 1) * session["think_s"]
+    lacking = lacking_share(unit_s, before_s, window_s)
     if lacking <= MOST_FILLING_SHARE:
         return None
     return Doubt(
         "still-filling",
-        f"the window began {before_s:,.3g} s after the first arrival, and responses take {response_s:,.3g} s: until they "
+        f"the window began {before_s:,.3g} s after the first arrival, and {unit}s take {unit_s:,.3g} s: until they "
         f"ended the load was still rising, {lacking:.1%} of it is missing from concurrency and throughput",
-        f"--warmup {math.ceil(response_s)}s: in an open loop as long as a response takes",
+        f"--warmup {math.ceil(unit_s)}s: in an open loop as long as a {unit} takes",
     )
 
 

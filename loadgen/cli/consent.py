@@ -70,13 +70,16 @@ def _elsewhere(spec: "Spec") -> list[str]:
 
 def of_stages(run: "Run", prices: Prices) -> list[str]:
     """The statement of a run whose stages are known."""
-    spec = replace(run.spec, stages=tuple(run.spec.stages[number] for number in run.stages_left))
+    from loadgen.job import warm_up
+
+    left = replace(run.spec, stages=tuple(run.spec.stages[number] for number in run.stages_left))
+    spec = warm_up.longest(left)
     expected = expectation(spec, workers=run.workers)
-    about = "" if expected.is_exact else "~"
+    about, most = "" if expected.is_exact else "~", "" if spec == left else "at most "
     input_tokens, output_tokens = expected.total("input_tokens"), expected.total("output_tokens")
     lines = [
-        f"{about}{expected.total('requests'):,} requests, {about}{input_tokens:,} input and {about}{output_tokens:,} output "
-        f"tokens, up to {expected.told.connections:,} connections, {expected.told.total_s:,.0f} s of sending"
+        f"{most}{about}{expected.total('requests'):,} requests, {about}{input_tokens:,} input and {about}{output_tokens:,} "
+        f"output tokens, up to {expected.told.connections:,} connections, {expected.told.total_s:,.0f} s of sending"
     ]
     cost = prices.cost(input_tokens, output_tokens)
     if cost is not None:

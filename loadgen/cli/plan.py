@@ -47,10 +47,13 @@ def command(
     Arrivals come from the schedule and are exact; what depends on the endpoint is reckoned with --expect-ttft and
     --expect-tpot and marked with a ~.
     """
-    from loadgen import host, machines, planner
+    from loadgen import host, machines, planner, recipes
     from loadgen.cli.needs import carried_by_a_core, needs_lines, needs_table, this_machine, workers_of
+    from loadgen.job import warm_up
 
     spec = planner.resolved(spec_of(flags))
+    tokens = recipes.first_output_tokens(spec) * recipes.speaking_share(spec)
+    asked, spec = spec, warm_up.lengthened(spec, (expect_ttft + expect_tpot * max(tokens - 1, 0)) / NS_PER_S)
     told, planned, stages, workers = expected = expectation(spec, expect_ttft / NS_PER_S, expect_tpot / NS_PER_S)
     cost = Prices(price_input, price_output).cost(expected.total("input_tokens"), expected.total("output_tokens"))
     first_s = [
@@ -87,13 +90,13 @@ def command(
     from rich.console import Console
 
     console = Console()
-    console.print(_table(stages, told), highlight=False)
+    console.print(_table(asked, stages, told), highlight=False)
     for stage, first in zip(stages, first_s, strict=True):
         if first:
             digits = 4 if len({f"{due_s:.4f}" for due_s in first}) == len(first) else 6
             times = ", ".join(f"{due_s:.{digits}f}" for due_s in first)
             console.print(f"{stage['name']}: the first arrivals at {times} s", highlight=False, markup=False)
-    for line in _too_early(stages, told):
+    for line in (*_followed(asked, stages, told), *_too_early(stages, told)):
         console.print(line, highlight=False, markup=False)
     if spec.targets:
         console.print(_targets(spec), highlight=False, markup=False)
@@ -109,27 +112,42 @@ def command(
         console.print(f"cost: {about}{cost:,.2f} at these prices", highlight=False, markup=False)
 
 
-def _table(stages: list[dict[str, Any]], told: "Forecast") -> "Columns":
+def _table(asked: "Spec", stages: list[dict[str, Any]], told: "Forecast") -> "Columns":
     from analysis.columns import Columns
 
     table = Columns()
     table.add_column("load", overflow="fold", max_width=24)
     for title in ("sends for", "arrivals", "requests", "input\ntokens", "output\ntokens", "connec-\ntions"):
         table.add_column(title, justify="right", no_wrap=True)
-    for stage, one in zip(stages, told.stages, strict=True):
-        about = "" if one.is_exact else "~"
-        guessed_time = "~" if stage["duration_s"] is None else ""
+    for was, stage, one in zip(asked.stages, stages, told.stages, strict=True):
+        followed = "~" if was.warmup_s != stage["warmup_s"] else ""
+        about = followed if one.is_exact else "~"
+        guessed_time = "~" if stage["duration_s"] is None else followed
         guessed_connections = "~" if one.arrivals is not None else ""
         table.add_row(
             stage["name"],
             f"{guessed_time}{one.sending_s:,.1f} s",
-            "-" if one.arrivals is None else f"{one.arrivals:,}",
+            "-" if one.arrivals is None else f"{followed}{one.arrivals:,}",
             f"{about}{one.requests:,}",
             f"{about}{one.input_tokens:,}",
             f"{about}{one.output_tokens:,}",
             f"{guessed_connections}{one.connections:,}",
         )
     return table
+
+
+def _followed(asked: "Spec", stages: list[dict[str, Any]], told: "Forecast") -> list[str]:
+    """Which warm-ups are as long as they are because of how long responses are taken to last."""
+    return [
+        f"{stage['name']}: warms up for {stage['warmup_s']:,.3g} s, for {_unit(stage['load'])} is taken to last "
+        f"{one.unit_s:,.3g} s; the run goes by what its check sees, or by --warmup"
+        for was, stage, one in zip(asked.stages, stages, told.stages, strict=True)
+        if was.warmup_s != stage["warmup_s"]
+    ]
+
+
+def _unit(load: dict[str, Any]) -> str:
+    return "a session" if load.get("unit") == "session" else "a response"
 
 
 def _too_early(stages: list[dict[str, Any]], told: "Forecast") -> list[str]:
@@ -142,10 +160,10 @@ def _too_early(stages: list[dict[str, Any]], told: "Forecast") -> list[str]:
         if load["mode"] != "rate" or "profile" in load or load.get("max_in_flight") or not window_s:
             continue
         before_s = stage["ramp_up_s"] + stage["warmup_s"]
-        if lacking_share(one.response_s, before_s, window_s) > MOST_FILLING_SHARE:
+        if lacking_share(one.unit_s, before_s, window_s) > MOST_FILLING_SHARE:
             lines.append(
-                f"{stage['name']}: a response is taken to last {one.response_s:,.3g} s, and the window begins after "
-                f"{before_s:,.3g} s, when the load is still rising; --warmup {math.ceil(one.response_s)}s"
+                f"{stage['name']}: {_unit(load)} is taken to last {one.unit_s:,.3g} s, and the window begins after "
+                f"{before_s:,.3g} s, when the load is still rising; --warmup {math.ceil(one.unit_s)}s"
             )
     return lines
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from loadgen.job.progress import Progress
     from loadgen.local_run import Place, Run
     from loadgen.plan import Endpoint
+    from loadgen.probe import Pace
     from loadgen.spec import Spec
 
 MAX_SENTENCE = 600
@@ -52,6 +53,8 @@ class Job:
     console: "Console"
     """For what is told while it goes on; the results are not."""
     baseline_s: float | None = None
+    paces: "list[Pace]" = field(default_factory=list)
+    """How the last such request was answered, by each endpoint."""
     resumed: bool = False
     interrupted: bool = False
     signal_number: int | None = None
@@ -85,11 +88,16 @@ class Job:
         """How long a short request takes, alone, at the slowest endpoint. EndpointError if it does not work at one."""
         from loadgen import planner
 
+        self.paces.clear()
         return max(
             self._one_request_s(target, where)
             for target, endpoints in enumerate(planner.endpoints(self.run.spec))
             for where in endpoints
         )
+
+    def response_s(self, tokens: float) -> float:
+        """How long a response of so many tokens takes without load, by that request, at the slowest endpoint."""
+        return max(pace.response_s(tokens) for pace in self.paces)
 
     def _one_request_s(self, target: int, where: "Endpoint") -> float:
         from loadgen import probe
@@ -108,6 +116,7 @@ class Job:
                 connect_timeout_s=one.connect_timeout_s,
                 timeout_s=one.timeout_s,
             )
+        self.paces.append(checked.pace)
         if not checked.takes_stream_options:
             self.run.change(target, usage="none")
             self.console.print("The endpoint refuses stream_options, so it is not asked for usage (--usage none).")
@@ -261,11 +270,11 @@ def prepared(
     """
     from loadgen import host, local_run, planner
     from loadgen.dialects import AUTO
-    from loadgen.job import environment
+    from loadgen.job import environment, warm_up
     from loadgen.spec import targets
 
     autos = [target for target, one in enumerate(targets.each(spec)) if one.api == AUTO]
-    spec = planner.resolved(spec)
+    spec = planner.resolved(warm_up.settled(spec) if no_check else spec)
     run_dir = out or local_run.default_directory(datetime.datetime.now())
     proofs = environment.credentials(spec, key)
     if any(one.secrets for one in proofs) and has_own_process():
@@ -281,6 +290,7 @@ def prepared(
         taken_s = job.one_request_s()
         if wants_baseline:  # the first one paid for what is loaded on demand
             job.baseline_s = min(taken_s, job.one_request_s())
+        warm_up.follow(job)
     if spec.calibrate_prompts:
         job.calibrate()
     return job

@@ -66,6 +66,9 @@ def _load(spec: Spec, stage: StageSpec, made: Schedule) -> dict[str, Any]:
         load["think"] = spec.think.text
     if recipes.has_sessions(spec, recipes.file_of(spec)):
         load["unit"] = "session"
+    if spec.turns is not None:
+        think_s = spec.think.mean / NS_PER_S if spec.think is not None else 0.0
+        load["session"] = {"turns": round(spec.turns.mean, 6), "think_s": round(think_s, 9)}  # means
     if stage.max_in_flight is not None:
         load["max_in_flight"] = stage.max_in_flight
     if stage.late_drop_s is not None:

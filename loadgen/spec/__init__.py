@@ -5,7 +5,7 @@ can be made again. Past this door there are only values.
 """
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import Any, Final
 
@@ -78,6 +78,9 @@ class StageSpec:
     """None: late requests are sent, however late."""
     warms_up: bool = False
     """Only there to warm the endpoint up: it is no result."""
+    warmup_follows: bool = field(default=False, compare=False)
+    """Nobody gave a warm-up, and it may become as long as a response takes, once that is known (job/warm_up.py). Not in
+    run.json, where it is settled."""
 
     @property
     def is_open_loop(self) -> bool:
@@ -220,6 +223,8 @@ class Spec(Asking):
         """As it stands in run.json: plain values, no secret (a proxy's password is left out)."""
         values = _fields_to_json(self, "url")
         values["stages"] = [_fields_to_json(stage) for stage in self.stages]
+        for stage in values["stages"]:
+            del stage["warmup_follows"]
         values["targets"] = [_fields_to_json(target, "name", "weight", "url") for target in self.targets]
         for name in ("input_tokens", "output_tokens"):
             lengths = getattr(self, name)
@@ -310,7 +315,7 @@ def plain(value: float | str) -> str:
 
 def _fields_to_json(value: Any, *first: str) -> dict[str, Any]:
     """Those that a reader looks for `first` stand there."""
-    names = dict.fromkeys([*first, *(field.name for field in fields(value))])
+    names = dict.fromkeys([*first, *(one.name for one in fields(value))])
     return {name: _to_json(getattr(value, name)) for name in names}
 
 

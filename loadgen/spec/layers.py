@@ -227,7 +227,8 @@ def _stage(kept: Layer, level: Profile | None) -> StageSpec:
         return stage
     # What is asked once is measured whole, as a course is.
     is_whole = stage.is_over_time or ("once" in kept and kept["once"].value)
-    return replace(stage, warmup_s=default_warmup_s(stage.duration_s, over_time=is_whole))
+    warmup_s = default_warmup_s(stage.duration_s, over_time=is_whole)
+    return replace(stage, warmup_s=warmup_s, warmup_follows=stage.is_open_loop and warmup_s > 0)
 
 
 def _own_duration_s(level: Profile | None, arrivals: Process | None) -> float | None:

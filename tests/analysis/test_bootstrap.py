@@ -97,6 +97,22 @@ def test_a_quantile_lies_between_its_order_statistics():
     assert quantile_intervals([], [50]) == []
 
 
+def test_a_percentile_that_so_few_values_do_not_bound_has_an_open_end():
+    rng = np.random.default_rng(6)
+    few = [rng.exponential(1, 92) for _ in range(400)]
+    # 0.99^92: in four samples of ten even the largest value lies below the p99.
+    assert np.mean([max(values) < -math.log(0.01) for values in few]) > 0.3
+    p99s = [quantile_intervals(values, [99])[0] for values in few]
+    assert {one.high for one in p99s} == {math.inf}
+    assert covered(p99s, -math.log(0.01)) >= 0.93 * len(p99s)
+    (of_five,), (of_six,) = (quantile_intervals(range(n), [50]) for n in (5, 6))
+    assert (of_five.low, of_five.high) == (-math.inf, math.inf)
+    assert (of_six.low, of_six.high) == (0, 5)
+    slow = {50: 7.0, 150: 8.0, 250: 9.0}  # the others are alike
+    enough, too_few = (quantile_intervals([slow.get(k, 1.0) for k in range(n)], [99])[0] for n in (368, 367))
+    assert (enough.high, too_few.high) == (9.0, math.inf)
+
+
 @pytest.mark.parametrize(
     ("freedom", "confidence", "point"),
     [

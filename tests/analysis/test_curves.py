@@ -33,6 +33,16 @@ def test_a_run_without_repeats_has_a_point_a_stage_with_the_interval_within_it(t
     assert point["saturated"] is False
 
 
+def test_an_interval_whose_end_so_few_requests_do_not_tell_is_open(tmp_path):
+    told = summarize(write_run(tmp_path, steady_rows()))
+    (point,), (stage,) = told["curve"], told["stages"]
+    assert 64 <= stage["ttft_ms"]["count"] < 367
+    low, high = stage["intervals"]["ttft_ms"]["p99"]
+    assert (low is None, high) == (False, None)
+    assert (point["ttft_ms"]["p99"]["low"], point["ttft_ms"]["p99"]["high"]) == (low, None)
+    assert None not in stage["intervals"]["ttft_ms"]["p50"]
+
+
 def test_repeats_are_one_point_whose_interval_is_between_them(tmp_path):
     told = repeated(tmp_path, [40, 50, 60])
     (point,) = told["curve"]

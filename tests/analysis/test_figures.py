@@ -271,6 +271,18 @@ def test_an_interval_that_two_repeats_make_endless_leaves_the_picture_to_the_poi
     assert 0 < points[1]["tokens_low"] < points[1]["tokens_high"] < 2 * points[1]["tokens_per_s"]
 
 
+def test_an_open_end_of_an_interval_reaches_to_the_edge_of_the_picture(tmp_path):
+    found = analyse(sweep(tmp_path, seconds=1.0, loads=(1, 16)))
+    told = found.summary["curve"][0]["ttft_ms"]["p99"]
+    assert told["high"] is None
+    told["low"] = 0.9 * told["value"]
+    described = figures.throughput_latency(found.summary, "ttft", "p99").to_dict()
+    (points,) = [rows for rows in described["datasets"].values() if "words_p50" in rows[0]]
+    most = max(point[one] for point in points for one in ("p50", "p90", "p95", "p99") if one in point)
+    assert most < points[0]["p99_high"] < 1.2 * most
+    assert points[0]["p99_low"] == told["low"]
+
+
 def test_of_many_loads_a_distribution_shows_as_many_as_can_be_told_apart(tmp_path):
     found = analyse(sweep(tmp_path, seconds=0.5, loads=tuple(range(1, 21))))
     described = figures.percentile_spectrum(found).to_dict()

@@ -99,7 +99,7 @@ def test_a_stage_that_another_share_has_no_row_of_is_added_up_all_the_same(tmp_p
 
 def test_no_field_of_a_tally_is_forgotten_when_shares_are_put_together():
     by_hand = {"latencies", "workers", "turns", "errors", "met", "prompts_told", "timeline", "judged", "judged_met"}
-    by_hand |= {"kept", "lengths", "parts"}
+    by_hand |= {"kept", "lengths", "parts", "concerned", "judged_concerned"}
     same = {"window", "limits"}
     names = {field.name for field in fields(StageTally)}
     assert names == {*COUNTS, *LISTS, *POOLS} | by_hand | same

@@ -67,7 +67,7 @@ def test_every_field_of_a_tally_comes_back(run_dir):
             was, now = getattr(tally, field.name), getattr(back, field.name)
             if field.name in LISTS:
                 assert joined(now).tolist() == joined(was).tolist(), field.name
-            elif field.name in ("judged", "judged_met"):
+            elif field.name in ("judged", "judged_met", "judged_concerned"):
                 assert {name: joined(one).tolist() for name, one in now.items()} == {
                     name: joined(one).tolist() for name, one in was.items()
                 }

@@ -193,6 +193,23 @@ def test_usage_is_spread_over_events_that_hold_several_tokens(tmp_path):
     assert stage["tpot_ms"]["p50"] == pytest.approx(75 / 31, rel=1e-3)
 
 
+def test_answers_of_one_token_are_no_part_of_the_share_that_met_a_limit_on_what_they_have_not(tmp_path):
+    one_token = [row(START_NS + k * 100 * MS, [START_NS + k * 100 * MS + 50 * MS], output_tokens=1) for k in range(90)]
+    slow = {"tpot": {"percentile": 50, "limit_ms": 4.0}, "itl": {"percentile": 50, "limit_ms": 4.0}}
+    mixed = only_stage(write_run(tmp_path / "mixed", one_token + steady_rows(1), spec={"slo": slow}))
+    for name in slow:
+        told = mixed["slo"][name]
+        assert (told["value_ms"], told["met"], told["met_share"]) == (5.0, False, 0.0)
+        assert (told["attained"]["requests"], told["attained"]["met"]) == (mixed["tpot_ms"]["count"], 0)
+    assert mixed["goodput_per_s"] == 9.0  # nobody waits between the tokens of an answer that has but one
+    alone = only_stage(write_run(tmp_path / "alone", one_token, spec={"slo": slow}))
+    for name in slow:
+        assert (alone["slo"][name]["met_share"], alone["slo"][name]["attained"]) == (None, None)
+    failed = [row(one["sent_ns"], error="http-500") for one in one_token[:10]]
+    told = only_stage(write_run(tmp_path / "failed", one_token + failed, spec={"slo": slow}))["slo"]["tpot"]["attained"]
+    assert (told["requests"], told["met"]) == (10, 0)
+
+
 def test_goodput_needs_every_limit_and_fluidity_needs_the_two_of_the_token(tmp_path):
     rows = steady_rows(1) + steady_rows(1, ttft_ms=90)
     both = {"ttft": {"percentile": 90, "limit_ms": 60.0}, "tpot": {"percentile": None, "limit_ms": 6.0}}

@@ -124,6 +124,13 @@ DOUBTED: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
             open_loop(1_000) | {"stages.0.e2e_ms.p50": 4_000.0, "stages.0.window.start_s": 0.5},
             open_loop(1_000) | {"stages.0.e2e_ms.p50": 4_000.0, "stages.0.window.start_s": 3.0},
         ),
+        # Three turns of 0.5 s with 3 s between them last 7.5 s.
+        (
+            open_loop(1_000, session={"turns": 3.0, "think_s": 3.0})
+            | {"stages.0.e2e_ms.p50": 500.0, "stages.0.window.start_s": 1.0},
+            open_loop(1_000, session={"turns": 3.0, "think_s": 0.0})
+            | {"stages.0.e2e_ms.p50": 500.0, "stages.0.window.start_s": 1.0},
+        ),
         (
             open_loop(1_000) | {"stages.0.e2e_ms.p50": 30_000.0, "stages.0.window.start_s": 0.5},
             {"stages.0.e2e_ms.p50": 30_000.0, "stages.0.window.start_s": 0.5},

@@ -96,6 +96,27 @@ def test_a_run_can_be_repeated_from_its_directory(tmp_path):
     assert opened[0] == opened[1]
 
 
+def test_an_open_loop_without_a_warm_up_waits_for_its_first_responses_and_is_repeated_exactly(tmp_path):
+    more = ("--rate", "10", "--duration", "3s", "--seed", "4", "--output-tokens", "20")
+    with serve("--step", "50ms") as served:
+        ended = typed("run", "--url", served.url, "--model", "sim", *more, "--out", tmp_path / "a")
+        assert ended.returncode == 0, ended
+        # A response takes a second; the check sees it, and half of the duration is the most.
+        assert "The warm-up is 1.5 s instead of 0.3 s: a response takes about " in ended.stderr
+        again = typed("run", "--spec", tmp_path / "a", "--out", tmp_path / "b")
+        assert again.returncode == 0, again
+        assert "The warm-up is" not in again.stderr
+        given = typed("run", "--url", served.url, "--model", "sim", *more, "--warmup", "300ms", "--out", tmp_path / "c")
+        assert "The warm-up is" not in given.stderr
+    first, second, third = (json.loads((tmp_path / name / "run.json").read_bytes()) for name in "abc")
+    assert first["spec"] == second["spec"]
+    assert [one["stages"][0]["warmup_s"] for one in (first, second, third)] == [1.5, 1.5, 0.3]
+    assert offsets_ns(tmp_path / "a") == offsets_ns(tmp_path / "b")
+    summary = json.loads((tmp_path / "a" / "summary.json").read_bytes())
+    assert summary["stages"][0]["window"]["start_s"] == 1.5
+    assert "still-filling" not in [reason["code"] for reason in summary["verdict"]["reasons"]]
+
+
 @pytest.mark.alone
 def test_a_freeze_of_the_server_shows_from_the_due_time_and_hides_from_the_send(tmp_path):
     # Few enough that a second silence, of a busy machine, leaves the p99 from the send as it is.

@@ -98,6 +98,13 @@ def test_with_yes_it_is_stated_all_the_same(tmp_path):
     assert "cost: 10.50" in words
 
 
+def test_a_warm_up_that_may_become_longer_is_in_what_is_stated_and_one_that_was_given_is_no_other(tmp_path):
+    made = spec(url=ELSEWHERE, workers=1, rate=10, arrivals="constant", requests=None, duration_s=20.0, warmup_s=2.0)
+    follows = replace(made, stages=tuple(replace(stage, warmup_follows=True) for stage in made.stages))
+    assert "  at most 300 requests, " in stated(Run(follows, tmp_path, credentials=[NOBODY]))
+    assert "  220 requests, " in stated(Run(made, tmp_path, credentials=[NOBODY]))
+
+
 def test_what_depends_on_the_endpoint_is_marked_and_explained(tmp_path):
     words = stated(elsewhere(tmp_path, concurrency=4, duration_s=60.0, requests=None))
     assert "~" in words

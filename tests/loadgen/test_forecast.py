@@ -89,9 +89,9 @@ def test_the_command_says_it_and_calls_nobody():
     url = ("--url", "http://127.0.0.1:9")
     ended = typed("plan", *url, "--rate", "50", "--arrivals", "constant", "--duration", "10s", "--concurrency", "2")
     assert ended.returncode == 2
-    ended = typed("plan", *url, "--rate", "50", "--arrivals", "constant", "--duration", "10s")
+    ended = typed("plan", *url, "--rate", "50", "--arrivals", "constant", "--duration", "10s", "--warmup", "1s")
     assert ended.returncode == 0, ended
-    for words in ("rate 50/s", "550", "the first arrivals at 0.0000, 0.0200, 0.0400", "descriptors"):
+    for words in ("rate 50/s", " 550", "the first arrivals at 0.0000, 0.0200, 0.0400", "descriptors"):
         assert words in ended.stdout
     ended = typed("plan", *url, "--concurrency", "1,8", "--duration", "10s", "--json")
     facts = json.loads(ended.stdout)
@@ -101,24 +101,25 @@ def test_the_command_says_it_and_calls_nobody():
 
 
 @pytest.mark.parametrize(
-    ("more", "is_told"),
+    ("more", "warms_up", "is_too_early"),
     [
-        (("--rate", 5, "--expect-tpot", "80ms"), True),
-        (("--rate", 5, "--expect-tpot", "80ms", "--warmup", "11s"), False),
-        (("--rate", 5, "--expect-tpot", "20ms"), False),  # a response is hardly longer than the warm-up
-        (("--rate", "1..5@30s", "--expect-tpot", "80ms"), False),
-        (("--rate", 5, "--expect-tpot", "80ms", "--max-in-flight", 4), False),
-        (("--concurrency", 5, "--expect-tpot", "80ms"), False),
+        (("--rate", 5, "--expect-tpot", "80ms"), "14", False),
+        (("--rate", 5, "--expect-tpot", "250ms"), "15", True),  # half of the duration, and no more
+        (("--rate", 5, "--expect-tpot", "250ms", "--warmup", "3s"), None, True),
+        (("--rate", 5, "--expect-tpot", "250ms", "--warmup", "33s"), None, False),
+        (("--rate", 5, "--expect-tpot", "20ms"), None, False),  # a response is hardly longer than the warm-up
+        (("--rate", "1..5@30s", "--expect-tpot", "80ms"), None, False),
+        (("--rate", 5, "--expect-tpot", "250ms", "--max-in-flight", 4), "15", False),
+        (("--concurrency", 5, "--expect-tpot", "80ms"), None, False),
+        (("--rate", 5, "--turns", 3, "--think", "4s", "--expect-tpot", "1ms"), "13", False),  # a session takes 9.9 s
     ],
 )
-def test_a_window_that_would_begin_before_responses_end_is_told(more, is_told):
+def test_an_open_loop_warms_up_as_long_as_a_response_and_what_is_too_short_is_told(more, warms_up, is_too_early):
     ended = typed("plan", "--url", "http://127.0.0.1:9", "--duration", "30s", *more, COLUMNS="300")
     assert ended.returncode == 0, ended
-    words = (
-        "rate 5/s: a response is taken to last 10.7 s, and the window begins after 3 s, when the load is still rising"
-    )
-    assert (words in ended.stdout) == is_told
-    assert ("--warmup 11s" in ended.stdout) == is_told
+    assert ("rate 5/s: warms up for" in ended.stdout) == (warms_up is not None)
+    assert f"rate 5/s: warms up for {warms_up} s," in ended.stdout or warms_up is None
+    assert ("when the load is still rising; --warmup 33s" in ended.stdout) == is_too_early
 
 
 def test_more_connections_than_ports_are_told():

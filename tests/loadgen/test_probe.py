@@ -362,6 +362,21 @@ def test_the_models_are_listed_as_each_api_lists_them(api, listed, line, model):
     assert server.requests[0].startswith(f"{line} HTTP/1.1\r\n".encode())
 
 
+@pytest.mark.parametrize("api", ["chat", "sglang", "gemini", "ollama"])
+def test_the_check_tells_at_which_pace_an_answer_came(api):
+    with serve("--ttft", "300ms", "--step", "100ms", "--role-event", "early") as simulator:
+        url = simulator.url if api == "chat" else simulator.root
+        pace = check(target(url, api), api, "sim", KEY, ignore_eos=False).pace
+        simulator.stop()
+        (answered,) = [row for row in simulator.truth().to_pylist() if row["output_tokens"]]
+    assert pace.tokens == probe.MAX_OUTPUT_TOKENS == answered["output_tokens"]
+    # The client may be late, by as much as the machine is busy, and never early.
+    true_s = [(answered["event_ns"][k] - answered["request_read_ns"]) / 1e9 for k in (0, -1)]
+    assert pace.first_s >= true_s[0] >= 0.3
+    assert pace.last_s >= true_s[1]
+    assert pace.last_s - pace.first_s > 0
+
+
 @pytest.mark.parametrize("api", ["sglang", "tgi", "llamacpp"])
 def test_an_api_that_needs_no_model_is_measured_without_one(api):
     with canned(response(b"no", "", "404 Not Found")) as server:

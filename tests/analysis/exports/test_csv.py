@@ -32,6 +32,7 @@ def test_a_line_a_stage_with_the_figures_of_the_summary(run_dir, out_dir):
     for line, stage in zip(lines, stages, strict=True):
         assert float(line["ttft_p99_ms"]) == stage["ttft_ms"]["p99"]
         assert int(line["itl_count"]) == stage["itl_ms"]["count"]
+        assert line["ttft_unreliable"].split() == stage["ttft_ms"]["unreliable"] != []
         assert float(line["output_tokens_per_s"]) == stage["output_tokens_per_s"]
         assert line["ttft_intended_p50_ms"] == str((stage["ttft_intended_ms"] or {}).get("p50", ""))
         assert int(line["failed"]) == stage["requests"]["failed"]

@@ -38,6 +38,18 @@ def test_prometheus_own_parser_reads_the_figures_of_the_summary(run_dir, found):
     assert {s.labels["error"]: s.value for s in found["loadgen_errors"].samples} == {"http-503": 20}
 
 
+def test_a_quantile_that_too_few_values_stand_behind_is_named(run_dir, found):
+    doubted = {
+        (s.labels["stage"], s.labels["metric"], s.labels["quantile"]) for s in found["loadgen_unreliable"].samples
+    }
+    assert {quantile for stage, name, quantile in doubted if (stage, name) == ("0", "ttft_seconds")} == {
+        "0.99", "0.999", "0.9999",
+    }  # fmt: skip
+    (calm, _) = summary.summarize(run_dir)["stages"]
+    assert calm["ttft_ms"]["count"] < 662 <= calm["itl_ms"]["count"]
+    assert ("0", "itl_seconds", "0.99") not in doubted
+
+
 def test_hostile_words_are_labels_and_nothing_else(tmp_path):
     rows = [row(START_NS, [START_NS + 5], error='a"b\\c')]
     name = 'x"} 1\n# EOF\nfake 2\x1b[31m'
