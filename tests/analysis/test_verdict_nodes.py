@@ -19,7 +19,7 @@ def stage(*nodes, bin_s=0.1):
 def test_a_node_that_is_far_later_than_the_others_is_named(name, what):
     doubt = slow_node(stage(node(0), node(1, **{name: 5000.0}), node(2)))
     assert doubt.code == "slow-node"
-    assert f"node 1 (host-1) is slow: its {what} were 5,000 us late" in doubt.words
+    assert f"node 1 (host-1) is slow: its {what} were 5.00 ms late" in doubt.words
     assert "node 0" not in doubt.words
 
 
