@@ -45,7 +45,7 @@ def concluded(job: Job, *, strict: bool, page: bool, as_json: bool) -> None:
         analysis = analysed(job)
         if analysis is not None and page:
             beside = pictures.beside(run_dir, analysis)
-    for words in job.complaints:
+    for words in (one for one in job.complaints if one != job.words):
         click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in words), err=True)
     if analysis is not None:
         if as_json:
