@@ -202,14 +202,23 @@ def differences_of_workload(before: Facts, after: Facts) -> list[str]:
     return found
 
 
+MOST_REASONS: Final = 3
+"""Of a suspect run that are told beside a comparison; `loadgen report` has them all."""
+
+
+def _reasons(reasons: Sequence[Facts]) -> str:
+    told = [f"{one['stage']}: {one['words']}" if one["stage"] else str(one["words"]) for one in reasons[:MOST_REASONS]]
+    more = len(reasons) - len(told)
+    return "; ".join(told) + (f"; and {more} more reason{'s' if more > 1 else ''} (loadgen report)" if more else "")
+
+
 def doubts(runs: Sequence[Loaded]) -> list[str]:
     """What a reader has to know before he believes a difference, a sentence each."""
     found = []
     for run in runs:
         verdict = run.summary["verdict"]
         if not verdict["ok"]:
-            reasons = "; ".join(reason["words"] for reason in verdict["reasons"][:3])
-            found.append(f"{run.name} is suspect: {reasons}")
+            found.append(f"{run.name} is suspect: {_reasons(verdict['reasons'])}")
         if run.summary["interrupted"]:
             found.append(f"{run.name} was interrupted")
     for other in runs[1:]:

@@ -1,14 +1,14 @@
 """What stands above and below the tables: what their marks mean, the answer of a search, the verdict; a line or two each."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from rich.text import Text
 
 from analysis.confidence import sample_floor
 from analysis.spelling import is_open_loop, number, plain
-from analysis.tables import PERCENTILE_COLUMNS
+from analysis.tables import FROM_DUE, OPEN, PERCENTILE_COLUMNS, became
 
 Facts = Mapping[str, Any]
 
@@ -41,8 +41,9 @@ def answer_lines(told: Facts) -> list[Text]:
     load, tokens = told["load"], told["output_tokens_per_s"]
     unit = "requests a second" if load["mode"] == "rate" else "requests in flight"
     what = "the highest load within the objectives" if told["question"] == "slo" else "the knee"
-    at = f"{number(load['value'])} {unit}"
-    words = f"{what}: {at} ({_range(load)}), {number(tokens['value'])} output tokens/s ({_range(tokens)})"
+    at = f"{_amount(load['value'])} {unit}"
+    range_of_load = _range(load, _amount)
+    words = f"{what}: {at} ({range_of_load}), {number(tokens['value'])} output tokens/s ({_range(tokens)})"
     lines = [Text(words, style="bold")]
     if told["limited_by"] == "client":
         lines[0] = Text(f"limited by this load generator, not by the endpoint, at {at}", style="bold red")
@@ -53,12 +54,19 @@ def answer_lines(told: Facts) -> list[Text]:
     elif told["limited_by"] == "budget":
         lines[0] = Text("not decided. ", style="bold yellow") + Text(f"So far: {words}")
     lines += [Text(f"  {plain(reason)}") for reason in told["reasons"]]
+    if any(became(point, told["question"]) == OPEN for point in told["points"]):
+        lines.append(Text(f"{OPEN}: too few requests to be sure whether it meets the objectives", style="dim"))
     return lines
 
 
-def _range(one: Facts) -> str:
-    high = "?" if one["high"] is None else number(one["high"])
-    return f"{number(one['low'])} .. {high}"
+def _amount(value: float | None) -> str:
+    """A load: requests in flight are whole ones, unless a fit made them."""
+    return f"{value:,.0f}" if value is not None and value == int(value) else number(value)
+
+
+def _range(one: Facts, as_text: Callable[[float | None], str] = number) -> str:
+    high = "?" if one["high"] is None else as_text(one["high"])
+    return f"{as_text(one['low'])} .. {high}"
 
 
 def server_notes(summary: Facts) -> list[Text]:
@@ -83,12 +91,18 @@ def server_notes(summary: Facts) -> list[Text]:
     return notes
 
 
-def footnotes(stages: Sequence[Facts]) -> list[Text]:
-    """What the table's marks mean, the classes of the errors, and the objectives, a line each."""
+def footnotes(stages: Sequence[Facts], doubted: set[str] | None = None) -> list[Text]:
+    """What the table's marks mean, the classes of the errors, and the objectives, a line each.
+
+    `doubted` are the percentiles that have a mark; None: those of the tables of stages and turns.
+    """
     notes = []
-    shown = [(stage[metric], name) for stage in stages for _, metric, name in PERCENTILE_COLUMNS]
-    shown += [(one["ttft_ms"], name) for stage in stages for one in stage["by_turn"] or () for name in ("p50", "p99")]
-    doubted = {name for block, name in shown if block and name in block["unreliable"]}
+    if doubted is None:
+        shown = [(stage[metric], name) for stage in stages for _, metric, name in PERCENTILE_COLUMNS]
+        shown += [
+            (one["ttft_ms"], name) for stage in stages for one in stage["by_turn"] or () for name in ("p50", "p99")
+        ]
+        doubted = {name for block, name in shown if block and name in block["unreliable"]}
     if doubted:
         wants = ", ".join(f"{name} wants {sample_floor(float(name[1:])):,}" for name in sorted(doubted))
         notes.append(Text(f"~ too few samples to rely on: {wants}", style="dim"))
@@ -137,9 +151,6 @@ def _lengths(stage: Facts) -> list[str]:
         if told["mean_difference"]
     ]
 
-
-FROM_DUE: Final = ("ttft", "e2e")
-"""Objectives that in open loop count from the intended time (slo.py)."""
 
 APART: Final = {
     "cancelled": "cancelled by their users: no failure, and in no latency",

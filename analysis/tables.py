@@ -6,6 +6,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from analysis.columns import Columns
+from analysis.confidence import sample_floor
 from analysis.spelling import count, half_width, is_open_loop, load_words, number, plain, share, short
 from analysis.verdict.nodes import slow
 
@@ -27,6 +28,14 @@ FROM_DUE_COLUMNS: Final = (
     ("E2E\np99 ms", "e2e_intended_ms", "p99"),
 )
 """Of the open-loop table; the latencies are from the intended time."""
+
+OPEN: Final = "open"
+"""Of a load that neither meets nor misses the objectives as far as is known."""
+
+CURVE_PERCENTILES: Final = (("ttft", "p50"), ("ttft", "p99"), ("tpot", "p50"), ("e2e", "p50"), ("e2e", "p99"))
+
+FROM_DUE: Final = ("ttft", "e2e")
+"""Latencies that in open loop count from the intended time (slo.py)."""
 
 MOST_TURNS: Final = 12
 """Rows a stage in the table of turns; longer sessions are in summary.json."""
@@ -125,24 +134,14 @@ def open_loop_table(stages: Sequence[Facts]) -> Columns | None:
     return table
 
 
-def curve_table(curve: Sequence[Facts]) -> Columns:
-    """A row a point of the curve; latencies in ms, in open loop from the intended time."""
+def curve_table(summary: Facts) -> Columns:
+    """A row a point of the curve; latencies in ms, in open loop from the intended time, with `~` as in `stage_table`."""
     table = _table(12, padding=0)
-    titles = (
-        "req/s",
-        "in\ntok/s",
-        "out\ntok/s",
-        "+-",
-        "tok/s\na user",
-        "TTFT\np50",
-        "TTFT\np99",
-        "TPOT\np50",
-        "E2E\np50",
-    )
-    for title in (*titles, "E2E\np99", "failed"):
+    titles = ("req/s", "in\ntok/s", "out\ntok/s", "+-", "tok/s\na user")
+    latencies = [f"{metric.upper()}\n{percentile}" for metric, percentile in CURVE_PERCENTILES]
+    for title in (*titles, *latencies, "failed"):
         table.add_column(title if "\n" in title else f"\n{title}", justify="right", no_wrap=True)
-    for point in curve:
-        due = "_intended" if point["load"]["mode"] == "rate" else ""
+    for point in summary["curve"]:
         failed = point["failed_share"]
         table.add_row(
             Text(plain(load_words(point["load"]))),
@@ -150,15 +149,41 @@ def curve_table(curve: Sequence[Facts]) -> Columns:
             short((point["output_tokens_per_s"] or {}).get("value")),
             Text(half_width(point["output_tokens_per_s"]), style="dim"),
             short(point["tokens_per_s_per_user"]),
-            *(
-                short(((point[f"{name}_ms"] or {}).get(percentile) or {}).get("value"))
-                for name, percentile in (
-                    (f"ttft{due}", "p50"), (f"ttft{due}", "p99"), ("tpot", "p50"), (f"e2e{due}", "p50"), (f"e2e{due}", "p99")
-                )
-            ),
+            *(_of_point(summary, point, metric, percentile) for metric, percentile in CURVE_PERCENTILES),
             Text(f"{failed:.1%}" if failed else "0", style="red" if failed else ""),
-        )  # fmt: skip
+        )
     return table
+
+
+def _of_point(summary: Facts, point: Facts, metric: str, percentile: str) -> Text:
+    block = point[_timed(point, metric)]
+    if block is None:
+        return Text("-")
+    words = short((block[percentile] or {}).get("value"))
+    return Text("~" + words, style="dim") if _is_doubted(summary, point, metric, percentile) else Text(words)
+
+
+def _timed(point: Facts, metric: str) -> str:
+    since = "_intended" if point["load"]["mode"] == "rate" and metric in FROM_DUE else ""
+    return f"{metric}{since}_ms"
+
+
+def _is_doubted(summary: Facts, point: Facts, metric: str, percentile: str) -> bool:
+    """Whether all repeats of a point together have too few samples for a percentile."""
+    name = _timed(point, metric)
+    stages = [stage for stage in summary["stages"] if stage["stage"] in point["stages"]]
+    samples: int = sum(stage[name]["count"] for stage in stages if stage[name])
+    return bool(samples < sample_floor(float(percentile[1:])))
+
+
+def doubted_of_curve(summary: Facts) -> set[str]:
+    """The percentiles that have a `~` somewhere in `curve_table`."""
+    return {
+        percentile
+        for point in summary["curve"]
+        for metric, percentile in CURVE_PERCENTILES
+        if point[_timed(point, metric)] and _is_doubted(summary, point, metric, percentile)
+    }
 
 
 def points_table(told: Facts) -> Columns:
@@ -176,18 +201,19 @@ def points_table(told: Facts) -> Columns:
             interval,
             short(point["requests_per_s"]["value"]),
             f"{len(point['stages'])}",
-            Text(_became(point, told["question"])),
+            Text(became(point, told["question"])),
         )
     return table
 
 
-def _became(point: Facts, question: str) -> str:
+def became(point: Facts, question: str) -> str:
+    """What is known of a load that a search tried."""
     if point["client"]:
         return "the load generator's limit"
     if point["saturated"]:
         return "not kept up with"
     if question == "slo":
-        return {True: "meets the objectives", False: "misses them", None: "open"}[point["meets"]]
+        return {True: "meets the objectives", False: "misses them", None: OPEN}[point["meets"]]
     return ""
 
 

@@ -109,7 +109,9 @@ def default_directory(now: datetime.datetime) -> Path:
 def check_directory(run_dir: Path) -> None:
     """UsageError if RUN holds anything, or if it is plain already that it cannot be made. Makes nothing."""
     try:
-        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        if run_dir.exists() and not run_dir.is_dir():
+            raise UsageError(f"--out: {str(run_dir)!r} already exists and is no directory; allowed is a new directory")
+        if run_dir.exists() and any(run_dir.iterdir()):
             raise UsageError(f"--out: {str(run_dir)!r} already exists and is not empty; allowed is a new directory")
         there = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
         if not there.is_dir():

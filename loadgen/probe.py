@@ -6,6 +6,7 @@ Done with aiohttp: nothing here is timed. What is wrong is told in one sentence 
 import asyncio
 import errno
 import os
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,6 +36,10 @@ MAX_OUTPUT_TOKENS: Final = 8
 MAX_BODY_BYTES: Final = 1 << 20
 MOST_PIECES: Final = 256
 """Of a body, that are looked at for the time of the output in them."""
+
+# Of X509_V_ERR_...: the certificate is for another host name, or address; it has expired.
+OTHER_NAME: Final = (62, 64)
+EXPIRED: Final = 10
 
 HINTS: Final = {
     401: "is {variable} set to a key of this endpoint?",
@@ -266,10 +271,7 @@ async def _ask(
     except aiohttp.ClientConnectorDNSError as error:
         raise EndpointError("dns", f"{where.host} could not be resolved: {error.os_error.strerror or error}") from None
     except aiohttp.ClientConnectorCertificateError as error:
-        raise EndpointError(
-            "tls-certificate",
-            f"the certificate of {where.host} is not trusted: {error.certificate_error} (--tls-ca FILE names one to trust)",
-        ) from None
+        raise EndpointError("tls-certificate", _distrust(where.host, error.certificate_error)) from None
     except aiohttp.ClientConnectorSSLError as error:
         raise EndpointError("tls", f"no TLS with {where.host}:{where.port}: {error.os_error}; is it http://?") from None
     except aiohttp.ClientProxyConnectionError as error:
@@ -301,6 +303,18 @@ async def _ask(
 def _hint(status: int, dialect: Dialect) -> str:
     """What to look at after such a status; "" where nothing is likelier than anything else."""
     return HINTS[status].format(variable=" or ".join(dialect.key_variables)) if status in HINTS else ""
+
+
+def _distrust(host: str, error: Exception) -> str:
+    """Why a certificate is not believed, and what helps: more certificates to trust only where nobody known signed it."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate of {host} is not trusted: {error}"
+    words = f"the certificate of {host} is not trusted: {error.verify_message.rstrip('.')}"
+    if error.verify_code in OTHER_NAME:
+        return f"{words} (give --url with a name that it is for, or --insecure)"
+    return (
+        f"{words} ({'--insecure does not ask' if error.verify_code == EXPIRED else '--tls-ca FILE names one to trust'})"
+    )
 
 
 def _words(error: OSError) -> str:

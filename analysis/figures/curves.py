@@ -35,6 +35,18 @@ MOST_BAR_WORDS: Final = 16
 CLOSE_SHARE: Final = 0.05
 """Of the width and of the height: points that are closer have their words in each other's way."""
 
+WORDS_SHARE: Final = 13 / HEIGHT
+"""By how much of the height a point's words stand above it (the theme's `load`)."""
+
+COVERED_SHARE: Final = 0.03
+"""Of the width and of the height: a point that is closer to the words of another covers them."""
+
+HEAD_PX: Final = 24
+"""Room above the plots of the grid: for the load above the highest point, or the words of a limit across."""
+
+LIMIT_PX: Final = 38
+"""The same where words of a limit stand above the plot."""
+
 FAR: Final = 3
 """Times the largest value: a limit beyond it is off the plot."""
 
@@ -53,7 +65,7 @@ def throughput_latency(
     """
     runs = by_label(runs)
     name = name_of(metric, [stage for summary in runs.values() for stage in summary["stages"]])
-    rows = _points(runs, f"{name}_ms")
+    rows = _points(runs, f"{name}_ms", metric)
     switch = alt.param(
         name="percentile", value=percentile, bind=alt.binding_radio(options=list(SWITCHED), name="percentile ")
     )
@@ -116,8 +128,24 @@ def throughput_latency_grid(
     runs: Facts | Runs, percentile: str = "p50", *, limits: Mapping[str, Facts] | None = None
 ) -> alt.ConcatChart:
     """The four latencies side by side at one percentile."""
-    charts = [throughput_latency(runs, metric, percentile, limits=limits) for metric in LATENCIES]
+    lines = sum(map(has_limit, (limits or {}).values()))
+    head_px = LIMIT_PX + LINE_PX * (lines - 1) if lines else HEAD_PX
+    charts = [
+        _level(throughput_latency(runs, metric, percentile, limits=limits), LATENCIES[metric], head_px)
+        for metric in LATENCIES
+    ]
     return alt.concat(*charts, columns=2).properties(title=f"Latency ({percentile}) over throughput")
+
+
+def _level(chart: alt.LayerChart, title: str, head_px: float) -> alt.LayerChart:
+    """The chart with its title in line with those of its neighbours.
+
+    A title stands above and left of all that is drawn, words beside the points too, which reach as far as chance has them;
+    so it is put where the plot begins, and room is taken above that nothing in it exceeds.
+    """
+    room = chart_of([{"head": 0}]).mark_rule(opacity=0)
+    chart.layer.insert(0, room.encode(x=alt.value(0), y=alt.value(-head_px), y2=alt.value(0)))
+    return chart.properties(title=alt.Title(title, frame="group"))
 
 
 def throughput_by_load(runs: Facts | Runs) -> alt.LayerChart:
@@ -166,7 +194,7 @@ def throughput_by_load(runs: Facts | Runs) -> alt.LayerChart:
     return layered(*layers).properties(width=WIDTH, height=HEIGHT, title="Output tokens/s by load")
 
 
-def _points(runs: Runs, key: str) -> Rows:
+def _points(runs: Runs, key: str, metric: str) -> Rows:
     """A row a level of load: throughput and percentiles with the ends of their intervals (without one: the value)."""
     rows: Rows = []
     for run, summary in runs.items():
@@ -192,8 +220,10 @@ def _points(runs: Runs, key: str) -> Rows:
                 row |= {percentile: latency[percentile]["value"]} | _ends(percentile, latency[percentile])
             rows.append(row)
     _cut_off(rows)
+    values_ms = [row[one] for row in rows for one in SWITCHED]
+    most_limit_ms = max((row["limit_ms"] for row in _near(_objectives(runs, metric), values_ms)), default=0.0)
     for percentile in SWITCHED:
-        for row, words in zip(rows, _readable(rows, percentile), strict=True):
+        for row, words in zip(rows, _readable(rows, percentile, most_limit_ms), strict=True):
             row[f"words_{percentile}"] = words
     return rows
 
@@ -216,11 +246,15 @@ def _cut_off(rows: Rows) -> None:
             row[f"{name}_high"] = min(row[f"{name}_high"], high)
 
 
-def _readable(rows: Rows, percentile: str) -> list[str]:
-    """The load beside each point, by run from the lightest on; none beside one that stands on the last that has it."""
+def _readable(rows: Rows, percentile: str, most_limit_ms: float) -> list[str]:
+    """The load beside each point, by run from the lightest on; none beside one that stands where another is told.
+
+    A limit across that lies above all points takes its height of the plot, too.
+    """
     widest = max((row["tokens_per_s"] for row in rows), default=1)
     highest = max((row[percentile] for row in rows), default=1)
     lowest = min((row[percentile] for row in rows if row[percentile] > 0), default=highest)
+    highest = max(highest, most_limit_ms)
     wide = is_wide(row[one] for row in rows for one in SWITCHED)
 
     def across(row: dict[str, Any]) -> tuple[float, float]:
@@ -232,15 +266,25 @@ def _readable(rows: Rows, percentile: str) -> list[str]:
         (x1, y1), (x2, y2) = across(rows[one]), across(rows[other])
         return abs(x2 - x1) < CLOSE_SHARE and abs(y2 - y1) < CLOSE_SHARE
 
+    def is_covered(one: int) -> bool:
+        x, y = across(rows[one])
+        return any(
+            abs(x2 - x) < COVERED_SHARE and abs(y2 - y - WORDS_SHARE) < COVERED_SHARE and not close(one, other)
+            for other, (x2, y2) in enumerate(map(across, rows))
+        )
+
     words = [""] * len(rows)
     for run in dict.fromkeys(row["run"] for row in rows):
         places = [place for place, row in enumerate(rows) if row["run"] == run]
-        told = places[0]
+        told: list[int] = []
         for place in places:
-            if place == told or not close(told, place):
-                words[place], told = rows[place]["load"], place
-        if told != places[-1]:  # the heaviest load is always told
-            words[places[-1]], words[told] = f"{words[told]}, {rows[places[-1]]['load']}", ""
+            beside = next((other for other in told if close(other, place)), None)
+            is_last = place == places[-1]  # the heaviest load is always told
+            if beside is None and (is_last or not is_covered(place)):
+                told.append(place)
+                words[place] = rows[place]["load"]
+            elif beside is not None and is_last:
+                words[place], words[beside] = f"{words[beside]}, {rows[place]['load']}", ""
     return words
 
 
@@ -255,6 +299,12 @@ def _objectives(runs: Runs, metric: str) -> Rows:
     return [{"limit_ms": limit_ms, "words": words} for words, limit_ms in found.items()]
 
 
+def _near(objectives: Rows, values_ms: Sequence[float]) -> Rows:
+    """Those of the limits that are drawn among the values."""
+    most_ms = max(values_ms, default=0.0)
+    return [row for row in objectives if not most_ms or row["limit_ms"] <= FAR * most_ms]
+
+
 def objective_lines(
     runs: Runs, metric: str, values_ms: Sequence[float], *, logarithmic: bool, corner: Literal["left", "right"]
 ) -> list[alt.Chart]:
@@ -263,8 +313,7 @@ def objective_lines(
     One so far above the values that these would lie flat is words alone, in the lower corner that the values leave free.
     """
     rows = _objectives(runs, metric)
-    most_ms = max(values_ms, default=0.0)
-    near = [row for row in rows if logarithmic or not most_ms or row["limit_ms"] <= FAR * most_ms]
+    near = rows if logarithmic else _near(rows, values_ms)
     drawn = []
     if near:
         lines = chart_of(near).encode(y=alt.Y("limit_ms:Q"))

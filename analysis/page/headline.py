@@ -17,7 +17,7 @@ def headline(summary: Facts, saturation: Facts | None = None) -> dict[str, Any]:
         return {"sentence": "Nothing was measured.", "tiles": []}
     found = saturation if saturation is not None and has_limit(saturation) else None
     best = best_point(points) if found is None else _nearest(points, found)
-    return {"sentence": _sentence(points, best, found), "tiles": _tiles(points, best)}
+    return {"sentence": _sentence(points, best, found), "tiles": _tiles(points, best, found)}
 
 
 def best_point(points: list[Point]) -> Point:
@@ -109,7 +109,7 @@ def _between(block: Facts, words: Callable[[float], str] = "{:.4g}".format) -> s
     return f" (at least {words(low)})" if high is None else f" ({words(low)} to {words(high)})"
 
 
-def _tiles(points: list[Point], best: Point) -> list[dict[str, str]]:
+def _tiles(points: list[Point], best: Point, found: Facts | None) -> list[dict[str, str]]:
     stages = [stage for point in points for stage in point.stages]
     sent = sum(stage["requests"]["sent"] for stage in stages)
     # What was given up at a stage's end is no failure of the endpoint; a search does so on purpose.
@@ -117,7 +117,8 @@ def _tiles(points: list[Point], best: Point) -> list[dict[str, str]]:
     failed = sum(stage["requests"]["failed"] for stage in stages) - unfinished
     tokens = best.told["output_tokens_per_s"]
     notes = [f"at {best.stages[0]['name']}"]
-    if tokens["low"] is not None:
+    # One figure has one interval: that of the answer is in the sentence, and is not the one between a point's repeats.
+    if tokens["low"] is not None and found is None:
         notes.append(f"95 %: {number(tokens['low'])} to {number(tokens['high'])}")
     tiles = [
         _tile("Output tokens/s", number(tokens["value"]), "", "; ".join(notes)),

@@ -22,8 +22,11 @@ def value_of(facts: Facts, block: str, name: str) -> float | None:
 
 
 def span_of(span_us: float) -> str:
-    """A time in words: us, and from 10 ms on ms."""
-    return f"{span_us:,.0f} us" if span_us < 10_000 else f"{span_us / 1000:,.1f} ms"
+    """A time in words, three digits of it: us, and from 1 ms on ms."""
+    if span_us < 1_000:
+        return f"{span_us:,.0f} us"
+    span_ms = span_us / 1_000
+    return f"{span_ms:,.{0 if span_ms >= 100 else 1 if span_ms >= 10 else 2}f} ms"
 
 
 def share_of(part: float, whole: float) -> str:

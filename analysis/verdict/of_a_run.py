@@ -12,7 +12,7 @@ def interrupted(summary: Facts) -> Doubt | None:
     ended, capture = summary["ended"], summary["capture"]
     begun = f"after {capture['stages_begun']} of {capture['stages_planned']} stages had begun"
     if ended is None:
-        if capture["cut_workers"]:  # killed, or still at work: cut_captures says so
+        if _cut(summary):  # killed, or still at work: cut_captures says so
             return None
         words = f"the run noted no end {begun}, though its workers ended: what drove it was killed"
         return Doubt("run-killed", words, "read what is there with care, or run it again")
@@ -26,7 +26,7 @@ def interrupted(summary: Facts) -> Doubt | None:
 
 def cut_captures(summary: Facts) -> Doubt | None:
     """A worker did not close its capture: killed, or still running."""
-    cut, workers = summary["capture"]["cut_workers"], summary["capture"]["workers"]
+    cut, workers = _cut(summary), summary["capture"]["workers"]
     if not cut:
         return None
     return Doubt(
@@ -36,6 +36,17 @@ def cut_captures(summary: Facts) -> Doubt | None:
         "have no row, and what came later is not known",
         "wait for the run to end and report again; if it has ended, look for a worker killed for its memory",
     )
+
+
+def _cut(summary: Facts) -> list[int]:
+    """Workers whose capture is cut, but for those of a node that was lost: that is told of the node (lost_nodes)."""
+    of_lost: set[int] = set()
+    first = 0
+    for node in summary.get("nodes") or ():  # workers are numbered through the nodes
+        if node["lost"]:
+            of_lost |= set(range(first, first + node["workers"]))
+        first += node["workers"]
+    return [worker for worker in summary["capture"]["cut_workers"] if worker not in of_lost]
 
 
 def missing_workers(summary: Facts) -> Doubt | None:

@@ -13,6 +13,8 @@ MOST_CANCELLED_SHARE: Final = 0.5
 
 UNFINISHED: Final = "unfinished"
 
+FEWER_LEAVE: Final = "a smaller share or a later time in --cancel, or take the throughput alone"
+
 
 def nothing_completed(stage: Facts) -> Doubt | None:
     """No latency can be told."""
@@ -30,6 +32,9 @@ def nothing_completed(stage: Facts) -> Doubt | None:
         return Doubt(
             "nothing-completed", words, "a longer --duration: responses that take longer than it leave no sends"
         )
+    if requests["sent"] and requests["cancelled"] == requests["sent"]:
+        words = f"all {requests['sent']:,} requests of the window were cancelled by their users: there are no latencies"
+        return Doubt("nothing-completed", words, FEWER_LEAVE)
     return Doubt(
         "nothing-completed",
         f"none of the {requests['sent']:,} requests of the window that were sent completed{_others(requests)}",
@@ -112,13 +117,13 @@ def mostly_cancelled(stage: Facts) -> Doubt | None:
     """More than half of the users left: the latencies are of the others."""
     requests = stage["requests"]
     cancelled, sent = requests["cancelled"], requests["sent"]
-    if cancelled <= MOST_CANCELLED_SHARE * sent:
+    if cancelled <= MOST_CANCELLED_SHARE * sent or not requests["completed"]:  # then nothing_completed says so
         return None
     return Doubt(
         "mostly-cancelled",
         f"{cancelled:,} of {sent:,} requests ({cancelled / sent:.1%}) were cancelled by their users: the latencies are of "
         "those who stayed, and whoever waits long is likelier to leave",
-        "a smaller share or a later time in --cancel, or take the throughput alone",
+        FEWER_LEAVE,
     )
 
 

@@ -4,6 +4,8 @@ A command's module is imported when the command runs, so that `loadgen --help` p
 """
 
 import importlib
+import os
+import sys
 from typing import Final
 
 import click
@@ -79,19 +81,66 @@ def group() -> None:
     """How fast is this endpoint, and where does it break?"""
 
 
+def _open_streams() -> None:
+    """Standard streams that are closed are nobody's, and no file of ours: the next one to be opened would have their number,
+    and a worker would be given it as its own."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)  # opened under this very number, and now kept by processes
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def _output_is_lost() -> bool:
+    """Whether standard output takes nothing more, by a byte that it is given: what has failed once need not be told again.
+
+    What it has not taken is then forgotten, or the exit would fail, too.
+    """
+    try:
+        sys.stdout.flush()
+        os.write(1, b"\n")
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return True
+    return False
+
+
+def _refusal(error: click.ClickException) -> str:
+    """The sentence of the other refusals: the field, what was wrong, what is allowed."""
+    if not isinstance(error, click.BadParameter) or isinstance(error, click.MissingParameter) or error.param is None:
+        return error.format_message()
+    words, kind = error.message.rstrip("."), error.param.type
+    value, is_not, why = words.partition(" is not ")
+    if isinstance(kind, click.IntRange) and is_not:
+        what = "is out of range" if why.startswith("in the range") else "is no whole number"
+        least = "" if kind.min is None else f" from {kind.min:,}"
+        words = f"{value} {what}; allowed are whole numbers{least}{'' if kind.max is None else f' to {kind.max:,}'}"
+    is_option = error.param.param_type_name == "option"
+    return f"{', '.join(error.param.opts) if is_option else error.param.human_readable_name}: {words}"
+
+
 def main() -> None:
     """Run the command line: whatever is refused or fails becomes one sentence on stderr and an exit status."""
+    _open_streams()
     try:
-        raise SystemExit(group(standalone_mode=False))
+        status = group(standalone_mode=False)
+        sys.stdout.flush()
+        raise SystemExit(status)
     except LoadgenError as error:
         words, status = str(error), error.exit_status
     except click.ClickException as error:
         if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click has it since 8.2
             error.show()
             raise SystemExit(error.exit_code) from None
-        words, status = error.format_message(), error.exit_code
+        words, status = _refusal(error), error.exit_code
     except click.Abort:
         words, status = "interrupted", 130
+    except OSError as error:
+        if sys.stdout is not sys.__stdout__ or not _output_is_lost():
+            raise
+        words, status = f"standard output cannot be written: {error.strerror}", 1
     # A server's words may hold anything, and stderr is a terminal.
     click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in " ".join(words.split())), err=True)
     raise SystemExit(status)

@@ -77,9 +77,10 @@ def of_stages(run: "Run", prices: Prices) -> list[str]:
     expected = expectation(spec, workers=run.workers)
     about, most = "" if expected.is_exact else "~", "" if spec == left else "at most "
     input_tokens, output_tokens = expected.total("input_tokens"), expected.total("output_tokens")
+    connections = f"{expected.told.connections:,} connection{'s' if expected.told.connections != 1 else ''}"
     lines = [
         f"{most}{about}{expected.total('requests'):,} requests, {about}{input_tokens:,} input and {about}{output_tokens:,} "
-        f"output tokens, up to {expected.told.connections:,} connections, {expected.told.total_s:,.0f} s of sending"
+        f"output tokens, up to {connections}, {expected.told.total_s:,.0f} s of sending"
     ]
     cost = prices.cost(input_tokens, output_tokens)
     if cost is not None:

@@ -1,5 +1,6 @@
 """`loadgen export RUN --format F`: a run's results as other tools read them."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,6 @@ FORMATS = ("parquet", "csv", "json-vllm", "json-guidellm", "json-aiperf", "hlog"
     "formats",
     metavar="FORMAT",
     multiple=True,
-    required=True,
     help=f"One of {', '.join(FORMATS)}; repeatable.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to.  [default: RUN/export]")
@@ -52,6 +52,8 @@ def command(run_dir: Path, formats: tuple[str, ...], out: Path | None, requests:
 
     docs/exports.md describes each, with queries for DuckDB, Polars and pandas.
     """
+    if not formats:
+        raise UsageError(f"--format: not given; allowed are {', '.join(FORMATS)}, also several")
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"--format: {name!r} is unknown; allowed are {', '.join(FORMATS)}")
@@ -64,17 +66,25 @@ def command(run_dir: Path, formats: tuple[str, ...], out: Path | None, requests:
 
     import importlib
 
+    from loadgen.cli.pictures import refusing
+
+    folder = out or run_dir / "export"
+    with refusing("--out", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
     from analysis.exports import FORMATS as MODULES
     from loadgen.schema import CaptureError
 
     leave_pandas_out()
     for name in dict.fromkeys(formats):
         try:
-            paths = importlib.import_module(MODULES[name][0]).write(run_dir, out or run_dir / "export", requests)
+            paths = importlib.import_module(MODULES[name][0]).write(run_dir, folder, requests)
         except CaptureError as error:
             raise UsageError(str(error)) from None
         except OSError as error:
-            raise RunError(f"--format {name}: {error}") from None
+            raise RunError(f"--format {name}: {error.filename or folder}: {error.strerror or error}") from None
         for path in paths:
             click.echo(str(path))
             if name == "otlp" and endpoint is not None:

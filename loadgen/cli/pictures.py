@@ -41,7 +41,8 @@ def beside(run_dir: Path, analysis: "Analysis") -> str:
     try:
         write_page(run_dir / PAGE, shown([run_dir], [analysis]))
     except Exception as error:  # whatever a drawing library does: the numbers are still good, and have to be shown
-        click.echo(f"loadgen: {PAGE} could not be written: {type(error).__name__}: {error}", err=True)
+        words = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+        click.echo(f"loadgen: {PAGE} could not be written: {words}", err=True)
         return ""
     return f", {PAGE}"
 

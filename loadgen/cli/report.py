@@ -106,7 +106,7 @@ def _analysed(run_dir: Path, jobs: int) -> "Analysis":
     try:
         write(run_dir, analysis)
     except OSError as error:  # somebody else's run, or a full disk: the numbers are still good
-        click.echo(f"loadgen: the summary could not be written: {error}", err=True)
+        click.echo(f"loadgen: the summary could not be written: {error.strerror or error}", err=True)
     return analysis
 
 

@@ -45,7 +45,7 @@ def concluded(job: Job, *, strict: bool, page: bool, as_json: bool) -> None:
         analysis = analysed(job)
         if analysis is not None and page:
             beside = pictures.beside(run_dir, analysis)
-    for words in job.complaints:
+    for words in (one for one in job.complaints if one != job.words):
         click.echo("loadgen: " + "".join(c if c.isprintable() else "?" for c in words), err=True)
     if analysis is not None:
         if as_json:
@@ -103,8 +103,8 @@ def show(summary: dict[str, Any], run_dir: Path, console: "Console", pictures: s
         for line in notes.answer_lines(found):
             say(line)
     elif stages and summary["command"] == "sweep":
-        say(tables.curve_table(summary["curve"]))
-        for note in (*notes.curve_notes(summary), *notes.footnotes(stages)):
+        say(tables.curve_table(summary))
+        for note in (*notes.curve_notes(summary), *notes.footnotes(stages, tables.doubted_of_curve(summary))):
             say(note)
         users = charts.throughput_per_user(summary["curve"], width=width, ascii_only=not can_draw)
         if users:

@@ -15,6 +15,7 @@ from loadgen.cli.numbers import NumberType
 from loadgen.cli.options import LoadCommand, load_options, out_option, spec_of
 from loadgen.cli.results import SUSPECT_STATUS, concluded, json_option, no_html_option, told_on
 from loadgen.cli.watching import watch_options, watching_of
+from loadgen.errors import UsageError
 from loadgen.job import prepared
 from loadgen.job.saturate import CHOSEN_HERE, saturate, searched
 from loadgen.schedule.profile import MOST_VALUE
@@ -79,6 +80,8 @@ def command(
     Either comes with a 95 % interval, and says whether the endpoint, this load generator or the budget was the limit. A rate
     that is not kept up with is cut as soon as that is plain. The answer is in RUN/saturation.json.
     """
+    if start is not None and most is not None and start > most:
+        raise UsageError(f"--start: {start:,g} is above --most, {most:,g}; allowed is up to that")
     # A load among the flags puts the stages of a spec file out of force.
     watching = watching_of(flags)
     spec = searched(spec_of(flags | {mode: "1"}))

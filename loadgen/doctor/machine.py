@@ -166,7 +166,7 @@ def pressure(root: Path) -> Finding | None:
     waiting = float(told[1])
     level = OK if waiting <= MOST_PRESSURE else WARN if waiting <= BAD_PRESSURE else BAD
     todo = "" if level == OK else "end what else runs here: a worker that waits for its core sends late"
-    return Finding("cpu pressure", level, waiting, f"{waiting:g} % of the last 10 s something waited for a CPU", todo)
+    return Finding("cpu pressure", level, waiting, f"{waiting:.2f}% of the last 10 s something waited for a CPU", todo)
 
 
 def clock_source(root: Path) -> Finding | None:

@@ -503,5 +503,5 @@ def analysed(job: Job) -> "Analysis | None":
         job.complaints.append(str(error))
         return None
     except OSError as error:
-        job.complaints.append(f"the summary could not be written: {error}")
+        job.complaints.append(f"the summary could not be written: {error.strerror or error}")
     return analysis

@@ -30,8 +30,8 @@ LEAST_HEIGHT: Final = 9
 
 WIDEST: Final = 120
 
-COURSES: Final = (("tokens/s", ""), ("TTFT p50", "ms"), ("TTFT p99", "ms"), ("in flight", ""), ("lag", "ms"))
-"""What has a line of its own, and its unit."""
+COURSES: Final = (("tokens/s", ""), ("TTFT p50", "~ms"), ("TTFT p99", "~ms"), ("in flight", ""), ("lag", "ms"))
+"""What has a line of its own, and its unit; ~ before one that is rough."""
 
 
 class _Look(NamedTuple):
@@ -161,8 +161,8 @@ class Progress:
             *([("dropped", f"{now.dropped}")] if now.dropped else []),
             *([("cancelled", f"{now.cancelled}")] if now.cancelled else []),
             ("tokens/s", _rate(self._tokens_per_s(now))),
-            ("TTFT", _ms(now.ttft_p50_ns)),
-            ("TPOT", _ms(now.tpot_p50_ns)),
+            ("TTFT", _about(now.ttft_p50_ns)),
+            ("TPOT", _about(now.tpot_p50_ns)),
             *([("late", _ms(now.lateness_ns))] if is_open_loop else []),
             ("lag", _ms(now.lag_ns)),
             ("CPU", f"{self._cpu_share(now):.0%}"),
@@ -236,6 +236,8 @@ def _plain(words: object) -> str:
 def _amount(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
+    if unit == "~ms":
+        return _about(round(value * 1e6))
     return _ms(round(value * 1e6)) if unit == "ms" else f"{value:,.0f}"
 
 
@@ -244,6 +246,15 @@ def _ms(span_ns: int | None) -> str:
         return "-"
     span_ms = span_ns / 1e6
     return f"{span_ms:.3g} ms" if span_ms < 1000 else f"{span_ms / 1000:.3g} s"
+
+
+def _about(span_ns: int | None) -> str:
+    """A percentile off the board, whose buckets are 12 % wide: no more digits than it is good for."""
+    if span_ns is None:
+        return "-"
+    span_ms = span_ns / 1e6
+    digits = 0 if span_ms >= 10 else 1 if span_ms >= 1 else 2
+    return f"~{float(f'{span_ms:.2g}'):.{digits}f} ms" if span_ms < 1000 else f"~{span_ms / 1000:.1f} s"
 
 
 def _rate(per_s: float | None) -> str:

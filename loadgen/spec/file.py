@@ -83,6 +83,8 @@ def _of_run(values: Any, place: str) -> Document:
 
 def _document(values: dict[str, Any], place: str) -> Document:
     values = dict(values)
+    if "stage" in values and "stages" in values:
+        raise UsageError(f"{place}stages: there are stages under another name; write [[stage]] above each")
     key = "stages" if "stages" in values else "stage"
     tables = values.pop(key, [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):

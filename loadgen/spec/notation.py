@@ -97,6 +97,8 @@ def read_concurrency(raw: object) -> tuple[Profile, ...]:
 def _parts(raw: Any) -> list[Any]:
     parts = raw if isinstance(raw, list) else raw.split(",") if isinstance(raw, str) else [raw]
     stripped = [part.strip() if isinstance(part, str) else part for part in parts]
+    if "" in stripped and any(stripped):
+        raise ValueError(f"{shown(raw)} has an empty level; allowed is a number or a profile between the commas")
     return [one for part in stripped if part != "" for one in (_range(part) if isinstance(part, str) else [part])]
 
 
@@ -239,6 +241,8 @@ def read_slo(raw: object) -> dict[str, dict[str, float | None]]:
         match = re.fullmatch(r"\s*(\w+)(?::p(\d+(?:\.\d+)?))?\s*=\s*(\S+)\s*", part)
         if match is None:
             raise ValueError(_no_objective(part.strip()))
+        if match[1] in objectives:
+            raise ValueError(f"{match[1]} has two objectives; allowed is one for each metric")
         limit_ms = duration_ns(match[3]) / 1e6 if match[1] in SLO_METRICS else 0.0
         percentile = None if match[2] is None else float(match[2])
         objectives[match[1]] = _objective(match[1], {"percentile": percentile, "limit_ms": limit_ms})

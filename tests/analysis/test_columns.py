@@ -71,5 +71,5 @@ def everything(tmp_path):
         tables.stage_table(stages),
         tables.open_loop_table(stages),
         tables.turn_table(stages),
-        tables.curve_table(summary["curve"]),
+        tables.curve_table(summary),
     ]

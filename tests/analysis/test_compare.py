@@ -241,6 +241,21 @@ def test_what_a_reader_has_to_know_is_told(tmp_path):
     assert "slo differs between one and other: nothing and ttft:p99=500ms,tpot=5.5ms" in told
 
 
+def test_a_suspect_run_is_told_by_load_and_with_the_number_of_reasons_that_are_left_out(tmp_path):
+    one = loaded(tmp_path / "one", waiting_rows(1))
+    verdict = one.summary["verdict"]
+    verdict["ok"] = False
+    verdict["reasons"] = [
+        {"stage": stage, "code": "c", "words": f"w{number}", "try": ""}
+        for number, stage in enumerate([None, "concurrency 1", "concurrency 8", "concurrency 8", "rate 5/s"])
+    ]
+    assert doubts([one]) == [
+        "one is suspect: w0; concurrency 1: w1; concurrency 8: w2; and 2 more reasons (loadgen report)"
+    ]
+    del verdict["reasons"][3:]
+    assert doubts([one]) == ["one is suspect: w0; concurrency 1: w1; concurrency 8: w2"]
+
+
 def test_other_limits_of_a_load_are_told(tmp_path):
     one = loaded(tmp_path / "one", [], [open_plan()])
     other = loaded(

@@ -9,7 +9,7 @@ from synthetic import write_run
 
 from analysis.exports import FORMATS as MODULES
 from loadgen.cli.export import FORMATS, command
-from loadgen.errors import RunError, UsageError
+from loadgen.errors import UsageError
 
 
 def invoked(*arguments):
@@ -36,6 +36,7 @@ def test_files_go_into_the_run_where_nothing_else_is_said(tmp_path, everything):
     ("arguments", "words"),
     [
         (["nowhere", "--format", "csv"], "is no run: there is no capture/ in it"),
+        (["run"], "--format: not given; allowed are parquet, csv"),
         (["run", "--format", "xml"], "--format: 'xml' is unknown; allowed are parquet, csv"),
     ],
 )
@@ -56,8 +57,8 @@ def test_a_capture_without_a_head_is_refused(tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_told_and_nothing_is_left(run_dir, tmp_path):
     (tmp_path / "file").write_text("here")
     result = invoked(run_dir, "--format", "parquet", "--out", tmp_path / "file")
-    assert isinstance(result.exception, RunError)
-    assert "--format parquet: " in str(result.exception)
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception) == f"--out: '{tmp_path / 'file'}' cannot be written (File exists)"
 
 
 def test_a_killed_run_exports_what_was_written(tmp_path, everything):

@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -129,6 +130,51 @@ def test_points_that_stand_on_each_other_share_their_words(tmp_path):
     described = figures.throughput_latency(found.summary).to_dict()
     (points,) = [rows for rows in described["datasets"].values() if "words_p50" in rows[0]]
     assert [point["words_p50"] for point in points] == ["1", "", "16, 17"]
+
+
+def test_words_are_left_out_where_they_would_stand_on_other_words_or_below_another_point(tmp_path):
+    summary = analyse(sweep(tmp_path, seconds=0.5, loads=(1, 45, 49, 54, 64))).summary
+    places = ((90.0, 40.0), (2_800.0, 50.0), (2_930.0, 480.0), (2_920.0, 508.0), (2_870.0, 52.0))
+    for point, (tokens_per_s, ttft_ms) in zip(summary["curve"], places, strict=True):
+        point["output_tokens_per_s"] = {"value": tokens_per_s, "low": None, "high": None}
+        for name in ("p50", "p90", "p99"):
+            point["ttft_ms"][name] = {"value": ttft_ms, "low": None, "high": None}
+    for stage in summary["stages"]:
+        stage["slo"] = None
+
+    def words():
+        datasets = figures.throughput_latency(summary).to_dict()["datasets"].values()
+        (points,) = [rows for rows in datasets if "words_p50" in rows[0]]
+        return [point["words_p50"] for point in points]
+
+    assert words() == ["1", "", "", "54", "45, 64"], "45 is told beside the heaviest, and 54 stands on the words of 49"
+    summary["stages"][0]["slo"] = {"ttft": {"percentile": None, "limit_ms": 1_500.0, "met_share": 1.0, "met": None}}
+    assert words() == ["1", "", "49", "", "45, 64"], "a limit above takes two thirds of the height"
+
+
+def places_of(part, dx=0.0, dy=0.0):
+    """(text, x, y) of each text of an SVG."""
+    if moved := re.match(r"translate\(([-\d.]+),([-\d.]+)\)", part.get("transform", "")):
+        dx, dy = dx + float(moved[1]), dy + float(moved[2])
+    if part.text and part.text.strip():
+        yield part.text, dx, dy
+    for child in part:
+        yield from places_of(child, dx, dy)
+
+
+@pytest.mark.parametrize("limits", [None, {"": SATURATION}, {"a": SATURATION, "b": SATURATION}])
+def test_the_titles_of_the_grid_are_in_line_whatever_stands_out_of_the_plots(analysis, limits):
+    summary = json.loads(json.dumps(analysis.summary))
+    for point in summary["curve"]:  # one point is far above the others in one of the plots alone
+        point["itl_ms"]["p50"]["value"] *= 1 + 40 * (point is summary["curve"][-1])
+    drawn = ElementTree.fromstring(figures.svg(figures.throughput_latency_grid(summary, limits=limits)))
+    (ttft, tpot, itl, e2e) = (
+        next((x, y) for words, x, y in places_of(drawn) if words == title) for title in figures.LATENCIES.values()
+    )
+    assert ttft[1] == tpot[1]
+    assert itl[1] == e2e[1]
+    assert ttft[0] == itl[0]
+    assert tpot[0] == e2e[0]
 
 
 @often

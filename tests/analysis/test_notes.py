@@ -65,10 +65,32 @@ def test_a_search_that_ended_where_the_user_allowed_no_more_blames_nobody():
         "output_tokens_per_s": {"value": 5826.0, "low": 5441.7, "high": 6210.3},
         "limited_by": "bounds",
         "reasons": ["the highest load that --most allows (64) meets the objectives"],
+        "points": [{"client": [], "saturated": False, "meets": True}],
     }
     lines = [line.plain for line in notes.answer_lines(told)]
-    assert lines[0] == "limited by --most, not by the endpoint, at 64.00 requests in flight"
+    assert lines[0] == "limited by --most, not by the endpoint, at 64 requests in flight"
     assert lines[1] == "the endpoint gave 5,826 output tokens/s there, and may give more"
+
+
+def test_a_load_is_told_as_it_was_asked_for_and_an_open_point_is_explained():
+    told = {
+        "question": "slo",
+        "load": {"mode": "concurrency", "value": 48, "low": 48, "high": None},
+        "output_tokens_per_s": {"value": 2936.0, "low": 2823.0, "high": 3049.0},
+        "limited_by": "server",
+        "reasons": [],
+        "points": [{"client": [], "saturated": False, "meets": meets} for meets in (True, None)],
+    }
+    lines = [line.plain for line in notes.answer_lines(told)]
+    assert lines == [
+        "the highest load within the objectives: 48 requests in flight (48 .. ?), 2,936 output tokens/s (2,823 .. 3,049)",
+        "open: too few requests to be sure whether it meets the objectives",
+    ]
+    told["load"] = {"mode": "rate", "value": 12.345, "low": 12.0, "high": 12.5}
+    told["points"] = told["points"][:1]
+    lines = [line.plain for line in notes.answer_lines(told)]
+    assert len(lines) == 1
+    assert "12.35 requests a second (12 .. 12.50)" in lines[0] or "12.34 requests a second (12 .. 12.50)" in lines[0]
 
 
 def test_the_same_doubt_of_several_repeats_is_told_once():

@@ -1,3 +1,4 @@
+from sweep_run import sweep
 from synthetic import MS, START_NS, S, mark, open_plan, stage_plan, steady_rows, write_run
 from terminal import shown
 
@@ -88,3 +89,21 @@ def test_nothing_is_explained_where_nothing_is_marked(tmp_path):
     stages = summarize(write_run(tmp_path, []))["stages"]
     assert notes.footnotes(stages) == []
     assert "-" in shown(tables.stage_table(stages))
+
+
+def test_a_percentile_of_the_curve_is_marked_where_all_repeats_have_too_few_samples(tmp_path):
+    summary = summarize(sweep(tmp_path, seconds=1.0, loads=(1, 8, 8)))
+    (light, heavy) = (line for line in shown(tables.curve_table(summary)).splitlines() if line.split()[0] in "18")
+    counts = [
+        sum(stage["ttft_ms"]["count"] for stage in summary["stages"] if stage["load"]["value"] == n) for n in (1, 8)
+    ]
+    assert counts[0] < 11
+    assert counts[1] < 662
+    assert (light.count("~"), heavy.count("~")) == (5, 2)
+    (said, *_) = (note.plain for note in notes.footnotes(summary["stages"], tables.doubted_of_curve(summary)))
+    assert said == "~ too few samples to rely on: p50 wants 11, p99 wants 662"
+    for stage in summary["stages"]:
+        for name in ("ttft_ms", "tpot_ms", "e2e_ms"):
+            stage[name]["count"] = 331
+    (light, heavy) = (line for line in shown(tables.curve_table(summary)).splitlines() if line.split()[0] in "18")
+    assert (light.count("~"), heavy.count("~")) == (2, 0), "two repeats of 331 make 662"

@@ -346,6 +346,15 @@ def test_a_reason_names_its_stage_and_a_runs_own_reason_names_none(summary):
     assert [reason["stage"] for reason in verdict.verdict(changed)["reasons"]] == [None, "concurrency 2"]
 
 
+def test_where_all_users_left_the_reason_is_theirs_and_told_once(summary):
+    told = verdict.verdict(change(summary, {"stages.0.requests": requests(cancelled=1_000)}))
+    reasons = [one for one in told["reasons"] if one["code"] in ("nothing-completed", "mostly-cancelled")]
+    assert [(one["code"], one["words"]) for one in reasons] == [
+        ("nothing-completed", "all 1,000 requests of the window were cancelled by their users: there are no latencies")
+    ]
+    assert "--cancel" in reasons[0]["try"]
+
+
 def test_with_kernel_stamps_a_lag_below_the_gap_moves_nothing(stage):
     stage["client"]["lag_us"] = block(p50=900, p99=4_000)
     assert verdict.lag(stage) is None
@@ -370,9 +379,9 @@ def test_what_did_not_become_of_the_planned_arrivals_is_told_apart(summary):
 
 
 @pytest.mark.parametrize(
-    ("late_us", "words"), [(501, "501 us"), (9_999.4, "9,999 us"), (10_000, "10.0 ms"), (1_234_567, "1,234.6 ms")]
+    ("late_us", "words"), [(501, "501 us"), (9_674, "9.67 ms"), (22_450, "22.4 ms"), (1_234_567, "1,235 ms")]
 )
-def test_a_lateness_is_told_in_us_and_a_long_one_in_ms(summary, late_us, words):
+def test_a_lateness_is_told_in_three_digits_in_us_and_from_a_millisecond_on_in_ms(summary, late_us, words):
     late = open_loop(1_000) | {"stages.0.client.lateness_us": block(p99=late_us)}
     doubt = verdict.late_sends(change(summary, late)["stages"][0])
     assert doubt.words.startswith(f"p99 of the sends was {words} late, ")

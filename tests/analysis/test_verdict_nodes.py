@@ -2,6 +2,7 @@
 
 import pytest
 
+from analysis.verdict import cut_captures, verdict
 from analysis.verdict.nodes import clocks_unsure, lost_nodes, slow_node
 
 
@@ -18,7 +19,7 @@ def stage(*nodes, bin_s=0.1):
 def test_a_node_that_is_far_later_than_the_others_is_named(name, what):
     doubt = slow_node(stage(node(0), node(1, **{name: 5000.0}), node(2)))
     assert doubt.code == "slow-node"
-    assert f"node 1 (host-1) is slow: its {what} were 5,000 us late" in doubt.words
+    assert f"node 1 (host-1) is slow: its {what} were 5.00 ms late" in doubt.words
     assert "node 0" not in doubt.words
 
 
@@ -42,6 +43,29 @@ def test_a_node_that_was_lost_is_told_with_its_share_and_why():
         assert words in doubt.words
     assert lost_nodes(summary | {"nodes": [node(0), node(1)]}) is None
     assert lost_nodes({"capture": {"workers": 4}}) is None
+
+
+def told_of(summary):
+    return [
+        reason["code"]
+        for reason in verdict({"question": None, "spec": None, "throttled_ms": 0, "stages": []} | summary)["reasons"]
+    ]
+
+
+def test_a_capture_that_was_cut_with_its_node_is_told_once_and_that_of_another_node_besides():
+    capture = {"workers": 4, "requests": 1234, "cut_requests": 9, "missing_workers": [], "unpinned_workers": []}
+    capture |= {"stages_begun": 1, "stages_planned": 1, "cut_workers": [2, 3]}
+    summary = {
+        "nodes": [node(0), node(1, lost="the connection was closed")],
+        "capture": capture,
+        "ended": {"reason": "finished", "words": ""},
+    }
+    assert told_of(summary) == ["node-lost"]
+    assert told_of(summary | {"nodes": [node(0), node(1)]}) == ["capture-cut"]
+    one_more = summary | {"capture": capture | {"cut_workers": [1, 2, 3]}}
+    assert told_of(one_more) == ["node-lost", "capture-cut"]
+    assert cut_captures(one_more).words.startswith("1 of 4 workers did not close their capture (worker 1)")
+    assert told_of(summary | {"ended": None}) == ["run-killed", "node-lost"], "the end of the run is no node's matter"
 
 
 def test_clocks_that_are_not_known_to_half_a_bin_are_doubted():

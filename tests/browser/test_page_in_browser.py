@@ -246,6 +246,46 @@ def test_the_theme_can_be_chosen_and_the_charts_go_with_it(opened, pages):
     drawn(page)
 
 
+PAPER_PX = 718  # the width of A4 less the margins that browsers leave
+
+
+@pytest.mark.parametrize("which", ["one", "two", "scraped"])
+def test_nothing_reaches_beyond_the_paper_and_every_chart_is_on_it(opened, pages, which):
+    page = opened(getattr(pages, which))
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": PAPER_PX, "height": 1000})
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    drawn(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PAPER_PX
+    for scrolled in page.locator(".scroll").all():
+        assert scrolled.evaluate("one => one.scrollWidth <= one.clientWidth"), scrolled.get_attribute("aria-label")
+    widths = {chart: page.locator(f"#{chart} svg").bounding_box()["width"] for chart in CHARTS}
+    for chart, width in widths.items():
+        assert width > PAPER_PX * (0.4 if chart in (*CURVES, "percentiles", "histogram") else 0.8), chart
+        assert page.locator(f"#{chart} svg").bounding_box()["height"] < 880, "a page at most"
+
+
+def test_what_is_closed_is_open_on_paper_and_the_switches_tell_what_they_stand_at(opened, pages):
+    page = opened(pages.one)
+    page.locator("input[name=percentile][value=p90]").check()
+    page.get_by_text("What was asked for").click()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details:not([open])").count() == 0
+    percentiles = page.locator("fieldset[data-param=percentile] span")
+    assert [one.text_content() for one in percentiles.all() if one.is_visible()] == ["p90"]
+    assert not page.locator("#theme").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details[open]").count() == 1, "which the reader had opened"
+
+
+def test_paper_is_light_in_the_dark_too(opened, pages):
+    page = opened(pages.one, color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.locator("#curve-ttft svg").evaluate("one => getComputedStyle(one).filter").startswith("invert(1)")
+
+
 def test_every_chart_is_told_in_words_and_every_control_has_a_name(opened, pages):
     page = opened(pages.one)
     for plot in page.locator(".plot").all():

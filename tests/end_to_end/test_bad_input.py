@@ -117,6 +117,19 @@ USERS = {
     "a thinking arrival": (["--rate", "5", "--think", "2s"], "--think", "allowed with --concurrency or with --turns"),
     "no way to leave": (["--cancel", "some@20"], "--cancel", "is no share of the requests"),
     "retries without an end": (["--retry", "1000"], "--retry", "allowed are whole numbers up to 100"),
+    "two objectives on one metric": (["--slo", "ttft=1s,ttft=2s"], "--slo", "ttft has two objectives; allowed is one"),
+    "a level that is empty": (["--concurrency", "1,,2"], "--concurrency", "'1,,2' has an empty level"),
+    "a setting that no target has": (
+        ["--target", "name=a,model=sim,wieght=3"],
+        "--target",
+        "'wieght' is no setting of a target; allowed is name, weight, url",
+    ),
+    "a port that is none": (
+        ["--nodes", "some", "--ray", "auto"],
+        "--nodes: 'some' is no whole number",
+        "numbers from 1",
+    ),
+    "a number out of range": (["--nodes", "0", "--ray", "auto"], "--nodes: 0 is out of range", "whole numbers from 1"),
     "no spec file": (["--spec", "/no/such.toml"], "--spec", "cannot be read (No such file or directory)"),
     "a directory that is no run": (["--spec", "/proc/self/fd"], "--spec", "allowed is a TOML file or a run directory"),
     "a spec file that is none": (["--spec", __file__], f"{__file__}: this is no TOML", "line 1, column"),
@@ -156,7 +169,7 @@ def test_a_key_that_cannot_be_sent_is_refused(tmp_path):
     ("out", "words"),
     [
         ("old", "already exists and is not empty; allowed is a new directory"),
-        ("file", "already exists"),
+        ("file", "already exists and is no directory; allowed is a new directory"),
         ("file/run", "cannot be written (Not a directory)"),
         ("/proc/run", "cannot be written"),
     ],

@@ -82,7 +82,8 @@ def test_a_budget_that_is_spent_is_said_to_be(tmp_path):
     ("arguments", "words"),
     [
         (("--think", "1s"), "--think: users who think are not in flight"),
-        (("--budget", "1s"), "too short"),
+        (("--budget", "1s"), "--budget: '1s' is too short"),
+        (("--start", "10", "--most", "5"), "--start: 10 is above --most, 5"),
         (("--api", "embeddings"), "--api: a search goes by output tokens, and this API has none"),
         (("--concurrency", "3"), "No such option"),
         (("--slo", "speed=1s"), "--slo"),

@@ -102,3 +102,46 @@ def test_the_course_is_drawn_on_the_terminal_that_standard_error_is(quick, tmp_p
     assert b"in flight" in drawn
     assert said.startswith("sim at ")
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_run_is_the_same_where_standard_streams_are_closed(quick, closed, tmp_path):
+    """As daemons have them. Files that are opened next would have their numbers, and workers would be given those."""
+    asked = ("run", "--url", quick.url, "--out", tmp_path / "run", "--requests", 12, "--no-html", *SMALL)
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *installed(), *map(str, asked)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert ended.returncode == 0, ended
+    assert json.loads((tmp_path / "run" / "summary.json").read_bytes())["stages"][0]["requests"]["completed"] == 12
+    assert ended.stdout.startswith("sim at ") == (">&- " not in f"{closed} ".replace("2>&-", ""))
+
+
+@pytest.fixture(scope="module")
+def run_dir(quick, tmp_path_factory):
+    made = tmp_path_factory.mktemp("made") / "run"
+    ended = typed("run", "--url", quick.url, "--out", made, "--requests", 12, "--no-html", *SMALL)
+    assert ended.returncode == 0, ended.stderr
+    return made
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--strict"]])
+def test_standard_output_that_takes_nothing_is_told_in_a_sentence(options, run_dir):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*installed(), "report", str(run_dir), "--no-html", *options],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    assert ended.stderr == "loadgen: standard output cannot be written: No space left on device\n"
+    assert ended.returncode == 1

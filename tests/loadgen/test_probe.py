@@ -234,6 +234,23 @@ def test_a_certificate_that_nobody_trusts(server_tls, certificate):
         check(target(server.url, insecure=True), "chat", "m", KEY, ignore_eos=False)
 
 
+def test_a_certificate_for_another_name_or_of_another_day_is_not_mended_by_trusting_more(authority):
+    for context, why, way in (
+        (
+            authority.server_context("elsewhere.example"),
+            "127.0.0.1",
+            "(give --url with a name that it is for, or --insecure)",
+        ),
+        (authority.server_context("127.0.0.1", expired=True), "expired", "(--insecure does not ask)"),
+    ):
+        with canned(response(GOOD), context) as server, pytest.raises(EndpointError) as caught:
+            check(target(server.url, tls_ca=str(authority.ca_file)), "chat", "m", KEY, ignore_eos=False)
+        words = str(caught.value)
+        assert words.startswith("the certificate of 127.0.0.1 is not trusted: ")
+        assert why in words.partition("trusted: ")[2]
+        assert words.endswith(way)
+
+
 def test_https_where_http_is_spoken(served):
     kind, words = refusal(served.url.replace("http://", "https://"))
     assert kind == "tls"

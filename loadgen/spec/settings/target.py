@@ -31,6 +31,8 @@ def _written(text: str) -> dict[str, Any]:
         name = name.strip().replace("-", "_")
         if not equals:
             raise ValueError(f"{shown(part)} is no setting; allowed is KEY=VALUE, as in model=llama,weight=3")
+        if name not in _MAY_HOLD_PAIRS and (other := re.search(r",\s*([A-Za-z][\w-]*)\s*=", value)):
+            raise ValueError(f"{shown(other[1])} is no setting of a target; allowed is {', '.join((*OWN, *OF_TARGET))}")
         is_many = name in SETTINGS and SETTINGS[name].many
         if name in table and not (is_many and isinstance(table[name], list)):
             raise ValueError(f"{name} is given twice")
@@ -42,6 +44,9 @@ def _written(text: str) -> dict[str, Any]:
             table[name] = value.strip()
     return table
 
+
+_MAY_HOLD_PAIRS: Final = ("url", "header", "header_env", "extra_body", "body_field")
+"""Whose values may have a comma, a word and an equals sign in them."""
 
 _MAY_BE_NOTHING: Final = ("model", "api_key_env", "api_key_file", "max_tokens_field", "body_template")
 

@@ -98,19 +98,31 @@ def test_no_zero_is_negative(name, option):
     [
         (
             ("plan", "--price-input", "nan"),
-            "'--price-input': 'nan' is not allowed; allowed is a number, 0 to 1,000,000,000.",
+            "loadgen: --price-input: 'nan' is not allowed; allowed is a number, 0 to 1,000,000,000\n",
         ),
         (
             ("plan", "--price-output", "-1"),
-            "'--price-output': '-1' is not allowed; allowed is a number, 0 to 1,000,000,000.",
+            "loadgen: --price-output: '-1' is not allowed; allowed is a number, 0 to 1,000,000,000\n",
         ),
         (
             ("saturate", "--most", "0"),
-            "'--most': '0' is not allowed; allowed is a number, above 0 and up to 1,000,000,000.",
+            "loadgen: --most: '0' is not allowed; allowed is a number, above 0 and up to 1,000,000,000\n",
         ),
         (
             ("simulate", "--fault-share", "1e400"),
-            "'--fault-share': '1e400' is not allowed; allowed is a number, 0 to 1.",
+            "loadgen: --fault-share: '1e400' is not allowed; allowed is a number, 0 to 1\n",
+        ),
+        (
+            ("report", "run", "--jobs", "0"),
+            "loadgen: --jobs: 0 is out of range; allowed are whole numbers from 1\n",
+        ),
+        (
+            ("simulate", "--port", "web"),
+            "loadgen: --port: 'web' is no whole number; allowed are whole numbers from 0 to 65,535\n",
+        ),
+        (
+            ("export", "run", "--sample", "0", "--format", "otlp"),
+            "loadgen: --requests, --sample: 0 is out of range; allowed are whole numbers from 1 to 1,000,000\n",
         ),
         (("plan", "--machine", "cores=nan"), "--machine: cores='nan' is no amount"),
         (("plan", "--machine", "memory=infGB"), "--machine: memory='infGB' is no amount"),

@@ -182,6 +182,10 @@ def test_stages_have_settings_of_their_own_over_those_of_the_file(written):
         (["[[stage]]", "model = 'm'"], "stage 1: model: this is for the whole run; write it above the first [[stage]]"),
         (["name = 'm'"], "name: stages have names, a run has none; write it into a [[stage]]"),
         (["[stage]", "rate = 5"], "stage: stages are tables; write [[stage]] above each"),
+        (
+            ["[[stage]]", "rate = 5", "[[stages]]", "rate = 6"],
+            "stages: there are stages under another name; write [[stage]]",
+        ),
         (["stage = [5]"], "stage: stages are tables; write [[stage]] above each"),
         (["proxy = 'http://***@p'"], "proxy: run.json does not keep a proxy's password; give --proxy with it"),
         (["input_tokens = 0"], "input_tokens: 0 is too small; allowed are whole numbers from 1"),
