@@ -152,6 +152,21 @@ def test_words_are_left_out_where_they_would_stand_on_other_words_or_below_anoth
     assert words() == ["1", "", "49", "", "45, 64"], "a limit above takes two thirds of the height"
 
 
+def test_loads_of_several_runs_rise_from_left_to_right_whichever_run_has_them(tmp_path):
+    few = analyse(sweep(tmp_path / "few", seconds=0.5, loads=(1, 16))).summary
+    many = analyse(sweep(tmp_path / "many", seconds=0.5, loads=(2, 8, 16, 32))).summary
+    drawn = ElementTree.fromstring(figures.svg(figures.throughput_by_load({"few": few, "many": many})))
+    loads = [(x, words) for words, x, _ in places_of(drawn) if words in ("1", "2", "8", "16", "32")]
+    assert [words for _, words in sorted(loads)] == ["1", "2", "8", "16", "32"]
+
+
+def test_two_runs_that_lie_upon_each_other_share_their_words(tmp_path):
+    summary = analyse(sweep(tmp_path, seconds=0.5, loads=(1, 16))).summary
+    datasets = figures.throughput_latency({"a": summary, "b": summary}).to_dict()["datasets"].values()
+    (points,) = [rows for rows in datasets if "words_p50" in rows[0]]
+    assert [point["words_p50"] for point in points] == ["1", "16", "", ""]
+
+
 def places_of(part, dx=0.0, dy=0.0):
     """(text, x, y) of each text of an SVG."""
     if moved := re.match(r"translate\(([-\d.]+),([-\d.]+)\)", part.get("transform", "")):
