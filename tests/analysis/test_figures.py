@@ -299,14 +299,16 @@ def test_the_waterfall_shows_requests_of_one_stretch_from_due_to_end(analysis):
         assert min(load, 3) <= len(places) <= SHOWN
         for place in places:
             bars = [row for row in rows if row["place"] == place]
-            prefill, decode = (next(b for b in bars if b["phase"].startswith(name)) for name in ("prefill", "decode"))
+            prefill, decode = (
+                next(b for b in bars if b["phase"].startswith(name)) for name in ("to the first", "decode")
+            )
             assert prefill["to_s"] == decode["from_s"]
             assert (prefill["to_s"] - prefill["from_s"]) * 1000 == pytest.approx(bars[0]["ttft_ms"], abs=0.01)
             pause = next((b for b in bars if b["phase"] == "longest pause"), None)
             if bars[0]["outcome"] == "completed":
                 assert pause["to_s"] - pause["from_s"] == pytest.approx(bars[0]["pause_ms"] / 1000, abs=1e-4)
                 assert bars[0]["pause_ms"] > 30
-    starts = [row["from_s"] for row in rows if row["phase"].startswith("prefill")]
+    starts = [row["from_s"] for row in rows if row["phase"].startswith("to the first token")]
     assert starts == sorted(starts)
 
 
