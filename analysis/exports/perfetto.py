@@ -1,8 +1,8 @@
 """trace.json: sampled requests as slices, for ui.perfetto.dev and chrome://tracing (Trace Event Format, JSON).
 
 A process a worker, a track a slot, and on it the requests one after the other: to the first token (from the send: queue and
-prefill) and decode (first to last), after the time to connect where it paid for one. Slots are dealt out here: a request takes the first track
-that is free. Counters of each stage's timeline stand beside them.
+prefill) and decode (first to last), after the time to connect where it paid for one. Slots are dealt out here: a request
+takes the first track that is free. Counters of each stage's timeline stand beside them.
 """
 
 import heapq
