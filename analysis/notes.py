@@ -69,6 +69,10 @@ def _range(one: Facts, as_text: Callable[[float | None], str] = number) -> str:
     return f"{as_text(one['low'])} .. {high}"
 
 
+FEWEST_SCRAPES: Final = 5
+"""Of a page within a window: of fewer the mean is that of a few moments."""
+
+
 def server_notes(summary: Facts) -> list[Text]:
     """Which pages of metrics could not be read, or only now and then; and restarts of the server."""
     notes = []
@@ -82,6 +86,15 @@ def server_notes(summary: Facts) -> list[Text]:
         if source["bad_lines"] or source["left_out"]:
             words = f"{source['bad_lines']} lines are no samples, {source['left_out']} samples were too many"
             notes.append(Text(f"{url}: {words}"))
+    for stage in summary["stages"]:
+        for source in (stage.get("server") or {}).get("sources", ()):
+            if source["scrapes"] < FEWEST_SCRAPES:
+                times = f"{source['scrapes']} time{'s' if source['scrapes'] != 1 else ''}"
+                words = (
+                    f"{plain(source['url'])} was read {times} in its window, and what it says of a moment (running, "
+                )
+                words += "waiting, KV cache) is of no more; a longer --duration, or a shorter --scrape-every"
+                notes.append(Text(f"{plain(stage['name'])}: {words}"))
     notes += [
         Text(f"{plain(stage['name'])}: {plain(source['url'])} began to count anew: a restart?")
         for stage in summary["stages"]

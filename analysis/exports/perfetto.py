@@ -1,8 +1,8 @@
 """trace.json: sampled requests as slices, for ui.perfetto.dev and chrome://tracing (Trace Event Format, JSON).
 
-A process a worker, a track a slot, and on it the requests one after the other: prefill (send to first token) and decode
-(first to last), after the time to connect where it paid for one. Slots are dealt out here: a request takes the first track
-that is free. Counters of each stage's timeline stand beside them.
+A process a worker, a track a slot, and on it the requests one after the other: to the first token (from the send: queue and
+prefill) and decode (first to last), after the time to connect where it paid for one. Slots are dealt out here: a request
+takes the first track that is free. Counters of each stage's timeline stand beside them.
 """
 
 import heapq
@@ -99,7 +99,7 @@ def _events(run: Opened, requests: list[Request], told: dict[str, Any]) -> Itera
         if begin_ns < one["sent_ns"]:
             parts.append(("connect", begin_ns, one["sent_ns"]))
         if one["first_ns"] != ABSENT:
-            parts.append(("prefill", one["sent_ns"], one["first_ns"]))
+            parts.append(("to the first token", one["sent_ns"], one["first_ns"]))
             if one["last_ns"] > one["first_ns"]:
                 parts.append(("decode", one["first_ns"], one["last_ns"]))
         for number, (name, from_ns, to_ns) in enumerate(parts):

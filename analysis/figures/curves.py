@@ -155,6 +155,7 @@ def throughput_by_load(runs: Facts | Runs) -> alt.LayerChart:
         {
             "run": run,
             "load": label,
+            "level": told["load"].get("value") or 0.0,
             "name": stages[0]["name"],
             "repeats": len(stages),
             **{
@@ -167,8 +168,9 @@ def throughput_by_load(runs: Facts | Runs) -> alt.LayerChart:
         for label, told, stages in points_of(summary)
     ]
     several = len(runs) > 1
+    rising = alt.EncodingSortField(field="level", op="min")
     base = chart_of(rows).encode(
-        x=alt.X("load:N", sort=None, title="load", axis=alt.Axis(labelAngle=0, labelLimit=90)),
+        x=alt.X("load:N", sort=rising, title="load", axis=alt.Axis(labelAngle=0, labelLimit=90)),
         y=alt.Y("output_tokens:Q", title="output tokens/s", axis=alt.Axis(format=",~r")),
     )
     if several:
@@ -274,17 +276,18 @@ def _readable(rows: Rows, percentile: str, most_limit_ms: float) -> list[str]:
         )
 
     words = [""] * len(rows)
-    for run in dict.fromkeys(row["run"] for row in rows):
-        places = [place for place, row in enumerate(rows) if row["run"] == run]
-        told: list[int] = []
-        for place in places:
-            beside = next((other for other in told if close(other, place)), None)
-            is_last = place == places[-1]  # the heaviest load is always told
-            if beside is None and (is_last or not is_covered(place)):
-                told.append(place)
-                words[place] = rows[place]["load"]
-            elif beside is not None and is_last:
-                words[place], words[beside] = f"{words[beside]}, {rows[place]['load']}", ""
+    told: list[int] = []
+    for place, row in enumerate(rows):
+        beside = next((other for other in told if close(other, place)), None)
+        is_last = row["run"] not in (one["run"] for one in rows[place + 1 :])
+        if beside is None and (is_last or not is_covered(place)):
+            told.append(place)
+            words[place] = row["load"]
+        elif beside is not None and is_last and row["load"] not in words[beside].split(", "):
+            if rows[beside]["run"] != row["run"]:
+                words[place] = row["load"]
+            else:  # the heaviest load is always told
+                words[place], words[beside] = f"{words[beside]}, {row['load']}", ""
     return words
 
 

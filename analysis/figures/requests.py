@@ -1,4 +1,4 @@
-"""Single requests: a few seconds of a stage, each request a bar of waiting, prefill and decoding."""
+"""Single requests: a few seconds of a stage, each request a bar of waiting, the way to the first token, and decoding."""
 
 from typing import Final
 
@@ -21,7 +21,7 @@ WIDTH: Final = 900
 NS_PER_MS: Final = 1e6
 NS_PER_S: Final = 1e9
 
-PHASES: Final = ("waiting for a place", "prefill (to the first token)", "decode", "longest pause")
+PHASES: Final = ("waiting for a place", "to the first token (queue, prefill)", "decode", "longest pause")
 
 
 def shown(sample: list[CloseUp], start_ns: int, stop_ns: int, most: int = SHOWN) -> list[CloseUp]:

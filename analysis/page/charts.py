@@ -105,7 +105,8 @@ def charts(runs: Sequence[Shown]) -> Charts:
             "waterfall",
             "A sample of requests, one by one",
             "A sample of the requests in the middle of the window, each as a bar from the moment it was due: waiting for "
-            "a place, prefill to the first token, decoding, and its longest pause. The slowest are in the tables below.",
+            "a place, the way to the first token (the server's queue and prefill), decoding, and its longest pause. The "
+            "slowest are in the tables below.",
             ("run", "stage"),
         ),
         {

@@ -78,6 +78,7 @@
       const { view, finalize } = await vegaEmbed(place, spec, {
         mode: "vega-lite", renderer: "svg", actions: false, defaultStyle: false, ast: true, config: themes[theme], tooltip: tell,
       });
+      plot.dataset.theme = theme;
       if (shown && shown.finalize) shown.finalize();
       const now = views.get(plot.id);
       if (now.key === key && now.width === width && now.theme === theme) Object.assign(now, { view, finalize });

@@ -152,6 +152,21 @@ def test_words_are_left_out_where_they_would_stand_on_other_words_or_below_anoth
     assert words() == ["1", "", "49", "", "45, 64"], "a limit above takes two thirds of the height"
 
 
+def test_loads_of_several_runs_rise_from_left_to_right_whichever_run_has_them(tmp_path):
+    few = analyse(sweep(tmp_path / "few", seconds=0.5, loads=(1, 16))).summary
+    many = analyse(sweep(tmp_path / "many", seconds=0.5, loads=(2, 8, 16, 32))).summary
+    drawn = ElementTree.fromstring(figures.svg(figures.throughput_by_load({"few": few, "many": many})))
+    loads = [(x, words) for words, x, _ in places_of(drawn) if words in ("1", "2", "8", "16", "32")]
+    assert [words for _, words in sorted(loads)] == ["1", "2", "8", "16", "32"]
+
+
+def test_two_runs_that_lie_upon_each_other_share_their_words(tmp_path):
+    summary = analyse(sweep(tmp_path, seconds=0.5, loads=(1, 16))).summary
+    datasets = figures.throughput_latency({"a": summary, "b": summary}).to_dict()["datasets"].values()
+    (points,) = [rows for rows in datasets if "words_p50" in rows[0]]
+    assert [point["words_p50"] for point in points] == ["1", "16", "", ""]
+
+
 def places_of(part, dx=0.0, dy=0.0):
     """(text, x, y) of each text of an SVG."""
     if moved := re.match(r"translate\(([-\d.]+),([-\d.]+)\)", part.get("transform", "")):
@@ -284,14 +299,16 @@ def test_the_waterfall_shows_requests_of_one_stretch_from_due_to_end(analysis):
         assert min(load, 3) <= len(places) <= SHOWN
         for place in places:
             bars = [row for row in rows if row["place"] == place]
-            prefill, decode = (next(b for b in bars if b["phase"].startswith(name)) for name in ("prefill", "decode"))
+            prefill, decode = (
+                next(b for b in bars if b["phase"].startswith(name)) for name in ("to the first", "decode")
+            )
             assert prefill["to_s"] == decode["from_s"]
             assert (prefill["to_s"] - prefill["from_s"]) * 1000 == pytest.approx(bars[0]["ttft_ms"], abs=0.01)
             pause = next((b for b in bars if b["phase"] == "longest pause"), None)
             if bars[0]["outcome"] == "completed":
                 assert pause["to_s"] - pause["from_s"] == pytest.approx(bars[0]["pause_ms"] / 1000, abs=1e-4)
                 assert bars[0]["pause_ms"] > 30
-    starts = [row["from_s"] for row in rows if row["phase"].startswith("prefill")]
+    starts = [row["from_s"] for row in rows if row["phase"].startswith("to the first token")]
     assert starts == sorted(starts)
 
 

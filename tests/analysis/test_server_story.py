@@ -212,6 +212,13 @@ def test_a_page_that_fails_is_told_with_its_words_and_leaves_the_rest_alone(tmp_
     assert "\x1b" not in note.plain
 
 
+def test_a_window_that_saw_few_scrapes_is_told_with_their_number(tmp_path):
+    for step, words in ((1, []), (5, ["concurrency 2: http://h0/metrics was read 3 times in its window"])):
+        summary = told(tmp_path / str(step), every_second(seconds=range(-1, 12, step)))
+        assert [note.plain.partition(", and what")[0] for note in server_notes(summary)] == words
+        assert all("a shorter --scrape-every" in note.plain for note in server_notes(summary))
+
+
 def test_scrapes_of_another_time_say_nothing_of_a_stage(tmp_path):
     pages = every_second(seconds=range(100, 110))
     assert told(tmp_path, pages)["stages"][0]["server"] is None

@@ -254,8 +254,10 @@ def test_nothing_reaches_beyond_the_paper_and_every_chart_is_on_it(opened, pages
     page = opened(getattr(pages, which))
     page.emulate_media(media="print")
     page.set_viewport_size({"width": PAPER_PX, "height": 1000})
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    is_narrow = "most => document.querySelector('#timeline svg')?.getAttribute('width') < most"
+    page.wait_for_function(is_narrow, arg=PAPER_PX)
     drawn(page)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate("document.documentElement.scrollWidth") <= PAPER_PX
     for scrolled in page.locator(".scroll").all():
         assert scrolled.evaluate("one => one.scrollWidth <= one.clientWidth"), scrolled.get_attribute("aria-label")
@@ -281,6 +283,7 @@ def test_what_is_closed_is_open_on_paper_and_the_switches_tell_what_they_stand_a
 
 def test_paper_is_light_in_the_dark_too(opened, pages):
     page = opened(pages.one, color_scheme="dark")
+    assert page.locator("#curve-ttft").get_attribute("data-theme") == "dark"
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("#curve-ttft svg").evaluate("one => getComputedStyle(one).filter").startswith("invert(1)")

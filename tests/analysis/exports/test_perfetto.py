@@ -26,9 +26,9 @@ def test_every_request_that_was_sent_is_a_slice_with_prefill_and_decode_inside(e
     sent = {r["request_id"]: r for r in everything if r.get("error") != "dropped"}
     found = {int(e["name"].split()[1]): e for e in slices(events, "request ")}
     assert set(found) == set(sent)
-    assert len(slices(events, "prefill")) == sum(bool(r["event_ns"]) for r in sent.values())
+    assert len(slices(events, "to the first token")) == sum(bool(r["event_ns"]) for r in sent.values())
     assert len(slices(events, "decode")) == sum(len(r["event_ns"]) > 1 for r in sent.values())
-    inner = {(e["pid"], e["tid"], e["ts"]): e for e in slices(events, "prefill")}
+    inner = {(e["pid"], e["tid"], e["ts"]): e for e in slices(events, "to the first token")}
     for number, one in found.items():
         if not sent[number]["event_ns"]:
             continue
