@@ -7,7 +7,7 @@ queue are not independent, and counting them as if they were would find a differ
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -132,6 +132,10 @@ class Change:
     method: str | None  # "blocks", "repeats", or None where there is no interval
     reliable: bool  # enough samples for this percentile on both sides
     statement: str
+    after_within: tuple[float | None, float | None] = (
+        None,
+        None,
+    )  # the interval of `after` by itself, where it has one
 
     @property
     def name(self) -> str:
@@ -318,7 +322,10 @@ def _latency_changes(before: Loaded, after: Loaded, match: Match, metric: str, r
             for side, pooled in zip(values, together, strict=True)
         ]
         here = None if drawn is None else Drawn(drawn.before[:, number], drawn.after[:, number], drawn.factor)
-        found.append(_change(metric, statistic, values, here, reliable, shown))
+        one = _change(metric, statistic, values, here, reliable, shown)
+        within = (match.after[0]["intervals"] or {}).get(f"{metric}_ms") if len(match.after) == 1 else None
+        low, high = (within or {}).get(statistic) or (None, None)
+        found.append(replace(one, after_within=(low, high)))
     return found
 
 

@@ -124,7 +124,10 @@ def judge(gate: Gate, runs: str, stage: dict[str, Any], changes: Sequence[Change
         return told(UNKNOWN, "one of the runs has no such value")
     if not gate.is_change:
         passes = one.after > gate.limit if gate.above else one.after < gate.limit
-        return told(_of(passes, one.reliable), f"{value(one.metric, one.after)}")
+        low, high = one.after_within
+        # What a percentile of few is, is not known, but it may be known to be beyond the limit all the same.
+        seen = (low is not None and low > gate.limit) if gate.above else (high is not None and high < gate.limit)
+        return told(_of(passes, one.reliable or seen), f"{value(one.metric, one.after)}")
     change = one.change if gate.is_relative or gate.metric == ERRORS else one.after - one.before
     if change is None:
         return told(UNKNOWN, "it was zero in the first run")

@@ -139,6 +139,16 @@ def test_a_percentile_without_enough_samples_is_not_spoken_of(base, tmp_path):
     assert found["ttft.p50"].reliable
 
 
+def test_a_percentile_of_few_still_has_the_end_of_its_interval_that_is_known(base, tmp_path):
+    few = loaded(tmp_path / "few", waiting_rows(9, requests=200))
+    found = compared(base, few)
+    low, high = few.summary["stages"][0]["intervals"]["ttft_ms"]["p99"]
+    assert found["ttft.p99"].reliable is False
+    assert found["ttft.p99"].after_within == (low, high) == (low, None)
+    assert low > 0
+    assert found["itl.p99"].after_within == found["requests_per_s"].after_within == (None, None)
+
+
 def test_a_stage_that_is_one_burst_is_too_short_to_tell(base, tmp_path):
     """Two thousand requests of one moment have met in one queue: they are one sample of it."""
     burst = [row(START_NS + S, [START_NS + S + k * MS for k in (60, 65)], request_id=k) for k in range(2_000)]

@@ -12,10 +12,10 @@ from loadgen.cli.compare import GATE_STATUS, SUSPECT_STATUS
 STAGE = {"name": "concurrency 64", "load": {"mode": "concurrency", "value": 64}}
 
 
-def change(metric="ttft", statistic="p99", before=100.0, after=110.0, spread=0.02, reliable=True):
+def change(metric="ttft", statistic="p99", before=100.0, after=110.0, spread=0.02, reliable=True, within=(None, None)):
     share = (after - before) / before if metric != "errors" else after - before
     interval = None if spread is None else Interval(share, share - spread, share + spread)
-    return Change(metric, statistic, before, after, share, interval, "blocks", reliable, "slower")
+    return Change(metric, statistic, before, after, share, interval, "blocks", reliable, "slower", within)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,10 @@ def test_a_bad_condition_is_refused_with_what_is_allowed(words, complaint):
         ("ttft.p99 > +15ms", change(after=110.0), PASSED),
         ("ttft.p99 > 105ms", change(after=110.0, spread=None), FAILED),
         ("ttft.p99 > 105ms", change(after=110.0, reliable=False), DOUBTFUL),
+        ("ttft.p99 > 105ms", change(after=110.0, reliable=False, within=(104.0, None)), DOUBTFUL),
+        ("ttft.p99 > 105ms", change(after=110.0, reliable=False, within=(106.0, None)), FAILED),
+        ("ttft.p99 < 115ms", change(after=110.0, reliable=False, within=(90.0, None)), DOUBTFUL),
+        ("ttft.p50 < 115ms", change(statistic="p50", after=110.0, reliable=False, within=(None, 114.0)), FAILED),
         ("ttft.p99 > 115ms", change(after=110.0), PASSED),
         ("ttft.p99 > -10%", change(after=95.0, spread=0.5), FAILED),  # a tenth better was demanded
         ("ttft.p99 > -10%", change(after=85.0), PASSED),

@@ -53,7 +53,7 @@ LOAD: Final = (
     duration("ramp_up", help="Rise from 0 to the load in this time, before the warm-up.", default="0s", of_stage=True),
     duration(
         "warmup",
-        help="Load before the measured window (default: a tenth of --duration, at most 10s; in an open loop longer where "
+        help="Load before the measured window (default: a tenth of --duration, at most 10s, in an open loop longer where "
         "the check shows that a response takes longer, up to half of --duration; 0 with --requests, --sessions or a load "
         "that changes over time).",
         of_stage=True,
