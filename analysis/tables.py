@@ -51,11 +51,13 @@ def _table(load_width: int, padding: int = 1, keys: int = 1) -> Columns:
 def stage_table(stages: Sequence[Facts]) -> Columns:
     """A row a stage. A percentile without enough samples is dim and has a ~ before it."""
     table = _table(16)
-    for title, *_ in PERCENTILE_COLUMNS:
+    has_inputs = any(stage.get("inputs_per_s") is not None for stage in stages)
+    # Embeddings have no tokens, and so no time between them.
+    columns = [one for one in PERCENTILE_COLUMNS if not has_inputs or any(stage[one[1]] for stage in stages)]
+    for title, *_ in columns:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("output\ntokens/s", justify="right", no_wrap=True)
     table.add_column("\nreq/s", justify="right", no_wrap=True)
-    has_inputs = any(stage.get("inputs_per_s") is not None for stage in stages)
     if has_inputs:
         table.add_column("inputs\n/s", justify="right", no_wrap=True)
     table.add_column("\nerrors", justify="right", no_wrap=True)
@@ -63,7 +65,7 @@ def stage_table(stages: Sequence[Facts]) -> Columns:
         failed = stage["requests"]["failed"]
         table.add_row(
             Text(plain(stage["name"])),
-            *(_percentile(stage[metric], name) for _, metric, name in PERCENTILE_COLUMNS),
+            *(_percentile(stage[metric], name) for _, metric, name in columns),
             number(stage["output_tokens_per_s"]),
             number(stage["requests_per_s"]),
             *([number(stage["inputs_per_s"])] if has_inputs else []),

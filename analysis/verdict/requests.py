@@ -64,8 +64,16 @@ def too_few_samples(stage: Facts) -> Doubt | None:
     return Doubt(
         "too-few-samples",
         f"{count:,} requests completed, p{wanted:g} wants {floor:,}",
-        f"--duration {_at_least(stage['window_s'] * floor / count)}s, or --requests {floor}",
+        f"--duration {_at_least(stage['window_s'] * floor / count)}s, or {_as_many(stage, floor, count)}",
     )
+
+
+def _as_many(stage: Facts, wanted: int, count: int) -> str:
+    """The flag that ends a stage after so many requests; of sessions, which end it then, as many as have them."""
+    if stage["load"].get("unit") != "session":
+        return f"--requests {wanted}"
+    begun = sum(turn["count"] for turn in stage["by_turn"] or () if turn["turn"] == 0)
+    return f"--sessions {_at_least(begun * wanted / count)}"
 
 
 def failures(stage: Facts) -> Doubt | None:

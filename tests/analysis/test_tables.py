@@ -24,6 +24,16 @@ def test_the_table_has_a_row_a_stage_and_fits_80_columns(tmp_path):
     assert "…" not in text
 
 
+def test_embeddings_have_no_columns_of_tokens_that_they_have_not_and_fit_80_columns(tmp_path):
+    (stage,) = summarize(write_run(tmp_path, steady_rows()))["stages"]
+    assert shown(tables.stage_table([stage])).count("TPOT") == 2
+    text = shown(tables.stage_table([stage | {"inputs_per_s": 64.0, "tpot_ms": None, "itl_ms": None}]))
+    assert "TPOT" not in text
+    assert "ITL" not in text
+    (row,) = (line for line in text.splitlines() if line.startswith("concurrency 2"))
+    assert row.split()[-2:] == ["64.00", "0"], "inputs and errors in one row"
+
+
 def scheduled_stages(tmp_path, stages: int = 2) -> list[dict]:
     """Open-loop stages of sessions of three turns."""
     plans = [open_plan(number, load_unit="session", load_max_in_flight=16) for number in range(stages)]

@@ -346,6 +346,14 @@ def test_a_reason_names_its_stage_and_a_runs_own_reason_names_none(summary):
     assert [reason["stage"] for reason in verdict.verdict(changed)["reasons"]] == [None, "concurrency 2"]
 
 
+def test_as_many_samples_are_asked_for_by_the_flag_that_the_load_takes(stage):
+    stage["ttft_ms"] |= {"count": 10}
+    assert verdict.too_few_samples(stage).try_.endswith(", or --requests 11")
+    stage["load"] = {"mode": "concurrency", "value": 2, "unit": "session"}
+    stage["by_turn"] = [turn(0, 6), turn(1, 4)]
+    assert verdict.too_few_samples(stage).try_.endswith(", or --sessions 7"), "ten requests of six sessions"
+
+
 def test_where_all_users_left_the_reason_is_theirs_and_told_once(summary):
     told = verdict.verdict(change(summary, {"stages.0.requests": requests(cancelled=1_000)}))
     reasons = [one for one in told["reasons"] if one["code"] in ("nothing-completed", "mostly-cancelled")]
