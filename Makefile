@@ -44,7 +44,7 @@ test-slow: $(READY)
 # In the versions of the image, whose lock holds the extra; a store like S3 (moto) is of these tests alone.
 test-ray: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/on_ray/requirements.lock
-	$(call passes,ray,tests/on_ray)
+	$(call passes,ray,tests/on_ray tests/analysis/exports)
 
 fuzz: $(READY)
 	for target in $(or $(TARGET),responses events payloads specs traces captures); do \

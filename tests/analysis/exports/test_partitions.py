@@ -131,11 +131,11 @@ def test_the_query_for_spark_runs_and_agrees(in_out, gaps):
         names["spark"].stop()
 
 
+@pytest.mark.ray
 @pytest.mark.filterwarnings("default")
 def test_the_query_for_ray_data_runs_and_agrees(in_out, gaps):
-    """Needs ray[data], the extra `ray` alone is not enough: run where it is."""
-    pytest.importorskip("ray.data")
     import ray
+    import ray.data
 
     names = {}
     _, data = snippets("python")
