@@ -33,12 +33,13 @@ ONCE_MORE := --last-failed --last-failed-no-failures none --maxfail 3
 passes = $(PYTEST) $(2) -m $(1) || { test $$? -eq 1 && echo "What failed, once more:" && $(PYTEST) $(ONCE_MORE) -m $(1); }
 
 # Most tests wait for sockets and processes, so a machine of two cores takes three at a time: make test JOBS=1 for one.
+# Those that want the cores for themselves use little of them, and go by what they come to at their best: two at a time.
 test: $(READY)
 	$(call passes,"not slow and not alone and not ray",-n $(or $(JOBS),3) --dist worksteal)
-	$(call passes,"alone and not slow and not ray")
+	$(call passes,"alone and not slow and not ray",-n $(or $(JOBS),2) --dist worksteal)
 
 test-slow: $(READY)
-	$(call passes,slow)
+	$(call passes,slow,-n $(or $(JOBS),3) --dist worksteal)
 
 # In the versions of the image, whose lock holds the extra; a store like S3 (moto) is of these tests alone.
 test-ray: $(READY)

@@ -13,7 +13,7 @@ from typing import Any
 import asked
 import numpy as np
 import pytest
-from asked import typed, until
+from asked import in_one_of, typed, until
 
 from loadgen.clock import NS_PER_MS, NS_PER_S, monotonic_ns
 from loadgen.simulator.process import Served, serve
@@ -125,7 +125,7 @@ def test_a_freeze_of_the_server_shows_from_the_due_time_and_hides_from_the_send(
     with serve("--step", "2ms") as served:
 
         def freeze() -> None:
-            until(lambda: len(rows(tmp_path / "run")) > 500, "the run to be under way")
+            until(lambda: len(rows(tmp_path / "run")) > 200, "the run to be under way")
             os.kill(served.pid, signal.SIGSTOP)
             until(lambda: Path(f"/proc/{served.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "its stop")
             frozen_ns.append(monotonic_ns())
@@ -137,7 +137,7 @@ def test_a_freeze_of_the_server_shows_from_the_due_time_and_hides_from_the_send(
         freezing.start()
         try:
             stage = run(
-                served, tmp_path / "run", "--rate", "100", "--arrivals", "constant", "--duration", "30s",
+                served, tmp_path / "run", "--rate", "200", "--arrivals", "constant", "--duration", "15s",
                 "--output-tokens", "2", "--max-in-flight", places,
             )  # fmt: skip
         finally:
@@ -268,17 +268,22 @@ def test_a_refusal_is_tried_again_when_that_is_asked_for(retries, tmp_path):
 
 
 def test_concurrency_follows_its_profile_and_never_exceeds_it(tmp_path):
+    in_one_of(3, lambda attempt: profile_followed(tmp_path / f"run-{attempt}"))
+
+
+def profile_followed(run_dir: Path) -> None:
+    """A machine that stands still sends nothing for so long, in one part of the profile or another."""
     with serve("--step", "5ms") as served:
-        stage = run(served, tmp_path / "run", "--concurrency", "2@2s+6@3s+3@3s", "--output-tokens", "4")
-    told = rows(tmp_path / "run")
+        stage = run(served, run_dir, "--concurrency", "2@2s+6@3s+3@3s", "--output-tokens", "4")
+    told = rows(run_dir)
     begin_ns = stage["window"]["start_ns"]
     sends, ends = (np.array([row[name] - begin_ns for row in told]) for name in ("sent_ns", "ended_ns"))
     # A fall comes as those end who were under way.
-    fallen_ns = max(5 * NS_PER_S, ends[sends < 5 * NS_PER_S].max())
+    fallen_ns = max(5 * NS_PER_S, ends[sends < 5 * NS_PER_S].max(initial=0))
     for from_ns, to_ns, level in ((0, 2 * NS_PER_S, 2), (2 * NS_PER_S, 5 * NS_PER_S, 6), (fallen_ns, 8 * NS_PER_S, 3)):
         at = sends[(sends >= from_ns) & (sends < to_ns)]
         in_flight = [int(np.count_nonzero((sends <= t) & (ends > t))) for t in at]
-        assert max(in_flight) == level
+        assert max(in_flight, default=0) == level
 
 
 def test_a_warm_up_by_requests_opens_the_window_when_they_have_ended(tmp_path):

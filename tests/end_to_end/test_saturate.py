@@ -13,8 +13,6 @@ from asked import in_one_of, typed
 
 from loadgen.simulator.process import serve
 
-pytestmark = pytest.mark.alone
-
 # 8 sequences at a time, 16 tokens a response, a token every 10 ms: 50 requests and 800 tokens a second, knee at 8.
 ENDPOINT = ("--step", "10ms", "--max-running", "8")
 ASKED = ("--input-tokens", "16", "--output-tokens", "16", "--ignore-eos", "--workers", "1", "--seed", "3")
@@ -29,6 +27,7 @@ def saturated(url: str, run_dir: Path, *arguments: object, status: int = 0) -> t
     return told, ended.stdout
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("mode", "load"), [("concurrency", 8), ("rate", 50)])
 def test_the_knee_is_found_and_written_down(tmp_path, mode, load):
     in_one_of(3, lambda attempt: knee_found(tmp_path / f"run-{attempt}", mode, load))
@@ -52,6 +51,7 @@ def knee_found(run_dir: Path, mode: str, load: int) -> None:
         assert any(stage["outcome"]["reason"] == "cut" for stage in summary["stages"])
 
 
+@pytest.mark.alone
 def test_the_highest_load_within_an_objective_is_found(tmp_path):
     in_one_of(3, lambda attempt: highest_load_found(tmp_path / f"run-{attempt}"))
 
@@ -70,9 +70,14 @@ def highest_load_found(run_dir: Path) -> None:
     assert len(resolved["spec"]["stages"]) == len(resolved["stages"])
 
 
+@pytest.mark.alone
 def test_a_budget_that_is_spent_is_said_to_be(tmp_path):
+    in_one_of(3, lambda attempt: budget_spent(tmp_path / f"run-{attempt}"))
+
+
+def budget_spent(run_dir: Path) -> None:
     with serve(*ENDPOINT) as server:
-        told, words = saturated(server.url, tmp_path / "run", "--budget", "10s", "--strict", status=3)
+        told, words = saturated(server.url, run_dir, "--budget", "10s", "--strict", status=3)
     assert told["limited_by"] == "budget"
     assert "the budget of 10 s was spent" in told["reasons"]
     assert "not decided" in words

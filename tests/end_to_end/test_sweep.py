@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import PATIENCE_S, children, complaints, environment, installed, rows, typed, until
+from asked import PATIENCE_S, children, complaints, environment, in_one_of, installed, rows, typed, until
 from canned import Slackening, canned
 
 from loadgen import host
@@ -175,9 +175,13 @@ def test_levels_above_a_hopeless_one_are_left_out_and_the_others_stay(tmp_path):
 
 
 def test_a_rate_that_is_not_kept_up_with_is_cut_and_said_to_be(tmp_path):
+    in_one_of(3, lambda attempt: cut_and_said_to_be(tmp_path / f"run-{attempt}"))
+
+
+def cut_and_said_to_be(run_dir: Path) -> None:
+    """A machine that stands still for seconds does not keep up with the low rate, either."""
     # Four at a time, 50 ms each: 80/s at most.
     with serve("--step", "10ms", "--max-running", "4") as server:
-        run_dir = tmp_path / "run"
         ended = swept(
             *("--url", server.url, "--rate", "20,400,800", "--duration", "60s", "--warmup", "500ms", *SMALL),
             *("--check-requests", 2, "--duration", "8s", "--out", run_dir),

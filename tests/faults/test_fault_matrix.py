@@ -2,9 +2,11 @@
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from accounts import Ran, accounts_are_even, ran
+from asked import in_one_of
 from misbehaving import FAULTS, GOOD, Fault, Misbehaving, misbehaving
 
 TRANSPORTS = ("kernel", "aiohttp")
@@ -31,11 +33,17 @@ def one_by_one(request, tmp_path_factory) -> tuple[Ran, Misbehaving]:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_what_does_not_come_is_given_up_at_its_limit_and_the_next_request_is_none_the_worse(transport, run):
+def test_what_does_not_come_is_given_up_at_its_limit_and_the_next_request_is_none_the_worse(transport, tmp_path):
+    in_one_of(3, lambda attempt: given_up_at_its_limit(transport, tmp_path / f"run-{attempt}"))
+
+
+def given_up_at_its_limit(transport: str, run_dir: Path) -> None:
+    """Where the machine stands still for longer than a limit, that is over for those that would have come, too."""
     plan = [*WAITED_FOR.values(), *[GOOD] * len(WAITED_FOR)]
     with misbehaving(plan) as server:
         load = ("--concurrency", len(WAITED_FOR), "--requests", len(plan))
-        done = run(server.url, "--transport", transport, *load, *LIMITS)
+        done = ran(server.url, run_dir, "--transport", transport, *load, *LIMITS)
+    accounts_are_even(done)
     assert len(WAITED_FOR) == 3
     seen = Counter((row["error"], len(row["event_ns"]), row["status"]) for row in done.rows)
     assert seen == Counter((fault.error, fault.events, fault.status) for fault in plan)
@@ -77,11 +85,17 @@ def test_the_run_over_all_faults_ends_by_itself_with_even_accounts(one_by_one):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_many_faults_at_once_are_all_accounted_for(transport, run):
+def test_many_faults_at_once_are_all_accounted_for(transport, tmp_path):
+    in_one_of(3, lambda attempt: many_at_once(transport, tmp_path / f"run-{attempt}"))
+
+
+def many_at_once(transport: str, run_dir: Path) -> None:
     plan = 2 * interleaved(FAULTS)
     random.Random(1).shuffle(plan)
     with misbehaving(plan) as server:
-        done = run(server.url, "--transport", transport, "--concurrency", 8, "--requests", len(plan), *LIMITS)
+        load = ("--concurrency", 8, "--requests", len(plan))
+        done = ran(server.url, run_dir, "--transport", transport, *load, *LIMITS)
+    accounts_are_even(done)
     assert done.status == 0, done.complained
     seen = Counter((row["error"], len(row["event_ns"]), row["status"]) for row in done.rows)
     assert seen == Counter((fault.error, fault.events, fault.status) for fault in plan)

@@ -15,7 +15,7 @@ import asked
 import pyarrow.compute as pc
 import pyarrow.fs as fs
 import pytest
-from asked import environment, gone, installed, until
+from asked import environment, gone, in_one_of, installed, until
 
 from loadgen.simulator.process import serve
 
@@ -26,6 +26,8 @@ SMALL = ("--model", "sim", "--input-tokens", "16", "--output-tokens", "3", "--no
 
 TOKEN = "5d9f0a3c71be42d8a6c4e80f17b25693"
 """Of the cluster. Ray takes one from the user's home if it is not told, and makes one there if there is none."""
+
+ANOTHER_TOKEN = "00aa" * 8
 
 
 class Beside:
@@ -82,6 +84,30 @@ def cluster(tmp_path_factory):
             yield raylets
         finally:
             raylets.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def strangers(cluster, tmp_path_factory):
+    """Commands with a token that is not the cluster's, by what it is. Ray tries for some 20 s: they try beside the tests."""
+    folder = tmp_path_factory.mktemp("strangers")
+    (folder / "another").write_text(ANOTHER_TOKEN)
+    load = ("--rate", "10", "--duration", "1s", "--no-check", "--ray", cluster.address, "--out", str(folder / "run"))
+    started = {
+        given: subprocess.Popen(
+            [*installed(), "run", "--url", "http://127.0.0.1:9", *SMALL, *load],
+            env=environment(RAY_AUTH_TOKEN_PATH=str(folder / given)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for given in ("another", "none")
+    }
+    try:
+        yield started, folder / "run"
+    finally:
+        for one in started.values():
+            one.kill()
+            one.communicate()
 
 
 @pytest.fixture
@@ -222,7 +248,7 @@ def test_captures_go_into_an_s3_store_with_the_credentials_of_the_nodes(cluster,
         store.close()
 
 
-CANCELLED = ("--concurrency", "6", "--duration", "60s")
+CANCELLED = ("--concurrency", "6", "--duration", "10m")
 
 
 def see_workers_end(cluster: Raylets, run_dir: Path, end: Callable[[], object]) -> None:
@@ -230,36 +256,46 @@ def see_workers_end(cluster: Raylets, run_dir: Path, end: Callable[[], object]) 
     until(lambda: (run_dir / "run.json").exists() and len(asked.rows(run_dir)) > 20, "rows to come")
     workers = workers_of(cluster)
     assert len(workers) == 3
-    began_s = time.monotonic()
     end()
+    told_s = time.monotonic()
     until(lambda: all(gone(pid) for pid in workers), "the workers to be gone")
-    assert time.monotonic() - began_s < 25, "5 s, on a machine that may be five times as slow"
+    took_s = time.monotonic() - told_s
     assert len(asked.rows(run_dir)) > 20
     assert json.loads(typed("report", run_dir, "--json", "--no-html").stdout)["stages"]
+    assert took_s < 25, "5 s, on a machine that may be five times as slow"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_are_gone_5_s_after_the_command_and_captures_stay_readable(cluster, quick, tmp_path, number):
     """SIGKILL is what a driver's own death is."""
-    more = (*CANCELLED, "--ray", cluster.address, "--out", str(tmp_path / "run"))
-    driver = subprocess.Popen(
-        [sys.executable, "-m", "loadgen", "run", "--url", quick.url, *SMALL, *more],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        see_workers_end(cluster, tmp_path / "run", lambda: driver.send_signal(number))
-        driver.wait(60)
-    finally:
-        driver.kill()
-        driver.wait()
+
+    def end_the_command(attempt: int) -> None:
+        run_dir = tmp_path / f"run-{attempt}"
+        more = (*CANCELLED, "--ray", cluster.address, "--out", str(run_dir))
+        driver = subprocess.Popen(
+            [sys.executable, "-m", "loadgen", "run", "--url", quick.url, *SMALL, *more],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            see_workers_end(cluster, run_dir, lambda: driver.send_signal(number))
+            driver.wait(60)
+        finally:
+            driver.kill()
+            driver.wait()
+
+    in_one_of(2, end_the_command)
 
 
 def test_workers_are_gone_5_s_after_their_ray_job_is_stopped_and_captures_stay_readable(cluster, quick, tmp_path):
-    more = (*CANCELLED, "--ray", "auto", "--out", str(tmp_path / "run"))
-    command = (*installed(), "run", "--url", quick.url, *SMALL, *more)
-    cluster.job("submit", "--no-wait", "--submission-id", "load", "--", *command)
-    see_workers_end(cluster, tmp_path / "run", lambda: cluster.job("stop", "--no-wait", "load"))
+    def stop_the_job(attempt: int) -> None:
+        run_dir, name = tmp_path / f"run-{attempt}", f"load-{attempt}"
+        more = (*CANCELLED, "--ray", "auto", "--out", str(run_dir))
+        command = (*installed(), "run", "--url", quick.url, *SMALL, *more)
+        cluster.job("submit", "--no-wait", "--submission-id", name, "--", *command)
+        see_workers_end(cluster, run_dir, lambda: cluster.job("stop", "--no-wait", name))
+
+    in_one_of(2, stop_the_job)
 
 
 def test_the_token_of_the_cluster_is_in_no_file_and_no_argument(cluster, quick, tmp_path):
@@ -273,19 +309,16 @@ def test_the_token_of_the_cluster_is_in_no_file_and_no_argument(cluster, quick, 
 
 
 @pytest.mark.parametrize("given", ["another", "none"])
-def test_a_token_that_is_not_the_clusters_is_told_in_one_sentence_without_it(cluster, tmp_path, given):
-    other = "00aa" * 8
-    (tmp_path / "another").write_text(other)
-    load = ("--rate", "10", "--duration", "1s", "--no-check", "--ray", cluster.address, "--out", tmp_path / "run")
-    path = str(tmp_path / given)
-    ended = typed("run", "--url", "http://127.0.0.1:9", *SMALL, *load, RAY_AUTH_TOKEN_PATH=path)
-    assert ended.returncode == 2
-    (sentence,) = ended.stderr.splitlines()
+def test_a_token_that_is_not_the_clusters_is_told_in_one_sentence_without_it(cluster, strangers, given):
+    started, run_dir = strangers
+    _, wrong = started[given].communicate(timeout=200)
+    assert started[given].returncode == 2
+    (sentence,) = wrong.splitlines()
     assert sentence.startswith(f"loadgen: --ray: the cluster at {cluster.address} cannot be joined: ")
     assert "with RAY_AUTH_MODE=token" in sentence
-    assert other not in sentence
+    assert ANOTHER_TOKEN not in sentence
     assert TOKEN not in sentence
-    assert not (tmp_path / "run").exists()
+    assert not run_dir.exists()
 
 
 @pytest.mark.parametrize(
