@@ -132,10 +132,8 @@ class Change:
     method: str | None  # "blocks", "repeats", or None where there is no interval
     reliable: bool  # enough samples for this percentile on both sides
     statement: str
-    after_within: tuple[float | None, float | None] = (
-        None,
-        None,
-    )  # the interval of `after` by itself, where it has one
+    # The interval of `after` by itself, where it has one.
+    after_within: tuple[float | None, float | None] = (None, None)
 
     @property
     def name(self) -> str:

@@ -54,7 +54,7 @@ def broken_off(stage: Facts) -> Doubt | None:
 
 def too_few_samples(stage: Facts) -> Doubt | None:
     """Not even the median is sure, or the percentile that an SLO names is not."""
-    count = value_of(stage, "ttft_ms", "count") or 0
+    count = int(value_of(stage, "ttft_ms", "count") or 0)
     if not count:
         return None
     wanted = max([50.0, *(limit["percentile"] or 0.0 for limit in (stage["slo"] or {}).values())])
