@@ -83,7 +83,7 @@ def _lines(told: "Survey", bar: str) -> list[str]:
         lines.append("columns: " + ", ".join(f"{field}={column}" for field, column in how.columns.items()))
     is_conversations = bool(told.turns.counts) and not told.by_second
     lines.append(
-        f"{told.units:,} {'conversations' if is_conversations else 'requests'}"
+        f"{told.units:,} {'conversation' if is_conversations else 'request'}{'s' if told.units != 1 else ''}"
         + (f", {told.requests:,} requests" if told.requests != told.units else "")
     )
     about = "about " if told.tokens_are_estimates else ""
@@ -93,7 +93,7 @@ def _lines(told: "Survey", bar: str) -> list[str]:
         total = told.turns.total
         lines += [
             "",
-            f"{total:,} sessions of {told.turns.mean:.1f} turns on average, {told.turns.percentile(100)} at most",
+            f"{total:,} session{'s' if total != 1 else ''} of {told.turns.mean:.1f} turns on average, {told.turns.percentile(100)} at most",
         ]
     if told.by_second:
         lines += ["", *_rates(told, bar)]
