@@ -90,11 +90,9 @@ def _lines(told: "Survey", bar: str) -> list[str]:
     for title, lengths in (("input tokens", told.input_tokens), ("output tokens", told.output_tokens)):
         lines += ["", *_drawn(f"{about}{title}", lengths, bar)]
     if told.turns.counts:
-        total = told.turns.total
-        lines += [
-            "",
-            f"{total:,} session{'s' if total != 1 else ''} of {told.turns.mean:.1f} turns on average, {told.turns.percentile(100)} at most",
-        ]
+        turns = told.turns
+        sessions = f"{turns.total:,} session{'s' if turns.total != 1 else ''}"
+        lines += ["", f"{sessions} of {turns.mean:.1f} turns on average, {turns.percentile(100)} at most"]
     if told.by_second:
         lines += ["", *_rates(told, bar)]
     if told.prefix_tokens:
