@@ -49,6 +49,11 @@ def sample_floor(percentile: float) -> int:
     return high
 
 
+def too_few(samples: int, percentile: str) -> bool:
+    """Whether so many samples say too little of a percentile, written as summary.json does ("p99")."""
+    return samples < sample_floor(float(percentile[1:]))
+
+
 def _seen_less_than_twice(samples: int, tail: float) -> float:
     return math.exp(samples * math.log1p(-tail)) + samples * tail * math.exp((samples - 1) * math.log1p(-tail))
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from analysis.columns import Columns
-from analysis.confidence import sample_floor
+from analysis.confidence import too_few
 from analysis.spelling import count, half_width, is_open_loop, load_words, number, plain, share, short
 from analysis.verdict.nodes import slow
 
@@ -172,10 +172,8 @@ def _timed(point: Facts, metric: str) -> str:
 
 def _is_doubted(summary: Facts, point: Facts, metric: str, percentile: str) -> bool:
     """Whether all repeats of a point together have too few samples for a percentile."""
-    name = _timed(point, metric)
-    stages = [stage for stage in summary["stages"] if stage["stage"] in point["stages"]]
-    samples: int = sum(stage[name]["count"] for stage in stages if stage[name])
-    return bool(samples < sample_floor(float(percentile[1:])))
+    blocks = (stage[_timed(point, metric)] for stage in summary["stages"] if stage["stage"] in point["stages"])
+    return too_few(sum(block["count"] for block in blocks if block), percentile)
 
 
 def doubted_of_curve(summary: Facts) -> set[str]:

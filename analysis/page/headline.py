@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from analysis.confidence import sample_floor
+from analysis.confidence import too_few
 from analysis.figures.facts import Point, has_limit, name_of, points_of
 from analysis.spelling import number, plain
 
@@ -164,9 +164,8 @@ def _marked(point: Point, metric: str, percentile: str) -> str:
 
 def _is_doubted(point: Point, metric: str, percentile: str) -> bool:
     """Whether all repeats together have too few samples for a percentile."""
-    name = f"{name_of(metric, point.stages)}_ms"
-    samples: int = sum(stage[name]["count"] for stage in point.stages if stage[name])
-    return bool(samples < sample_floor(float(percentile[1:])))
+    blocks = (stage[f"{name_of(metric, point.stages)}_ms"] for stage in point.stages)
+    return too_few(sum(block["count"] for block in blocks if block), percentile)
 
 
 def _tile(title: str, value: str, unit: str, note: str) -> dict[str, str]:

@@ -68,7 +68,7 @@ def too_few_samples(stage: Facts) -> Doubt | None:
     )
 
 
-def _as_many(stage: Facts, wanted: int, count: int) -> str:
+def _as_many(stage: Facts, wanted: int, count: float) -> str:
     """The flag that ends a stage after so many requests; of sessions, which end it then, as many as have them."""
     if stage["load"].get("unit") != "session":
         return f"--requests {wanted}"

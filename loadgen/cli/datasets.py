@@ -83,18 +83,16 @@ def _lines(told: "Survey", bar: str) -> list[str]:
         lines.append("columns: " + ", ".join(f"{field}={column}" for field, column in how.columns.items()))
     is_conversations = bool(told.turns.counts) and not told.by_second
     lines.append(
-        f"{told.units:,} {'conversations' if is_conversations else 'requests'}"
+        f"{told.units:,} {'conversation' if is_conversations else 'request'}{'s' if told.units != 1 else ''}"
         + (f", {told.requests:,} requests" if told.requests != told.units else "")
     )
     about = "about " if told.tokens_are_estimates else ""
     for title, lengths in (("input tokens", told.input_tokens), ("output tokens", told.output_tokens)):
         lines += ["", *_drawn(f"{about}{title}", lengths, bar)]
     if told.turns.counts:
-        total = told.turns.total
-        lines += [
-            "",
-            f"{total:,} sessions of {told.turns.mean:.1f} turns on average, {told.turns.percentile(100)} at most",
-        ]
+        turns = told.turns
+        sessions = f"{turns.total:,} session{'s' if turns.total != 1 else ''}"
+        lines += ["", f"{sessions} of {turns.mean:.1f} turns on average, {turns.percentile(100)} at most"]
     if told.by_second:
         lines += ["", *_rates(told, bar)]
     if told.prefix_tokens:

@@ -56,7 +56,7 @@ class Progress:
         self._seen: deque[_Look] = deque()
         self._courses: dict[str, deque[float | None]] = {name: deque(maxlen=MOST_KEPT) for name, _ in COURSES}
         self._plain_due_s = 0.0
-        self._stage = -1
+        self._stage = self._told = -1
         self.latest: StageNow | None = None
 
     def __enter__(self) -> "Progress":
@@ -95,8 +95,9 @@ class Progress:
     def stage_ended(self) -> None:
         """Where no terminal has shown the stage, a line says what became of it."""
         now = self.latest
-        if self._live is not None or now is None:
+        if self._live is not None or now is None or now.stage == self._told:  # a run may end between two stages
             return
+        self._told = now.stage
         cells = dict(self._cells(now)) | {"elapsed": f"{max(now.elapsed_s, 0):.1f} s"}
         told = (name for name in cells if name not in ("left", "in flight", "tokens/s", "CPU"))
         self.say("  ".join(f"{name} {cells[name]}" for name in told))

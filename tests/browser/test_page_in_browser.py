@@ -261,6 +261,11 @@ def test_nothing_reaches_beyond_the_paper_and_every_chart_is_on_it(opened, pages
     assert page.evaluate("document.documentElement.scrollWidth") <= PAPER_PX
     for scrolled in page.locator(".scroll").all():
         assert scrolled.evaluate("one => one.scrollWidth <= one.clientWidth"), scrolled.get_attribute("aria-label")
+    # A number that is cut in two is another number.
+    numbers = page.locator("table.loads td, .server td:not(.words):not(:last-child)")
+    assert all(
+        one.evaluate("one => one.getClientRects().length === 1 && one.clientHeight < 30") for one in numbers.all()
+    )
     widths = {chart: page.locator(f"#{chart} svg").bounding_box()["width"] for chart in CHARTS}
     for chart, width in widths.items():
         assert width > PAPER_PX * (0.4 if chart in (*CURVES, "percentiles", "histogram") else 0.8), chart

@@ -31,6 +31,20 @@ def test_a_trace_is_described_with_its_lengths_its_rate_and_what_its_prompts_sha
     assert max(map(len, lines)) <= 125
 
 
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (1, ("1 conversation, 2 requests", "1 session of 2.0 turns on average, 2 at most")),
+        (3, ("3 conversations, 6 requests", "3 sessions of 2.0 turns on average, 2 at most")),
+    ],
+)
+def test_conversations_are_counted_with_their_requests(times, words, tmp_path):
+    said = [{"from": who, "value": "word"} for who in ("human", "gpt", "human", "gpt")]
+    path = tmp_path / "said.json"
+    path.write_text(json.dumps([{"id": str(number), "conversations": said} for number in range(times)]))
+    assert set(words) <= set(typed("datasets", path).stdout.splitlines())
+
+
 def test_the_numbers_are_there_as_json(trace):
     told = json.loads(typed("datasets", trace, "--json").stdout)
     assert (told["format"], told["units"], told["bad_lines"]) == ("mooncake", 200, 0)

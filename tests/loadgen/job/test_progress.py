@@ -176,6 +176,15 @@ def test_without_a_terminal_a_stage_has_a_line_when_it_has_ended(clock):
     ]
 
 
+def test_a_stage_that_has_ended_is_told_once_where_the_run_ends_before_the_next(clock):
+    out = io.StringIO()
+    with Progress(planned(), Console(file=out, width=200)) as watch:
+        watch(BUSY)
+        watch.stage_ended()
+        watch.stage_ended()
+    assert len(out.getvalue().splitlines()) == 1
+
+
 def test_and_a_long_one_has_a_line_a_minute_meanwhile(clock):
     first, second, last = plain_lines(
         *[replace(BUSY, elapsed_s=second / 2) for second in range(251)], clock=clock, width=200
