@@ -4,6 +4,7 @@ import datetime
 import gc
 import ipaddress
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# What the modules of the tests have made stays to the end: no collector has to look for garbage in it, again and again.
-def pytest_sessionstart() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What the modules of the tests have made stays to the end: no collector has to look for garbage in it, ever again."""
     gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
