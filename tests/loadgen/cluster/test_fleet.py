@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 from agents import Where
-from asked import children, gone, in_one_of, spec, stage_spec, until
+from asked import PATIENCE_S, children, gone, in_one_of, stage_spec, until
 
 from analysis.captures import open_run
 from loadgen import host, planner
@@ -38,6 +38,11 @@ from loadgen.workload.script import Calibration
 def quick():
     with serve("--step", "2ms") as simulator:
         yield simulator
+
+
+def spec(**changes):
+    """Whatever was sent is waited for: on a busy machine an answer may be long in coming."""
+    return asked.spec(**{"drain_s": PATIENCE_S} | changes)
 
 
 def left_behind(tmp_path):
@@ -297,12 +302,19 @@ def test_a_node_whose_workers_are_held_up_again_and_again_is_named_slow(quick, d
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
-def test_a_node_that_dies_is_a_loss_of_its_share_exact_to_its_last_batch(quick, drive, policy, tmp_path):
-    wanted = spec(url=quick.url, rate=150, duration_s=4.0, output_tokens=3)
-    began_s = time.monotonic()
-    driven = drive(wanted, meanwhile=kill_in_mid_run(1), on_node_loss=policy)
-    assert time.monotonic() - began_s < asked.PATIENCE_S
-    quick.stop()
+def test_a_node_that_dies_is_a_loss_of_its_share_exact_to_its_last_batch(drive, policy, tmp_path):
+    in_one_of(3, lambda attempt: one_dies(drive, policy, tmp_path, attempt))
+
+
+def one_dies(drive, policy, tmp_path, attempt):
+    """On a busy machine it may have sent all of its share before it is killed."""
+    with serve("--step", "2ms") as quick:
+        wanted = spec(url=quick.url, rate=150, duration_s=4.0, output_tokens=3)
+        began_s = time.monotonic()
+        driven = drive(wanted, meanwhile=kill_in_mid_run(1), on_node_loss=policy, out=tmp_path / f"run-{attempt}")
+        assert time.monotonic() - began_s < PATIENCE_S
+        quick.stop()
+        truth = set(quick.truth()["response_id"].to_pylist())
     lost = [node["lost"] for node in driven.facts["nodes"]]
     assert lost[0] is None
     assert lost[2] is None
@@ -310,7 +322,6 @@ def test_a_node_that_dies_is_a_loss_of_its_share_exact_to_its_last_batch(quick, 
     assert "node 1" in driven.said + driven.job.words
     rows = asked.rows(driven.run_dir)
     sent_by = [sum(row["worker"] == worker for row in rows) for worker in range(3)]
-    truth = set(quick.truth()["response_id"].to_pylist())
     if policy == "continue":
         assert not driven.job.words
         planned = len(planner.schedules(wanted)[0].due_ns)
