@@ -31,7 +31,7 @@ def typed(*options: str) -> "subprocess.CompletedProcess[str]":
         (("--tls-cert", "x.pem"), "--tls-cert and --tls-key: one without the other"),
         (("--tls-cert", "x.pem", "--tls-key", "y.pem"), "are no certificate and its key"),
         (("--cpu", "9999"), "9999 is not among the CPUs"),
-        (("--max-running", "0"), "x>=1"),
+        (("--max-running", "0"), "0 is out of range; allowed are whole numbers from 1"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) else "",
 )
