@@ -49,11 +49,11 @@ def lag(stage: Facts) -> Doubt | None:
             late, gap = span_of(p99_us), span_of(gap_ms * 1000)
             words = f"reads were {late} late (p99), longer than the mean gap ({gap}): they merge"
     elif ttft_ms is not None and p99_us > MOST_ERROR_SHARE * ttft_ms * 1000:
-        share = share_of(p99_us, ttft_ms * 1000)
-        words = f"reads, and with them the stamps, were {span_of(p99_us)} late (p99), {share} of TTFT p50"
+        share = share_of(p99_us, ttft_ms * 1000, "TTFT p50")
+        words = f"reads, and with them the stamps, were {span_of(p99_us)} late (p99), {share}"
     elif tail_ms is not None and p50_us > MOST_ERROR_SHARE * tail_ms * 1000:
-        share = share_of(p50_us, tail_ms * 1000)
-        words = f"a request's worst read, and its stamp, was {span_of(p50_us)} late (p50), {share} of ITL p99"
+        share = share_of(p50_us, tail_ms * 1000, "ITL p99")
+        words = f"a request's worst read, and its stamp, was {span_of(p50_us)} late (p50), {share}"
     return Doubt("lag", words, "more --workers, or --cpus that nothing else uses") if words else None
 
 

@@ -29,9 +29,11 @@ def span_of(span_us: float) -> str:
     return f"{span_ms:,.{0 if span_ms >= 100 else 1 if span_ms >= 10 else 2}f} ms"
 
 
-def share_of(part: float, whole: float) -> str:
-    """A share in words."""
-    return f"{part / whole:.1%}" if whole > 0 else "more than all"
+def share_of(part: float, whole: float, name: str) -> str:
+    """A share of what is called `name`, in words; from twice on how many times that it is."""
+    if whole <= 0:
+        return f"more than all of {name}"
+    return f"{part / whole:.1%} of {name}" if part < 2 * whole else f"{part / whole:,.3g} times {name}"
 
 
 def listed(workers: list[int]) -> str:

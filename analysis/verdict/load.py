@@ -112,8 +112,8 @@ def late_sends(stage: Facts) -> Doubt | None:
     late_us, ttft_ms = value_of(stage["client"], "lateness_us", "p99"), value_of(stage, "ttft_ms", "p50")
     if late_us is None or ttft_ms is None or late_us <= MOST_ERROR_SHARE * ttft_ms * 1000:
         return None
-    share = share_of(late_us, ttft_ms * 1000)
-    words = f"p99 of the sends was {span_of(late_us)} late, {share} of TTFT p50 ({ttft_ms:,.3f} ms)"
+    share = share_of(late_us, ttft_ms * 1000, "TTFT p50")
+    words = f"p99 of the sends was {span_of(late_us)} late, {share} ({ttft_ms:,.3f} ms)"
     load = stage["load"]
     if load.get("max_in_flight") or load.get("late_drop_s") is not None:
         limit = (

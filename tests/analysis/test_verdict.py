@@ -393,7 +393,22 @@ def test_a_lateness_is_told_in_three_digits_in_us_and_from_a_millisecond_on_in_m
     late = open_loop(1_000) | {"stages.0.client.lateness_us": block(p99=late_us)}
     doubt = verdict.late_sends(change(summary, late)["stages"][0])
     assert doubt.words.startswith(f"p99 of the sends was {words} late, ")
-    assert doubt.words.endswith(f"{late_us / 50_000:.1%} of TTFT p50 (50.000 ms)")
+    assert doubt.words.endswith(" TTFT p50 (50.000 ms)")
+
+
+@pytest.mark.parametrize(
+    ("late_us", "words"),
+    [
+        (501, "1.0% of TTFT p50"),
+        (99_900, "199.8% of TTFT p50"),
+        (100_000, "2 times TTFT p50"),
+        (1e6, "20 times TTFT p50"),
+    ],
+)
+def test_a_lateness_of_more_than_twice_what_it_spoils_is_told_in_times(summary, late_us, words):
+    late = open_loop(1_000) | {"stages.0.client.lateness_us": block(p99=late_us)}
+    doubt = verdict.late_sends(change(summary, late)["stages"][0])
+    assert f", {words} (" in doubt.words
 
 
 def test_lateness_that_is_the_plan_is_worded_so(summary):
