@@ -16,7 +16,7 @@ from loadgen.schedule.stage import Schedule
 from loadgen.spec import Spec, StageSpec
 
 # Measured on Linux, CPython 3.11 (benchmarks/README.md): a worker at rest, and what each connection with a stream adds.
-WORKER_BYTES: Final = 120_000_000
+WORKER_BYTES: Final = 80_000_000
 CONNECTION_BYTES: Final = 30_000
 ARRIVAL_BYTES: Final = 8
 PREPARER_BYTES: Final = 60_000_000

@@ -186,6 +186,8 @@ def test_what_is_reckoned_with_is_what_was_measured():
     assert acked + 38 == pytest.approx(TOKEN_ACK_BYTES, rel=0.1)
     assert 2 * wire["capture_bytes_a_token"] >= EVENT_BYTES >= wire["capture_bytes_a_token"]
     assert memory["bytes_a_connection"] <= CONNECTION_BYTES, "the rest is the kernel's"
+    bare_bytes = memory["worker_peak_rss_mb"]["500"] * 1e6 - 500 * memory["bytes_a_connection"]
+    assert bare_bytes == pytest.approx(WORKER_BYTES, rel=0.05)
     assert gathering["gather_bytes_a_request"] == pytest.approx(GATHERED_BYTES, rel=0.05)
 
 
