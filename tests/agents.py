@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.clock import monotonic_ns
 from loadgen.cluster.agent import Agent, facts
 from loadgen.cluster.fleet import EngineError
@@ -100,7 +100,7 @@ def processes(*wheres: Where) -> Iterator[Processes]:
 
 
 def main(node: int) -> None:
-    leave_pandas_out()
+    prepare_pyarrow()
     agent: Agent | None = None
     said = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     while True:

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "loadgen": ({"loadgen.errors", "loadgen.notebook"}, set()),
     "loadgen.__main__": ({"loadgen.cli"}, set()),
     "loadgen.errors": (set(), set()),
-    "loadgen.arrow": (set(), {"pyarrow"}),
+    "loadgen.arrow": (set(), {"numpy", "pyarrow"}),
     "loadgen.blotting": (set(), set()),
     "loadgen.clock": (set(), set()),
     "loadgen.durations": (set(), set()),

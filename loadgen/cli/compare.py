@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def command(
         asked = [gates.parse_gate(words) for words in conditions]
     except ValueError as error:
         raise UsageError(f"--fail-if: {error}") from None
-    leave_pandas_out()
+    prepare_pyarrow()
     try:
         runs = compare.load(run_dirs, jobs, targets * len(run_dirs) if len(targets) == 1 else targets)
     except CaptureError as error:

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.errors import EndpointError, RunError, UsageError
 
 TRACES_PATH: Final = "/v1/traces"
@@ -77,7 +77,7 @@ def command(run_dir: Path, formats: tuple[str, ...], out: Path | None, requests:
     from analysis.exports import FORMATS as MODULES
     from loadgen.schema import CaptureError
 
-    leave_pandas_out()
+    prepare_pyarrow()
     for name in dict.fromkeys(formats):
         try:
             paths = importlib.import_module(MODULES[name][0]).write(run_dir, folder, requests)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.cli.results import SUSPECT_STATUS, counting, json_option, no_html_option, print_json, show, told_on
 from loadgen.errors import UsageError
 
@@ -64,7 +64,7 @@ def command(
 
     from loadgen.schema import CaptureError
 
-    leave_pandas_out()
+    prepare_pyarrow()
     try:
         with counting(told_on()):
             analyses = [_analysed(run_dir, jobs) for run_dir in run_dirs]

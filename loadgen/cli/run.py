@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
@@ -49,7 +49,7 @@ def command(
     watching, spec, console = watching_of(flags), spec_of(flags), told_on()
     agree = agreement(console, Prices(price_input, price_output), yes=yes, state=of_stages)
     wants_baseline = spec.cooldown_s > 0 and not no_check
-    leave_pandas_out()
+    prepare_pyarrow()
     with placed(flags) as place:
         job = prepared(
             spec,

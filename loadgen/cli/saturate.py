@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_search, safety_options
 from loadgen.cli.durations import DurationType
@@ -88,7 +88,7 @@ def command(
     console, prices = told_on(), Prices(price_input, price_output)
     agree = agreement(console, prices, yes=yes, state=of_search(mode, budget / NS_PER_S, most))
     empty = replace(spec, stages=())
-    leave_pandas_out()
+    prepare_pyarrow()
     with placed(flags) as place:
         job = prepared(
             empty, out, console, no_check=False, wants_baseline=True, agree=agree, watching=watching, place=place

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.cli.cluster import cluster_options, placed
 from loadgen.cli.consent import agreement, of_stages, safety_options
 from loadgen.cli.expectation import Prices
@@ -66,7 +66,7 @@ def command(
     """
     console, watching = told_on(), watching_of(flags)
     agree = agreement(console, Prices(price_input, price_output), yes=yes, state=of_stages)
-    leave_pandas_out()
+    prepare_pyarrow()
     with placed(flags) as place:
         if resume is not None:
             # An option that may be given several times is an empty tuple where it was not given.

@@ -50,10 +50,10 @@ class RemoteAgent:
     def open(self, token: bytes) -> tuple[str, int, dict[str, Any]]:
         """Listen for links; (host, port, facts)."""
         from loadgen import host
-        from loadgen.arrow import leave_pandas_out
+        from loadgen.arrow import prepare_pyarrow
         from loadgen.cluster.agent import Agent, facts
 
-        leave_pandas_out()
+        prepare_pyarrow()
         host.keep_memory_private()  # the key comes here
         address = _ray().util.get_node_ip_address()
         self._agent = Agent(self._node, token, address)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.blotting import blotted
 from loadgen.clock import NS_PER_S, monotonic_ns, realtime_offset_ns
 from loadgen.schema import SCRAPE_SCHEMA_VERSION
@@ -220,7 +220,7 @@ def main() -> None:
     if plan.cpus is not None:
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, plan.cpus)
-    leave_pandas_out()
+    prepare_pyarrow()
     try:
         asyncio.run(live(plan, line))
     except OSError as error:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.clock import NS_PER_S, monotonic_ns
 from loadgen.errors import RunError
 from loadgen.simulator.answer import Draws
@@ -136,7 +136,7 @@ async def serve(settings: Settings, ready: Callable[[str], None], stop_on_eof: i
     """
     loop = asyncio.get_running_loop()
     _raise_descriptor_limit()
-    leave_pandas_out()
+    prepare_pyarrow()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

@@ -18,7 +18,7 @@ from typing import Any, Final
 import uvloop
 
 from loadgen import board as b
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 from loadgen.blotting import blotted
 from loadgen.clock import NS_PER_S, monotonic_ns, process_cpu_ns
 from loadgen.dialects import spoken
@@ -367,7 +367,7 @@ def main() -> None:
     line: Connection[None, Any] = Connection(os.dup(sys.stdin.fileno()), writable=False)
     plan: WorkerPlan = line.recv()
     raise_descriptor_limit()
-    leave_pandas_out()
+    prepare_pyarrow()
     if plan.secrets:
         keep_memory_private()
     if plan.core is not None:

@@ -10,11 +10,16 @@ from loadgen.simulator.process import serve
 
 SCRIPT = """
 import sys
+import numpy as np
 import pyarrow as pa
-from loadgen.arrow import leave_pandas_out
+from loadgen.arrow import prepare_pyarrow
 
-leave_pandas_out()
-leave_pandas_out()
+prepare_pyarrow()
+prepare_pyarrow()
+loaded = set(sys.modules)
+pa.ListArray.from_arrays(np.array([0, 1], np.int32), np.array([7]))
+pa.array(["text", None])
+assert set(sys.modules) == loaded, "nothing is left for the first batch to import"
 table = pa.table({"a": pa.array([1, 2])})
 assert "pandas" not in sys.modules
 assert all(finder.__name__ != "_NoPandas" for finder in sys.meta_path if isinstance(finder, type))
