@@ -32,6 +32,7 @@ from loadgen.simulator.ticker import timer
 from loadgen.simulator.truth import TruthLog
 from loadgen.simulator.wording import Style
 
+ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 BACKLOG: Final = 8192
 
 # Requests are read between two slices; a slice is long enough for tens of events. Not a knob.
@@ -138,7 +139,7 @@ async def serve(settings: Settings, ready: Callable[[str], None], stop_on_eof: i
     _raise_descriptor_limit()
     prepare_pyarrow()
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         loop.add_signal_handler(number, stop.set)
     if stop_on_eof is not None:
         loop.add_reader(stop_on_eof, _stop_at_end, stop_on_eof, stop)
@@ -162,6 +163,9 @@ async def serve(settings: Settings, ready: Callable[[str], None], stop_on_eof: i
         listener.close()
         server.close()
     await asyncio.sleep(0)  # lets the transports close their descriptors
+    for number in ENDING:  # a second one, as the process leaves in order, has nothing more to end
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     return Served(server.log.requests, server.log.tokens, monotonic_ns() - began_ns, server.engine.slips)
 
 
