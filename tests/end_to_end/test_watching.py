@@ -5,6 +5,8 @@ import re
 import subprocess
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,23 @@ def at_once(spans_ns: list[tuple[int, int]], from_ns: int, to_ns: int) -> tuple[
     return min(counts), max(counts)
 
 
+@contextmanager
+def started(command: list[object]) -> Iterator[subprocess.Popen[str]]:
+    """A command under way, and gone afterwards."""
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def running_in(run_dir: Path) -> list[float]:
     """What the scrapes say, so far, of the requests that run."""
     try:
@@ -46,21 +65,11 @@ def test_the_servers_story_is_aligned_with_the_load(tmp_path):
         page = served.url.removesuffix("/v1") + "/metrics"
         command = [*installed(), "run", "--url", served.url, "--model", "sim", "--no-check", "--out", run_dir, *SMALL]
         command += ["--output-tokens", 60, "--concurrency", "0..6@3s+6@1h", "--scrape", page, "--scrape-every", "100ms"]
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
+        with started(command) as process:
             # The scraper gives way to all others, so it may be a while.
             until(lambda: sum(value >= 5 for value in running_in(run_dir)) >= 5, "scrapes of the whole load")
             process.send_signal(2)
             said, wrong = process.communicate(timeout=PATIENCE_S)
-        finally:
-            process.kill()
-            process.communicate()
         served.stop()
         truth = {row["response_id"]: row for row in served.truth().to_pylist()}
     assert process.returncode == 130, wrong
@@ -124,20 +133,10 @@ def test_live_metrics_are_served_while_a_run_goes_on(tmp_path):
         port = free_port()
         command = [*installed(), "run", "--url", served.url, "--out", tmp_path / "run", *SMALL, "--output-tokens", 5]
         command += ["--concurrency", 3, "--duration", "60s", "--prometheus", port]
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
+        with started(command) as process:
             families = until(lambda: completed(port), "completed requests on the page")
             process.send_signal(2)
             _, wrong = process.communicate(timeout=PATIENCE_S)
-        finally:
-            process.kill()
-            process.communicate()
     assert "Traceback" not in wrong
     assert f"Live metrics: http://127.0.0.1:{port}/metrics" in wrong
     by_name = {family.name: family for family in families}
