@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from loadgen.clock import NS_PER_MS
 from loadgen.errors import UsageError
-from loadgen.job import Job, backlog_judge, counted, make_load
+from loadgen.job import Job, counted, make_load
+from loadgen.job.backlog import backlog_judge
 
 if TYPE_CHECKING:
     from analysis.search import Answer, Bounds, Point

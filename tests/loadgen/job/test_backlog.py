@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from loadgen.job import backlog_judge
+from loadgen.job.backlog import backlog_judge
 
 RATE_PER_S = 20.0
 
